@@ -1,0 +1,179 @@
+//! What a machine is told at its start. Each bound carries its unit and the reason for its default.
+use crate::{
+    crypto::{Identity, Provider},
+    id::PeerId,
+    network::Network,
+    session::Suite,
+    time::Duration,
+};
+use core::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// Configuration of a peer.
+#[derive(Clone)]
+pub struct NodeConfig {
+    /// Long-term identity.
+    pub identity: Arc<Identity>,
+    /// Crypto back end.
+    pub crypto: Arc<dyn Provider>,
+    /// Network secret and relays, from the join token.
+    pub network: Network,
+    /// What others call this peer; a claim.
+    pub name: String,
+    /// Data suites in order of preference.
+    pub suites: Vec<Suite>,
+    /// Ethernet frames (TAP) instead of IP packets (TUN).
+    pub layer2: bool,
+    /// MTU of the overlay interface, bytes.
+    pub mtu: u16,
+    /// Own overlay addresses with prefix length, besides the derived IPv6 one.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// Whether direct WebSocket paths are wanted (`p2p.transports` contains wss).
+    pub direct: bool,
+    /// Longest wait between attempts at a direct path.
+    pub retry_interval: Duration,
+    /// Longest silence before an idle direct path is probed.
+    pub health_check_interval: Duration,
+    /// One whole attempt at a direct path.
+    pub connect_timeout: Duration,
+    /// Close the relay connection after a migration instead of parking it.
+    pub close_relay: bool,
+    /// What a migration keeps.
+    pub mode: Mode,
+    /// `p2p.advertise`: announced instead of the local interface addresses (a forwarded port, a proxy in front).
+    pub advertise: Vec<SocketAddr>,
+    /// `[[peer]]`: when not empty, the network is closed to these.
+    pub members: Vec<Member>,
+    /// Overlay addresses and their holders, remembered from earlier runs (protocol 2.4).
+    pub claims: Vec<(IpAddr, PeerId)>,
+    /// Version of this software, told to peers; at most 32 bytes.
+    pub version: String,
+}
+
+impl NodeConfig {
+    /// All overlay addresses of this peer: the configured ones, the derived IPv6 address, and the automatic IPv4 address
+    /// where none is configured (protocol 2.3).
+    pub fn overlay_addresses(&self) -> Vec<(IpAddr, u8)> {
+        let own = self.identity.id();
+        let mut all = self.addresses.clone();
+        let [derived_v6, automatic_v4] = {
+            let pair = self.network.addresses(own);
+            let v6 = pair.iter().find(|(address, _)| address.is_ipv6()).copied();
+            let v4 = pair.iter().find(|(address, _)| address.is_ipv4()).copied();
+            [v6, v4]
+        };
+        if !all.iter().any(|(address, _)| address.is_ipv4()) {
+            all.extend(automatic_v4);
+        }
+        if let Some(derived) = derived_v6
+            && !all.contains(&derived)
+        {
+            all.push(derived);
+        }
+        all
+    }
+}
+
+/// A peer that the operator named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its identity.
+    pub id: PeerId,
+    /// What we call it; wins over what it calls itself.
+    pub name: Option<String>,
+    /// Overlay prefixes that are its own.
+    pub allowed: Vec<(IpAddr, u8)>,
+}
+
+/// What a migration keeps (protocol 7.9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Nothing lost, doubled or out of order by a switch; ordinary loss is not repaired.
+    SwitchLossless,
+    /// Ordinary loss is repaired too.
+    Reliable,
+    /// Every frame goes both the direct path and the relay.
+    Redundant,
+    /// Frames go the best path; a switch may lose and reorder.
+    Off,
+}
+
+/// Configuration of a relay.
+#[derive(Clone)]
+pub struct HubConfig {
+    /// Long-term identity.
+    pub identity: Arc<Identity>,
+    /// Crypto back end.
+    pub crypto: Arc<dyn Provider>,
+    /// Suites of the session with a client, in order of preference.
+    pub suites: Vec<Suite>,
+    /// Bounds.
+    pub limits: Limits,
+    /// How often clients send a sign of life.
+    pub keepalive: Duration,
+}
+/// `limits.*` of relay.toml (protocol 9). The defaults are those of the protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest payload of one record in bytes.
+    pub frame_bytes: usize,
+    /// Largest message that is not a sequence of records, in bytes.
+    pub control_bytes: usize,
+    /// Time from the WebSocket's opening to a proven identity.
+    pub preauth_time: Duration,
+    /// Bytes a connection may send before its identity is proven.
+    pub preauth_bytes: usize,
+    /// Connections without a proven identity, in all.
+    pub preauth_total: usize,
+    /// Connections without a proven identity from one source (an IPv4 address or an IPv6 /56).
+    pub preauth_per_source: usize,
+    /// New connections a second from one source; a proven identity gives its token back.
+    pub joins_per_second: u32,
+    /// New connections at once from one source.
+    pub join_burst: u32,
+    /// Records that may wait for one client.
+    pub queue_frames: usize,
+    /// Bytes that may wait for one client.
+    pub queue_bytes: usize,
+    /// Bytes that may wait for all clients together.
+    pub queue_total_bytes: usize,
+    /// A client with a full queue that takes nothing for so long is hung up.
+    pub stall_time: Duration,
+    /// Peer handshakes a second that one client may start through the relay.
+    pub handshakes_per_second: u32,
+    /// Peer handshakes at once that one client may start through the relay.
+    pub handshake_burst: u32,
+    /// Handshakes with clients between HELLO and ESTABLISHED, in all.
+    pub half_open_total: usize,
+    /// Payload bytes a second from one client; 0 = no limit.
+    pub client_bytes_per_second: u64,
+    /// Records a second from one client; 0 = no limit.
+    pub client_frames_per_second: u64,
+    /// Established clients, in all.
+    pub clients: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            frame_bytes: 9_216,
+            control_bytes: 16 * 1024,
+            preauth_time: Duration::from_secs(5),
+            preauth_bytes: 32 * 1024,
+            preauth_total: 1_024,
+            preauth_per_source: 8,
+            joins_per_second: 5,
+            join_burst: 50,
+            queue_frames: 512,
+            queue_bytes: 1024 * 1024,
+            queue_total_bytes: 256 * 1024 * 1024,
+            stall_time: Duration::from_secs(2),
+            handshakes_per_second: 2,
+            handshake_burst: 5,
+            half_open_total: 1_024,
+            client_bytes_per_second: 0,
+            client_frames_per_second: 0,
+            clients: 16_384,
+        }
+    }
+}

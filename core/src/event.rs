@@ -1,0 +1,325 @@
+//! What goes into a `Node` and what comes out.
+use crate::{
+    handshake::{Done, Job},
+    id::{ConnId, Handle, PathId, PeerId},
+    plane::{Edit, Report, Tally},
+    time::Duration,
+    wire::PathLabel,
+};
+use core::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
+
+/// What TLS showed when a connection opened.
+#[derive(Clone, Debug)]
+pub struct TlsFacts {
+    /// Exporter "EXPORTER-shadowmesh/1" (RFC 8446 7.5), 32 bytes: the same at both ends of one TLS connection.
+    pub exporter: [u8; 32],
+    /// The identity of an ML-DSA-87 certificate; None for another certificate. Known to the dialler only.
+    pub identity: Option<PeerId>,
+    /// Who a foreign certificate says it is, for messages.
+    pub subject: Option<String>,
+}
+
+/// Why a connection ended or never came to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Nobody listens there.
+    Refused,
+    /// No route, or the network is down.
+    Unreachable,
+    /// No answer in time.
+    TimedOut,
+    /// TCP reset.
+    Reset,
+    /// The other end closed it.
+    ByPeer,
+    /// TLS failed, with its reason.
+    Tls(String),
+    /// The WebSocket upgrade or a message failed, with its reason.
+    WebSocket(String),
+    /// The certificate is another identity's, or nobody's.
+    WrongIdentity {
+        /// The identity in the certificate.
+        got: Option<PeerId>,
+        /// The subject of a foreign certificate.
+        subject: Option<String>,
+    },
+    /// The name could not be resolved.
+    Resolve(String),
+    /// This machine refused.
+    Local(String),
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused => f.write_str("connection refused: nothing listens there"),
+            Self::Unreachable => f.write_str("network unreachable"),
+            Self::TimedOut => f.write_str("no answer in time"),
+            Self::Reset => f.write_str("connection reset"),
+            Self::ByPeer => f.write_str("closed by the other end"),
+            Self::Tls(why) => write!(f, "TLS failed: {why}"),
+            Self::WebSocket(why) => write!(f, "WebSocket failed: {why}"),
+            Self::WrongIdentity { got: Some(id), .. } => write!(f, "the certificate belongs to {id}, not to the expected identity"),
+            Self::WrongIdentity { got: None, subject: Some(subject) } => {
+                write!(f, "TLS is ended by \"{subject}\", which is not the expected identity")
+            }
+            Self::WrongIdentity { got: None, subject: None } => f.write_str("the certificate is not of the expected identity"),
+            Self::Resolve(why) => write!(f, "the name does not resolve: {why}"),
+            Self::Local(why) => f.write_str(why),
+        }
+    }
+}
+
+/// What can happen to a peer.
+pub enum Event<'a> {
+    /// The first event: bring everything up.
+    Start,
+    /// 32 bytes from the operating system; given at the start and after each `Action::Compute`.
+    Entropy(&'a [u8; 32]),
+    /// The deadline has come.
+    Alarm,
+    /// A `Dial` succeeded: TCP, TLS 1.3 and WebSocket are done.
+    Opened {
+        /// The number given with `Dial`.
+        conn: ConnId,
+        /// What TLS showed.
+        tls: TlsFacts,
+        /// Our address on it.
+        local: SocketAddr,
+        /// The other end's address.
+        remote: SocketAddr,
+    },
+    /// The direct listener took a connection; TLS and WebSocket are done.
+    Accepted {
+        /// A fresh odd number.
+        conn: ConnId,
+        /// The TLS exporter.
+        exporter: [u8; 32],
+        /// Our address on it.
+        local: SocketAddr,
+        /// The other end's address.
+        remote: SocketAddr,
+    },
+    /// A connection ended, or a `Dial` failed. Not given after `Action::Hangup`.
+    Closed {
+        /// Which.
+        conn: ConnId,
+        /// Why.
+        why: Ended,
+    },
+    /// What the plane punted: a bare message, or the payload of one record.
+    Message {
+        /// The connection it came on.
+        conn: ConnId,
+        /// The handle in the record: who sent it over the relay.
+        handle: Option<Handle>,
+        /// The message; opened where it lies.
+        bytes: &'a mut [u8],
+    },
+    /// A job is done.
+    Computed(Done),
+    /// The direct listener is open on this port; None: closed, or it could not be opened.
+    Listening {
+        /// TCP port.
+        port: Option<u16>,
+    },
+    /// Addresses of the local interfaces with prefix length, the overlay interface left out.
+    Interfaces(&'a [(IpAddr, u8)]),
+    /// What the plane noticed.
+    Report(Report),
+    /// The plane's counters, about once a second.
+    Tally(&'a Tally),
+    /// Overlay ping; the answer is `Note::Pong` with the same id, no answer is silence.
+    Ping {
+        /// To whom.
+        peer: PeerId,
+        /// Comes back with the answer.
+        id: u32,
+        /// At most 1,000 bytes.
+        payload: Vec<u8>,
+    },
+    /// Leave: tell all peers and relays; `Note::Left` follows.
+    Leave,
+}
+
+/// Where a `Dial` goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A relay of the join token.
+    Relay {
+        /// Its place in the token.
+        index: usize,
+        /// `wss://host[:port]`.
+        url: String,
+        /// Its identity, once known. Another ML-DSA-87 certificate ends the connection; a foreign certificate is reported.
+        pin: Option<PeerId>,
+    },
+    /// A peer's direct listener.
+    Direct {
+        /// Its address.
+        address: SocketAddr,
+        /// Its identity: any other certificate ends the connection.
+        pin: PeerId,
+    },
+}
+
+/// What a peer's machine wants done.
+pub enum Action {
+    /// Open TCP, TLS 1.3 and WebSocket; answer with `Opened` or `Closed` within `timeout`.
+    Dial {
+        /// A fresh even number.
+        conn: ConnId,
+        /// Where to.
+        target: Target,
+        /// The whole of it.
+        timeout: Duration,
+    },
+    /// End a connection or a dial; nothing more comes from it.
+    Hangup {
+        /// Which.
+        conn: ConnId,
+    },
+    /// One WebSocket binary message, behind what waits already.
+    Send {
+        /// Which connection.
+        conn: ConnId,
+        /// The message.
+        bytes: Vec<u8>,
+    },
+    /// Run the job and bring back `Computed`.
+    Compute(Job),
+    /// Apply to the plane, in order with `Send`.
+    Edit(Edit),
+    /// Open or close the direct listener; answer with `Listening`.
+    Listen(bool),
+    /// Keep for the next run: this overlay address belongs to this peer.
+    Remember {
+        /// The address.
+        address: IpAddr,
+        /// Its holder.
+        peer: PeerId,
+    },
+    /// Tell people.
+    Note(Note),
+}
+
+/// Facts for people: logs, metrics, status.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Note {
+    /// A relay is dialled.
+    RelayConnecting {
+        /// Its place in the token.
+        index: usize,
+    },
+    /// A relay has let us in.
+    RelayConnected {
+        /// Its place in the token.
+        index: usize,
+        /// Its identity.
+        id: PeerId,
+        /// Our address as it sees it.
+        observed: SocketAddr,
+    },
+    /// A relay is gone or did not answer.
+    RelayLost {
+        /// Its place in the token.
+        index: usize,
+        /// Why.
+        why: String,
+        /// When it is tried again.
+        retry_in: Duration,
+    },
+    /// A session with a peer stands.
+    PeerConnected {
+        /// Who.
+        peer: PeerId,
+        /// From the first message to the confirmation.
+        handshake: Duration,
+        /// The suite.
+        suite: &'static str,
+    },
+    /// A peer is not reachable any more.
+    PeerLost {
+        /// Who.
+        peer: PeerId,
+        /// Why.
+        why: &'static str,
+    },
+    /// A direct path is proven.
+    PathValidated {
+        /// To whom.
+        peer: PeerId,
+        /// Which path.
+        path: PathId,
+        /// From the first re-handshake message to the proof.
+        rehandshake: Duration,
+        /// Round trip, where this end asked.
+        rtt: Option<Duration>,
+    },
+    /// Traffic to a peer has moved to a better path.
+    Migrated {
+        /// To whom.
+        peer: PeerId,
+        /// The new path.
+        to: PathLabel,
+        /// From the decision to go direct to the first frame on the new path.
+        took: Duration,
+    },
+    /// An attempt at a direct path has failed.
+    MigrationFailed {
+        /// To whom.
+        peer: PeerId,
+        /// Why.
+        why: String,
+    },
+    /// Traffic to a peer is back on the relay.
+    FellBack {
+        /// To whom.
+        peer: PeerId,
+        /// Why.
+        why: &'static str,
+        /// From the last sign of life on the dead path to the switch.
+        silent: Duration,
+    },
+    /// A direct path was tried again after it had failed.
+    Retry {
+        /// To whom.
+        peer: PeerId,
+        /// Whether it stands now.
+        success: bool,
+    },
+    /// An attack or a misconfiguration worth a log line.
+    Refused {
+        /// Who is said to have done it.
+        who: Option<PeerId>,
+        /// What was refused.
+        what: String,
+    },
+    /// A peer announced an overlay address that it does not get.
+    AddressRefused {
+        /// Who.
+        peer: PeerId,
+        /// Which.
+        address: IpAddr,
+        /// Why.
+        why: &'static str,
+    },
+    /// The answer to an overlay ping.
+    Pong {
+        /// Of the ping.
+        id: u32,
+        /// Who answered.
+        peer: PeerId,
+        /// Round trip.
+        rtt: Duration,
+        /// The path on which the ping arrived there.
+        out: PathLabel,
+        /// The path on which the answer came.
+        back: PathLabel,
+    },
+    /// Everybody was told that we leave.
+    Left,
+}

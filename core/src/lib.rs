@@ -1,0 +1,25 @@
+//! The ShadowMesh protocol as pure state machines: state, an instant and an event go in; actions come out.
+#![forbid(unsafe_code)]
+pub mod config;
+pub mod control;
+pub mod crypto;
+pub mod drops;
+pub mod entropy;
+pub mod event;
+pub mod handshake;
+pub mod hub;
+pub mod id;
+mod link;
+pub mod machine;
+pub mod network;
+mod node;
+mod path;
+pub mod plane;
+pub mod rehandshake;
+pub mod session;
+pub mod status;
+mod text;
+pub mod time;
+pub mod wire;
+
+pub use node::Node;

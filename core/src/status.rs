@@ -1,0 +1,179 @@
+//! What a `Node` tells people and programs about itself: plain data, no behaviour. `status --json` is made from it.
+use crate::{
+    id::{PathId, PeerId},
+    time::{Duration, Instant},
+    wire::PathLabel,
+};
+use core::net::{IpAddr, SocketAddr};
+
+/// The whole state of a peer at one moment.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Own identity.
+    pub id: PeerId,
+    /// Own name.
+    pub name: String,
+    /// Own overlay addresses with prefix length.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// One entry a relay of the token.
+    pub relays: Vec<RelayStatus>,
+    /// One entry a known peer.
+    pub peers: Vec<PeerStatus>,
+    /// Drops by reason.
+    pub drops: Vec<(&'static str, u64)>,
+    /// Counters since start.
+    pub totals: Totals,
+}
+
+/// Counters since start, for metrics.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    /// Sessions that began on the relay.
+    pub connections_relay: u64,
+    /// Direct paths that were proven.
+    pub connections_direct: u64,
+    /// Moves to a better path.
+    pub migrations_ok: u64,
+    /// Attempts at a direct path that failed.
+    pub migrations_failed: u64,
+    /// Moves back to the relay.
+    pub fallbacks: u64,
+    /// Retries that led to a direct path.
+    pub retries_ok: u64,
+    /// Retries that failed.
+    pub retries_failed: u64,
+    /// Bytes read from the overlay interface.
+    pub interface_rx_bytes: u64,
+    /// Bytes written to the overlay interface.
+    pub interface_tx_bytes: u64,
+    /// Sealed bytes received over relays.
+    pub relay_wss_rx_bytes: u64,
+    /// Sealed bytes sent over relays.
+    pub relay_wss_tx_bytes: u64,
+    /// Sealed bytes received over direct WebSocket paths.
+    pub direct_wss_rx_bytes: u64,
+    /// Sealed bytes sent over direct WebSocket paths.
+    pub direct_wss_tx_bytes: u64,
+}
+
+/// One relay of the token.
+#[derive(Clone, Debug)]
+pub struct RelayStatus {
+    /// Its address.
+    pub url: String,
+    /// Its identity, once known.
+    pub id: Option<PeerId>,
+    /// How it stands.
+    pub state: RelayState,
+    /// Round trip of the last ping.
+    pub rtt: Option<Duration>,
+    /// Our address as it sees it.
+    pub observed: Option<SocketAddr>,
+    /// Why it is not connected.
+    pub last_error: Option<String>,
+}
+
+/// How a relay stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelayState {
+    /// Dialling or shaking hands.
+    Connecting,
+    /// It has let us in.
+    Connected,
+    /// The next attempt comes later.
+    Waiting,
+    /// Closed after a migration, by configuration; dialled again on fallback.
+    Parked,
+}
+
+/// How a peer stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerState {
+    /// Known to be there, no session yet.
+    Connecting,
+    /// A session stands and a path carries it.
+    Connected,
+    /// Not reachable.
+    Offline,
+}
+
+/// One known peer.
+#[derive(Clone, Debug)]
+pub struct PeerStatus {
+    /// Its identity.
+    pub id: PeerId,
+    /// Its name, ours for it or its claim.
+    pub name: Option<String>,
+    /// How it stands.
+    pub state: PeerState,
+    /// Overlay addresses that are its own.
+    pub addresses: Vec<IpAddr>,
+    /// The path we send on; None while not connected.
+    pub path: Option<PathStatus>,
+    /// The other paths.
+    pub paths: Vec<PathStatus>,
+    /// Suite of the session.
+    pub suite: Option<&'static str>,
+    /// Epoch of the session's keys.
+    pub epoch: u32,
+    /// When the session was made.
+    pub handshake_at: Option<Instant>,
+    /// Moves to a better path.
+    pub migrations: u64,
+    /// Moves back to the relay.
+    pub fallbacks: u64,
+    /// Attempts at a direct path after one had failed.
+    pub retries: u64,
+    /// Frames sent.
+    pub tx_frames: u64,
+    /// Bytes of overlay packets sent.
+    pub tx_bytes: u64,
+    /// Frames received.
+    pub rx_frames: u64,
+    /// Bytes of overlay packets received.
+    pub rx_bytes: u64,
+    /// Frames given up, in either direction.
+    pub lost_frames: u64,
+    /// Copies dropped.
+    pub duplicate_frames: u64,
+    /// Frames delivered out of order.
+    pub reordered_frames: u64,
+    /// Frames sent more than once.
+    pub resent_frames: u64,
+    /// Announced addresses that were refused, and why.
+    pub refused: Vec<(IpAddr, &'static str)>,
+    /// The peer's candidates and what became of each.
+    pub candidates: Vec<CandidateStatus>,
+    /// When a direct path is tried next.
+    pub next_attempt_at: Option<Instant>,
+    /// Why the last attempt at a direct path failed.
+    pub last_failure: Option<String>,
+}
+
+/// One way to a peer.
+#[derive(Clone, Debug)]
+pub struct PathStatus {
+    /// Its number.
+    pub id: PathId,
+    /// Its kind.
+    pub label: PathLabel,
+    /// `active`, `standby`, `validating` or `suspect`.
+    pub state: &'static str,
+    /// The other end's address; on the relay path, the relay's.
+    pub remote: Option<SocketAddr>,
+    /// In this state, or on this path, since then.
+    pub since: Instant,
+    /// Smoothed round trip.
+    pub rtt: Option<Duration>,
+}
+
+/// One address that a peer announced.
+#[derive(Clone, Debug)]
+pub struct CandidateStatus {
+    /// The address.
+    pub address: SocketAddr,
+    /// Where it comes from: `host`, `observed`, `port-mapped` or `configured`.
+    pub kind: &'static str,
+    /// What became of the last try: `untried`, `not allowed`, `trying`, `proven`, or why it failed.
+    pub result: String,
+}
