@@ -1,0 +1,57 @@
+//! What stands on the wire (docs/protocol.md): one type a message. `parse` reads bytes that came in and can refuse
+//! them, `emit` appends bytes that go out. Everything is big-endian.
+//!
+//! ```text
+//! WebSocket message ─┬─ first byte 30 or 31: records (record) ─▶ one of the following each
+//!                    └─ else exactly one of:
+//!                       01 02 03  handshake
+//!                       10        sealed frame (frame) ─▶ inner type 80: LaneControl (lane), NodeControl (control), RelayMessage (relay)
+//!                       20 21 22  re-handshake on a path
+//! ```
+//!
+//! A parser accepts exactly what `emit` makes: reserved bytes are zero, and nothing may follow the last field, except
+//! where an extension is planned: behind the entries of ESTABLISHED (protocol 6.5), and in TLV lists.
+#![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::wildcard_enum_match_arm))]
+pub mod addr;
+pub mod control;
+pub mod frame;
+pub mod lane;
+pub mod params;
+pub mod path;
+pub mod reader;
+pub mod record;
+pub mod relay;
+
+pub use control::{
+    CLOSE_DOWN, CLOSE_OVERLOAD, CLOSE_PROTOCOL, CLOSE_REFUSED, CLOSE_REPLACED, CLOSE_SESSION_OLD, CLOSE_SHARED_IDENTITY, CLOSE_SILENT,
+    CONTROL_PIECE_MAX_LEN, Candidate, CandidateKind, MAX_CANDIDATES, NodeControl, PathLabel, PeerMessage, Transport,
+};
+pub use frame::{
+    Counter, FRAME_HEADER_LEN, FRAME_OVERHEAD, FrameHeader, INNER_CONTROL, INNER_ETHERNET, INNER_IP, INNER_KEEPALIVE, INNER_PIECE,
+    INNER_SEGMENT, LANE_CONTROL_BIT, LANE_NODE, TAG_LEN,
+};
+pub use lane::{LaneControl, RECEIPT_MASK_WORDS, Receipt, ReceiptMask};
+pub use params::{PARAMS_LEN_MAX, Params};
+pub use path::{PATH_COMPLETE_LEN, PATH_MAC_LEN, PATH_REQUEST_LEN, PATH_RESPONSE_LEN, PathComplete, PathHeader, PathRequest, PathResponse};
+pub use reader::{Malformed, Reader};
+pub use record::{RECORD_FLAG_URGENT, RECORD_HEADER_LEN, Record, Records, peek_record, record_header};
+pub use relay::{DirectoryEntry, Established, MAX_DIRECTORY_ENTRIES, RelayMessage, UPDATE_SUPPORTS_DIRECT, UPDATE_WITHHOLD_ADDRESS};
+
+/// First byte of INIT (protocol 3.2).
+pub const TYPE_INIT: u8 = 0x01;
+/// First byte of RESP (protocol 3.3).
+pub const TYPE_RESP: u8 = 0x02;
+/// First byte of FIN (protocol 3.4).
+pub const TYPE_FIN: u8 = 0x03;
+/// First byte of a sealed frame (protocol 4.1).
+pub const TYPE_FRAME: u8 = 0x10;
+/// First byte of `PATH_REQ` (protocol 5.1).
+pub const TYPE_PATH_REQ: u8 = 0x20;
+/// First byte of `PATH_RSP` (protocol 5.1).
+pub const TYPE_PATH_RSP: u8 = 0x21;
+/// First byte of `PATH_CMP` (protocol 5.1).
+pub const TYPE_PATH_CMP: u8 = 0x22;
+/// First byte of a record to the relay, or on a direct connection (protocol 9.1).
+pub const TYPE_FWD: u8 = 0x30;
+/// First byte of a record from the relay (protocol 9.1).
+pub const TYPE_DLV: u8 = 0x31;
