@@ -1,0 +1,441 @@
+//! The data plane, beside the `Node` and without I/O.
+//!
+//! ```text
+//!  interface ─▶ outbound ─▶ Bridge: whose? ─▶ FairQueue ─▶ SendLane: seal, ring ─▶ Sink::send    (relay or direct connection)
+//!  interface ◀─ Sink::deliver ◀─ Bridge: whose source? ◀─ RecvLane: open, replay, order ◀─ inbound
+//!                                                          │            ▲
+//!                              Report, punts ─▶ Node ─▶ Edit ────────────┘
+//! ```
+//! The control room owns every decision; here is only what happens to each frame. A pump hands in packets and messages and
+//! offers a `Sink`; the `Node`'s `Edit`s are applied in the order in which they were given.
+mod board;
+mod bridge;
+mod order;
+mod queue;
+mod recv;
+pub(crate) mod replay;
+mod ring;
+mod rtt;
+mod send;
+mod session;
+
+pub use board::{Edit, Install, LinkTally, PathTally, Report, Tally};
+pub(crate) use board::{Noticed, Paths};
+pub use rtt::Rtt;
+
+use crate::{
+    config::Mode,
+    drops::{Drop, Drops},
+    id::{ConnId, Handle, LinkId, PathId},
+    machine::Deadline,
+    time::{Duration, Instant},
+    wire::{FrameHeader, INNER_ETHERNET, INNER_IP, LANE_CONTROL_BIT, LANE_NODE, RECORD_HEADER_LEN, TYPE_DLV, TYPE_FRAME, TYPE_FWD},
+};
+use board::Peer;
+use bridge::{Bridge, Goal, flow_hash};
+use core::net::IpAddr;
+use session::Session;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The largest packet from the interface, bytes (protocol 9.3: frame 9,216 B).
+const PACKET_BYTES: usize = 9_000;
+/// A session that was replaced still opens and re-sends for so long (protocol 3.9).
+const RETIRING: Duration = Duration::from_secs(10);
+/// A packet without a session asks the control room for one at most so often.
+const WANTED_REPEAT: Duration = Duration::from_secs(1);
+/// Data on the old session so recently makes a new one wait for its end (protocol 3.9).
+const GATE_RECENT: Duration = Duration::from_secs(1);
+
+/// Where a frame goes: a connection, and on a relay the handle of the other peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Via {
+    /// The connection of this process.
+    pub conn: ConnId,
+    /// The other peer's handle when the connection leads to a relay.
+    pub handle: Option<Handle>,
+}
+
+/// What a pump offers the plane.
+pub trait Sink {
+    /// Bytes that the writer of `conn` can take now; 0 when it is full or gone.
+    fn room(&self, conn: ConnId) -> usize;
+    /// Appends one record with this frame to what waits for the connection.
+    fn send(&mut self, via: Via, frame: &[u8]);
+    /// Writes one packet (IP or Ethernet) to the interface.
+    fn deliver(&mut self, packet: &[u8]);
+    /// Hands the control room one record or message that is not the plane's business.
+    fn punt(&mut self, conn: ConnId, handle: Option<Handle>, bytes: &mut [u8]);
+    /// Hands the control room something noticed.
+    fn report(&mut self, report: Report);
+}
+
+/// What the plane is told at its start.
+#[derive(Clone, Debug)]
+pub struct PlaneConfig {
+    /// Ethernet frames instead of IP packets.
+    pub layer2: bool,
+    /// Own overlay addresses: packets to others are not let in.
+    pub addresses: Vec<IpAddr>,
+    /// Own MAC address in TAP mode.
+    pub mac: [u8; 6],
+    /// What a migration keeps.
+    pub mode: Mode,
+}
+
+/// Bytes that crossed the doors.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PlaneBytes {
+    pub(crate) interface_rx: u64,
+    pub(crate) interface_tx: u64,
+    pub(crate) relay_rx: u64,
+    pub(crate) relay_tx: u64,
+    pub(crate) direct_rx: u64,
+    pub(crate) direct_tx: u64,
+}
+
+/// All lanes of this peer.
+pub struct Plane {
+    config: PlaneConfig,
+    bridge: Bridge,
+    peers: BTreeMap<LinkId, Peer>,
+    sessions: BTreeMap<u32, Session>,
+    /// Alarms of sessions: at most one each, never later than due.
+    timers: BTreeSet<(Instant, u32)>,
+    /// Links that have something to send and no room for it.
+    waiting: BTreeSet<LinkId>,
+    drops: Drops,
+    bytes: PlaneBytes,
+}
+
+/// Counts bytes by kind of path on their way to the pump's sink.
+struct Metered<'a> {
+    sink: &'a mut dyn Sink,
+    bytes: &'a mut PlaneBytes,
+}
+
+impl Sink for Metered<'_> {
+    fn room(&self, conn: ConnId) -> usize {
+        self.sink.room(conn)
+    }
+    fn send(&mut self, via: Via, frame: &[u8]) {
+        let cell = if via.handle.is_some() { &mut self.bytes.relay_tx } else { &mut self.bytes.direct_tx };
+        *cell += frame.len() as u64;
+        self.sink.send(via, frame);
+    }
+    fn deliver(&mut self, packet: &[u8]) {
+        self.bytes.interface_tx += packet.len() as u64;
+        self.sink.deliver(packet);
+    }
+    fn punt(&mut self, conn: ConnId, handle: Option<Handle>, bytes: &mut [u8]) {
+        self.sink.punt(conn, handle, bytes);
+    }
+    fn report(&mut self, report: Report) {
+        self.sink.report(report);
+    }
+}
+
+impl Plane {
+    /// A plane without peers.
+    pub fn new(config: PlaneConfig) -> Self {
+        let bridge = Bridge::new(config.layer2, config.addresses.clone(), config.mac);
+        Self {
+            config,
+            bridge,
+            peers: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+            drops: Drops::default(),
+            bytes: PlaneBytes::default(),
+        }
+    }
+
+    /// Carries out what the control room ordered.
+    pub fn apply(&mut self, now: Instant, edit: Edit, sink: &mut dyn Sink) {
+        let link = edit.link();
+        match edit {
+            Edit::Peer { link, addresses, mac } => {
+                self.peers.entry(link).or_default();
+                self.bridge.set_peer(link, &addresses, mac);
+            }
+            Edit::Forget { link } => self.forget(link),
+            Edit::Install { link, install } => self.install(now, link, &install),
+            Edit::Promote { link, local } => self.promote(now, link, local, sink),
+            Edit::Epoch { local, keys, seal, .. } => {
+                if let Some(session) = self.sessions.get_mut(&local) {
+                    session.add_keys(now, &keys, seal);
+                }
+            }
+            Edit::Path { link, path, via, window, rtt } => {
+                if let Some(peer) = self.peers.get_mut(&link) {
+                    peer.paths.put(path, via, window, rtt);
+                }
+            }
+            Edit::Unpath { link, path } => {
+                if let Some(peer) = self.peers.get_mut(&link) {
+                    peer.paths.remove(path);
+                }
+                self.rescue_old(now, link, path, sink);
+            }
+            Edit::Hedge { link, rescue } => self.with_lane(link, sink, |lane, _, _| lane.hedge(rescue)),
+            Edit::Calm { link } => self.with_lane(link, sink, |lane, paths, sink| lane.calm(now, paths, sink)),
+            Edit::Switch { link, to } => self.with_lane(link, sink, |lane, paths, sink| lane.switch(now, paths, to, sink)),
+            Edit::FallBack { link, to } => self.with_lane(link, sink, |lane, paths, sink| lane.fall_back(now, paths, to, sink)),
+            Edit::Retire { local, .. } => self.retire(local),
+        }
+        self.pump(now, link, sink);
+    }
+
+    /// Takes one packet from the interface.
+    pub fn outbound(&mut self, now: Instant, packet: &[u8], sink: &mut dyn Sink) {
+        self.bytes.interface_rx += packet.len() as u64;
+        if packet.len() > PACKET_BYTES {
+            self.drops.count(Drop::Packet);
+            return;
+        }
+        match self.bridge.outbound(now, packet) {
+            Ok(Goal::One(link)) => self.send(now, link, packet, sink),
+            Ok(Goal::All) => {
+                let links: Vec<LinkId> = self.peers.iter().filter(|(_, peer)| peer.current.is_some()).map(|(link, _)| *link).collect();
+                for link in links {
+                    self.send(now, link, packet, sink);
+                }
+            }
+            Err(reason) => self.drops.count(reason),
+        }
+    }
+
+    /// Takes one WebSocket message from a connection: a run of records, or one bare message.
+    pub fn inbound(&mut self, now: Instant, conn: ConnId, message: &mut [u8], sink: &mut dyn Sink) {
+        let Some(kind) = message.first().copied() else {
+            self.drops.count(Drop::Malformed);
+            return;
+        };
+        if kind != TYPE_FWD && kind != TYPE_DLV {
+            self.take(now, Via { conn, handle: None }, message, sink);
+            return;
+        }
+        let mut rest = message;
+        while !rest.is_empty() {
+            let Some((handle, len)) = crate::wire::peek_record(rest) else {
+                self.drops.count(Drop::Malformed);
+                return;
+            };
+            let (record, after) = rest.split_at_mut(RECORD_HEADER_LEN + len);
+            rest = after;
+            let handle = (handle != Handle(0)).then_some(handle);
+            if let Some(payload) = record.get_mut(RECORD_HEADER_LEN..) {
+                self.take(now, Via { conn, handle }, payload, sink);
+            }
+        }
+    }
+
+    /// The writer of a connection has room again.
+    pub fn writable(&mut self, now: Instant, _conn: ConnId, sink: &mut dyn Sink) {
+        for link in self.waiting.clone() {
+            self.pump(now, link, sink);
+        }
+    }
+
+    /// Does what is due.
+    pub fn alarm(&mut self, now: Instant, sink: &mut dyn Sink) {
+        while let Some((at, local)) = self.timers.first().copied() {
+            if at > now {
+                break;
+            }
+            self.timers.pop_first();
+            self.session_alarm(now, local, sink);
+        }
+    }
+
+    /// When `alarm` is due.
+    pub fn deadline(&self) -> Option<Deadline> {
+        self.timers.first().map(|(at, _)| Deadline { at: *at, why: "a lane's receipt, stall or hole" })
+    }
+
+    /// Reads all counters.
+    pub fn tally(&self) -> Tally {
+        let links = self.peers.iter().map(|(link, peer)| peer.tally(*link, &self.sessions)).collect();
+        Tally { links, drops: self.drops.clone(), bytes: self.bytes }
+    }
+
+    fn send(&mut self, now: Instant, link: LinkId, packet: &[u8], sink: &mut dyn Sink) {
+        let inner = if self.config.layer2 { INNER_ETHERNET } else { INNER_IP };
+        let Some(peer) = self.peers.get_mut(&link) else { return };
+        let session = peer.current.and_then(|local| self.sessions.get_mut(&local));
+        if let Some(session) = session
+            && peer.queue.is_empty()
+            && session.tx.send_now(now, &peer.paths, inner, packet, &mut Metered { sink, bytes: &mut self.bytes })
+        {
+            let local = session.local;
+            self.rearm(local);
+            return;
+        }
+        peer.queue.push(now, flow_hash(self.bridge.is_layer2(), packet), packet, &mut self.drops);
+        self.waiting.insert(link);
+        if peer.current.is_none() && peer.wanted_at.is_none_or(|at| at + WANTED_REPEAT <= now) {
+            peer.wanted_at = Some(now);
+            sink.report(Report::wanted(link));
+        }
+        self.pump(now, link, sink);
+    }
+
+    /// One frame or message, and where it came from.
+    fn take(&mut self, now: Instant, via: Via, bytes: &mut [u8], sink: &mut dyn Sink) {
+        if bytes.first() != Some(&TYPE_FRAME) {
+            sink.punt(via.conn, via.handle, bytes);
+            return;
+        }
+        let header = match FrameHeader::parse(bytes) {
+            Ok(header) => header,
+            Err(_) => {
+                self.drops.count(Drop::Malformed);
+                return;
+            }
+        };
+        if header.counter.lane() == LANE_NODE {
+            sink.punt(via.conn, via.handle, bytes);
+            return;
+        }
+        let cell = if via.handle.is_some() { &mut self.bytes.relay_rx } else { &mut self.bytes.direct_rx };
+        *cell += bytes.len() as u64;
+        let Some(session) = self.sessions.get_mut(&header.receiver) else {
+            self.drops.count(Drop::UnknownSession);
+            return;
+        };
+        let Some(peer) = self.peers.get_mut(&session.link) else { return };
+        let link = session.link;
+        let is_control = header.counter.lane() & LANE_CONTROL_BIT != 0;
+        let metered = &mut Metered { sink, bytes: &mut self.bytes };
+        let ended = session.inbound(now, header, via, bytes, peer, &mut self.bridge, &mut self.drops, metered);
+        if ended {
+            self.end_of_old(now, link, header.receiver, sink);
+        }
+        self.rearm(header.receiver);
+        if is_control {
+            self.pump(now, link, sink);
+        }
+    }
+
+    /// A new session opens from now on. While the one before still brings data, its frames wait for the end of that.
+    fn install(&mut self, now: Instant, link: LinkId, install: &Install) {
+        let Some(peer) = self.peers.get(&link) else { return };
+        let mut session = Session::new(now, link, install, self.config.mode);
+        let old = peer.current.and_then(|old| self.sessions.get(&old));
+        if old.and_then(|old| old.rx.heard_at()).is_some_and(|at| now.since(at) < GATE_RECENT) {
+            session.rx.order().close_gate(now);
+        }
+        let local = session.local;
+        self.sessions.insert(local, session);
+        self.rearm(local);
+    }
+
+    /// A session takes over; the one before goes on opening and sending again for a while.
+    fn promote(&mut self, now: Instant, link: LinkId, local: u32, sink: &mut dyn Sink) {
+        let Some(peer) = self.peers.get_mut(&link) else { return };
+        if !self.sessions.contains_key(&local) {
+            return;
+        }
+        if let Some(old) = peer.current.replace(local)
+            && old != local
+            && let Some(old) = self.sessions.get_mut(&old)
+        {
+            old.tx.close(now, &peer.paths, &mut Metered { sink, bytes: &mut self.bytes });
+            old.retire_at = Some(now + RETIRING);
+            let old = old.local;
+            self.rearm(old);
+        }
+        self.waiting.insert(link);
+    }
+
+    /// A path is gone: ended sessions that used it send what they owe over the relay.
+    fn rescue_old(&mut self, now: Instant, link: LinkId, path: PathId, sink: &mut dyn Sink) {
+        let Some(peer) = self.peers.get(&link) else { return };
+        let old = self.sessions.values_mut().filter(|session| session.link == link && session.retire_at.is_some());
+        for session in old.filter(|session| session.tx.main() == path && path != PathId::RELAY) {
+            let metered = &mut Metered { sink: &mut *sink, bytes: &mut self.bytes };
+            session.tx.fall_back(now, &peer.paths, PathId::RELAY, metered);
+        }
+    }
+
+    /// The other end drained a session for good: what waits in the others may go.
+    fn end_of_old(&mut self, now: Instant, link: LinkId, ended: u32, sink: &mut dyn Sink) {
+        let others = self.sessions.values_mut().filter(|session| session.link == link && session.local != ended);
+        for session in others {
+            let metered = &mut Metered { sink: &mut *sink, bytes: &mut self.bytes };
+            session.open_gate(now, &mut self.bridge, &mut self.drops, metered);
+        }
+    }
+
+    fn retire(&mut self, local: u32) {
+        let Some(session) = self.sessions.remove(&local) else { return };
+        session.tx.count_unreceipted(&mut self.drops);
+        if let Some(peer) = self.peers.get_mut(&session.link) {
+            peer.keep_counters(&session);
+            if peer.current == Some(local) {
+                peer.current = None;
+            }
+        }
+    }
+
+    fn forget(&mut self, link: LinkId) {
+        self.bridge.forget(link);
+        self.peers.remove(&link);
+        self.waiting.remove(&link);
+        self.sessions.retain(|_, session| session.link != link);
+    }
+
+    fn with_lane(&mut self, link: LinkId, sink: &mut dyn Sink, act: impl FnOnce(&mut send::SendLane, &Paths, &mut dyn Sink)) {
+        let Some(peer) = self.peers.get_mut(&link) else { return };
+        let Some(session) = peer.current.and_then(|local| self.sessions.get_mut(&local)) else { return };
+        act(&mut session.tx, &peer.paths, &mut Metered { sink, bytes: &mut self.bytes });
+        let local = session.local;
+        self.rearm(local);
+    }
+
+    /// Sends what a link owes, as far as there is room.
+    fn pump(&mut self, now: Instant, link: LinkId, sink: &mut dyn Sink) {
+        let Some(peer) = self.peers.get_mut(&link) else { return };
+        let Some(session) = peer.current.and_then(|local| self.sessions.get_mut(&local)) else { return };
+        let inner = if self.config.layer2 { INNER_ETHERNET } else { INNER_IP };
+        let sink = &mut Metered { sink, bytes: &mut self.bytes };
+        session.tx.pump(now, &peer.paths, inner, &mut peer.queue, sink, &mut self.drops);
+        if peer.queue.is_empty() && !session.tx.owes_copies() {
+            self.waiting.remove(&link);
+        } else {
+            self.waiting.insert(link);
+        }
+        let local = session.local;
+        self.rearm(local);
+    }
+
+    fn session_alarm(&mut self, now: Instant, local: u32, sink: &mut dyn Sink) {
+        let Some(session) = self.sessions.get_mut(&local) else { return };
+        session.timer = None;
+        let link = session.link;
+        if session.retire_at.is_some_and(|at| at <= now) {
+            self.retire(local);
+            return;
+        }
+        if let Some(peer) = self.peers.get_mut(&link) {
+            let sink = &mut Metered { sink, bytes: &mut self.bytes };
+            session.alarm(now, peer, &mut self.bridge, &mut self.drops, sink);
+        }
+        self.rearm(local);
+        self.pump(now, link, sink);
+    }
+
+    /// Keeps one timer a session, never later than its deadline.
+    fn rearm(&mut self, local: u32) {
+        let Some(session) = self.sessions.get_mut(&local) else { return };
+        let Some(peer) = self.peers.get(&session.link) else { return };
+        let Some(due) = session.deadline(&peer.paths) else { return };
+        if session.timer.is_some_and(|at| at <= due) {
+            return;
+        }
+        if let Some(at) = session.timer.replace(due) {
+            self.timers.remove(&(at, local));
+        }
+        self.timers.insert((due, local));
+    }
+}

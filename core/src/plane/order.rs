@@ -1,0 +1,465 @@
+//! The receiving order of one data lane: what is delivered when, what is given up, what the receipt says.
+//!
+//! ```text
+//!  calm:     every fresh frame is delivered on arrival; a hole older than the patience is passed and counted lost
+//!  pending:  a switch is under way (SWITCH came, or a frame of a newer generation): strictly in order, the rest waits
+//!  gated:    a new session waits for the end of the old one: everything waits
+//!
+//!      floor: all below is done with          next: one above the highest received
+//!        ▼                                      ▼
+//!  ██████░█████░░██████████████████████████████            █ received   ░ hole
+//! ```
+//! Protocol 7.3 and 7.4.
+use super::replay::{DATA_WINDOW_BITS, Seen, Window};
+use crate::time::{Duration, Instant};
+use std::collections::BTreeMap;
+
+/// The longest that frames wait for a switch or for an old session (protocol 7.3).
+const HOLD_LIMIT: Duration = Duration::from_millis(500);
+/// Age at which a hole is passed in calm (protocol 7.4).
+const HOLE_PATIENCE: Duration = Duration::from_millis(20);
+/// The same in mode `reliable`, where the sender fills holes.
+const HOLE_PATIENCE_RELIABLE: Duration = Duration::from_secs(2);
+/// Frames that may wait for order.
+const HOLD_FRAMES: usize = 1 << 14;
+/// Bytes that may wait for order.
+const HOLD_BYTES: usize = 16 << 20;
+
+/// What became of an authentic frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// Delivered, or waiting for its turn.
+    Taken,
+    /// A copy of one received before.
+    Duplicate,
+    /// Below the floor: given up before it came.
+    Late,
+}
+
+#[derive(Debug)]
+struct Pending {
+    /// First sequence of the new generation; None until SWITCH has come.
+    start: Option<u64>,
+    deadline: Instant,
+}
+
+/// Counters of one lane's receiving side.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct OrderCounters {
+    /// Given up by the floor.
+    pub(crate) lost: u64,
+    /// Copies that were dropped.
+    pub(crate) duplicate: u64,
+    /// Delivered after a frame with a higher sequence.
+    pub(crate) reordered: u64,
+}
+
+/// Receiving order of one data lane.
+#[derive(Debug)]
+pub(crate) struct Order {
+    window: Window,
+    floor: u64,
+    /// One above the highest sequence delivered.
+    delivered: u64,
+    generation: u8,
+    pending: Option<Pending>,
+    gate: Option<Instant>,
+    held: BTreeMap<u64, Vec<u8>>,
+    held_bytes: usize,
+    hole_since: Option<Instant>,
+    patience: Duration,
+    counters: OrderCounters,
+}
+
+impl Order {
+    /// An order that has received nothing. `reliable`: holes are waited for.
+    pub(crate) fn new(reliable: bool) -> Self {
+        Self {
+            window: Window::new(DATA_WINDOW_BITS),
+            floor: 0,
+            delivered: 0,
+            generation: 0,
+            pending: None,
+            gate: None,
+            held: BTreeMap::new(),
+            held_bytes: 0,
+            hole_since: None,
+            patience: if reliable { HOLE_PATIENCE_RELIABLE } else { HOLE_PATIENCE },
+            counters: OrderCounters::default(),
+        }
+    }
+
+    pub(crate) fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    pub(crate) fn next(&self) -> u64 {
+        self.window.next()
+    }
+
+    pub(crate) fn generation(&self) -> u8 {
+        self.generation
+    }
+
+    pub(crate) fn counters(&self) -> OrderCounters {
+        self.counters
+    }
+
+    /// Whether this sequence has been received (at or above the floor).
+    pub(crate) fn has(&self, sequence: u64) -> bool {
+        self.window.bit(sequence)
+    }
+
+    /// Whether a frame with this sequence can be fresh: before it is opened.
+    pub(crate) fn check(&self, sequence: u64) -> Seen {
+        if sequence < self.floor { Seen::TooOld } else { self.window.check(sequence) }
+    }
+
+    /// Takes an authentic frame; `deliver` gets what is due now, in order.
+    pub(crate) fn take(&mut self, now: Instant, sequence: u64, generation: u8, body: &[u8], deliver: &mut dyn FnMut(&[u8])) -> Fate {
+        if sequence < self.floor {
+            return if self.window.check(sequence) == Seen::Again {
+                self.counters.duplicate += 1;
+                Fate::Duplicate
+            } else {
+                Fate::Late
+            };
+        }
+        if self.window.check(sequence) != Seen::Fresh {
+            self.counters.duplicate += 1;
+            return Fate::Duplicate;
+        }
+        if newer(generation, self.generation) {
+            self.expect_switch(now, generation, None);
+        }
+        if sequence - self.floor >= self.window.span() {
+            // the window must keep what lies above the floor: what is older is given up
+            self.pass_to(sequence + 1 - self.window.span(), deliver);
+        }
+        self.window.admit(sequence);
+        if self.gate.is_some() || (self.pending.is_some() && sequence != self.floor) {
+            self.hold(sequence, body, deliver);
+        } else {
+            self.hand_over(sequence, body, deliver);
+        }
+        self.advance(deliver);
+        self.settle(now, deliver);
+        Fate::Taken
+    }
+
+    /// SWITCH: frames from `start` on carry `generation`.
+    pub(crate) fn switch(&mut self, now: Instant, generation: u8, start: u64, deliver: &mut dyn FnMut(&[u8])) {
+        if newer(generation, self.generation) {
+            self.expect_switch(now, generation, Some(start));
+        } else if generation == self.generation
+            && let Some(pending) = &mut self.pending
+        {
+            pending.start.get_or_insert(start);
+        }
+        self.settle(now, deliver);
+    }
+
+    /// DRAIN: nothing below `start` comes any more on the path that is left.
+    pub(crate) fn drain(&mut self, now: Instant, generation: u8, start: u64, deliver: &mut dyn FnMut(&[u8])) {
+        if generation == self.generation && self.pending.is_some() {
+            // a start beyond all that was received is a lie or a race: the frames between are yet to come
+            self.pass_to(start.min(self.window.next()), deliver);
+            if let Some(pending) = &mut self.pending {
+                pending.start.get_or_insert(start);
+            }
+        }
+        self.settle(now, deliver);
+    }
+
+    /// Holds everything until `open_gate`, at the longest for the hold limit.
+    pub(crate) fn close_gate(&mut self, now: Instant) {
+        self.gate = Some(now + HOLD_LIMIT);
+    }
+
+    /// The session before this one has ended: deliver what waits.
+    pub(crate) fn open_gate(&mut self, now: Instant, deliver: &mut dyn FnMut(&[u8])) {
+        if self.gate.take().is_some() {
+            self.advance(deliver);
+            self.settle(now, deliver);
+        }
+    }
+
+    /// When `alarm` is due.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let hole = self.hole_since.filter(|_| self.pending.is_none() && self.gate.is_none()).map(|since| since + self.patience);
+        [self.gate, self.pending.as_ref().map(|pending| pending.deadline), hole].into_iter().flatten().min()
+    }
+
+    /// Gives up what has been waited for long enough.
+    pub(crate) fn alarm(&mut self, now: Instant, deliver: &mut dyn FnMut(&[u8])) {
+        if self.gate.is_some_and(|until| until <= now) {
+            self.open_gate(now, deliver);
+        }
+        if self.gate.is_none() && self.pending.as_ref().is_some_and(|pending| pending.deadline <= now) {
+            let start = self.pending.as_ref().and_then(|pending| pending.start).unwrap_or(self.floor);
+            self.pass_to(start.min(self.window.next()), deliver);
+            self.pending = None;
+            self.release(deliver);
+        }
+        self.settle(now, deliver);
+        if self.pending.is_none() && self.gate.is_none() && self.hole_since.is_some_and(|since| since + self.patience <= now) {
+            self.pass_hole(deliver);
+            self.hole_since = None;
+            self.settle(now, deliver);
+        }
+    }
+
+    fn expect_switch(&mut self, now: Instant, generation: u8, start: Option<u64>) {
+        self.generation = generation;
+        // a second switch over a pending one replaces it; the first deadline stands, so waiting is bounded
+        let deadline = self.pending.as_ref().map_or(now + HOLD_LIMIT, |pending| pending.deadline);
+        self.pending = Some(Pending { start, deadline });
+    }
+
+    fn hand_over(&mut self, sequence: u64, body: &[u8], deliver: &mut dyn FnMut(&[u8])) {
+        if sequence < self.delivered {
+            self.counters.reordered += 1;
+        }
+        self.delivered = self.delivered.max(sequence + 1);
+        deliver(body);
+    }
+
+    fn hold(&mut self, sequence: u64, body: &[u8], deliver: &mut dyn FnMut(&[u8])) {
+        if self.held.len() >= HOLD_FRAMES || self.held_bytes + body.len() > HOLD_BYTES {
+            // no room to wait in: what is missing is given up, so that what came is not lost
+            self.gate = None;
+            self.pending = None;
+            self.release(deliver);
+            self.hand_over(sequence, body, deliver);
+            return;
+        }
+        self.held_bytes += body.len();
+        self.held.insert(sequence, body.to_vec());
+    }
+
+    /// Moves the floor over what has been received, delivering what waits there.
+    fn advance(&mut self, deliver: &mut dyn FnMut(&[u8])) {
+        if self.gate.is_some() {
+            return;
+        }
+        while self.window.bit(self.floor) {
+            let sequence = self.floor;
+            self.floor += 1;
+            self.hand_over_held(sequence, deliver);
+        }
+    }
+
+    fn hand_over_held(&mut self, sequence: u64, deliver: &mut dyn FnMut(&[u8])) {
+        if let Some(body) = self.held.remove(&sequence) {
+            self.held_bytes -= body.len();
+            self.hand_over(sequence, &body, deliver);
+        }
+    }
+
+    /// Moves the floor to `to`: what is missing below is lost, what waits below is delivered.
+    fn pass_to(&mut self, to: u64, deliver: &mut dyn FnMut(&[u8])) {
+        if to <= self.floor {
+            return;
+        }
+        let known = to.min(self.window.next());
+        let received = (self.floor..known).filter(|sequence| self.window.bit(*sequence)).count() as u64;
+        self.counters.lost += to - self.floor - received;
+        while let Some((&sequence, _)) = self.held.first_key_value() {
+            if sequence >= to {
+                break;
+            }
+            self.hand_over_held(sequence, deliver);
+        }
+        self.floor = to;
+        self.advance(deliver);
+    }
+
+    /// Passes the hole at the floor.
+    fn pass_hole(&mut self, deliver: &mut dyn FnMut(&[u8])) {
+        let mut to = self.floor;
+        while to < self.window.next() && !self.window.bit(to) {
+            to += 1;
+        }
+        self.pass_to(to, deliver);
+    }
+
+    /// Back to calm: all that waits is delivered in order, holes or not.
+    fn release(&mut self, deliver: &mut dyn FnMut(&[u8])) {
+        while let Some((sequence, body)) = self.held.pop_first() {
+            self.held_bytes -= body.len();
+            self.hand_over(sequence, &body, deliver);
+        }
+    }
+
+    /// Ends a pending switch whose old side is complete, and watches for holes.
+    fn settle(&mut self, now: Instant, deliver: &mut dyn FnMut(&[u8])) {
+        if self.gate.is_none() && self.pending.as_ref().is_some_and(|pending| pending.start.is_some_and(|start| self.floor >= start)) {
+            self.pending = None;
+            self.release(deliver);
+            self.advance(deliver);
+        }
+        if self.floor == self.window.next() {
+            self.hole_since = None;
+        } else {
+            self.hole_since.get_or_insert(now);
+        }
+    }
+}
+
+/// Whether generation `a` comes after `b`, in a circle of 256.
+pub(crate) fn newer(a: u8, b: u8) -> bool {
+    matches!(a.wrapping_sub(b), 1..=127)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    struct Bench {
+        order: Order,
+        out: Vec<u64>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Self { order: Order::new(false), out: Vec::new() }
+        }
+        fn take(&mut self, millis: u64, sequence: u64, generation: u8) -> Fate {
+            let out = &mut self.out;
+            self.order.take(Instant::from_millis(millis), sequence, generation, &sequence.to_be_bytes(), &mut |body| {
+                out.push(u64::from_be_bytes(body.try_into().expect("eight bytes")));
+            })
+        }
+        fn act(&mut self, millis: u64, act: impl FnOnce(&mut Order, Instant, &mut dyn FnMut(&[u8]))) {
+            let out = &mut self.out;
+            act(&mut self.order, Instant::from_millis(millis), &mut |body: &[u8]| {
+                out.push(u64::from_be_bytes(body.try_into().expect("eight bytes")));
+            });
+        }
+    }
+
+    #[test]
+    fn calm_delivers_on_arrival_and_drops_copies() {
+        let mut bench = Bench::new();
+        for sequence in [0, 1, 3, 2, 3, 0] {
+            bench.take(0, sequence, 0);
+        }
+        assert_eq!(bench.out, [0, 1, 3, 2]);
+        assert_eq!(bench.order.counters().duplicate, 2);
+        assert_eq!(bench.order.counters().reordered, 1);
+        assert_eq!(bench.order.floor(), 4);
+    }
+
+    #[test]
+    fn frames_of_the_new_path_wait_for_the_old_ones() {
+        let mut bench = Bench::new();
+        bench.take(0, 0, 0);
+        bench.act(0, |order, now, out| order.switch(now, 1, 3, out));
+        bench.take(0, 3, 1);
+        bench.take(0, 4, 1);
+        assert_eq!(bench.out, [0]);
+        bench.take(5, 1, 0);
+        bench.take(6, 2, 0);
+        assert_eq!(bench.out, [0, 1, 2, 3, 4]);
+        bench.take(7, 6, 1);
+        assert_eq!(bench.out, [0, 1, 2, 3, 4, 6], "calm again");
+    }
+
+    #[test]
+    fn drain_ends_the_wait_for_frames_that_the_old_path_lost() {
+        let mut bench = Bench::new();
+        bench.take(0, 0, 0);
+        bench.act(0, |order, now, out| order.switch(now, 1, 3, out));
+        bench.take(0, 3, 1);
+        bench.take(0, 2, 0);
+        bench.act(1, |order, now, out| order.drain(now, 1, 3, out));
+        assert_eq!(bench.out, [0, 2, 3]);
+        assert_eq!(bench.order.counters().lost, 1);
+        assert_eq!(bench.take(2, 1, 0), Fate::Late);
+        assert_eq!(bench.out, [0, 2, 3]);
+    }
+
+    #[test]
+    fn the_deadline_ends_the_wait_when_drain_never_comes() {
+        let mut bench = Bench::new();
+        bench.take(0, 0, 0);
+        bench.take(0, 2, 1);
+        bench.act(0, |order, now, out| order.switch(now, 1, 2, out));
+        let deadline = bench.order.deadline().expect("a switch is pending");
+        assert_eq!(deadline, Instant::from_millis(500));
+        bench.act(500, |order, now, out| order.alarm(now, out));
+        assert_eq!(bench.out, [0, 2]);
+        assert_eq!((bench.order.counters().lost, bench.order.floor()), (1, 3));
+        assert_eq!(bench.order.deadline(), None);
+    }
+
+    #[test]
+    fn a_hole_is_passed_in_calm_after_the_patience() {
+        let mut bench = Bench::new();
+        bench.take(0, 0, 0);
+        bench.take(3, 2, 0);
+        assert_eq!(bench.order.deadline(), Some(Instant::from_millis(23)));
+        bench.act(23, |order, now, out| order.alarm(now, out));
+        assert_eq!((bench.order.floor(), bench.order.counters().lost), (3, 1));
+    }
+
+    #[test]
+    fn a_gate_holds_a_new_session_until_the_old_one_has_ended() {
+        let mut bench = Bench::new();
+        bench.act(0, |order, now, _| order.close_gate(now));
+        bench.take(1, 0, 0);
+        bench.take(1, 1, 0);
+        assert!(bench.out.is_empty());
+        bench.act(2, |order, now, out| order.open_gate(now, out));
+        assert_eq!(bench.out, [0, 1]);
+        let mut late = Bench::new();
+        late.act(0, |order, now, _| order.close_gate(now));
+        late.take(1, 0, 0);
+        late.act(500, |order, now, out| order.alarm(now, out));
+        assert_eq!(late.out, [0]);
+    }
+
+    #[test]
+    fn a_leap_of_the_sequence_costs_bounded_work_and_counts_what_is_missing() {
+        let mut bench = Bench::new();
+        bench.take(0, 0, 0);
+        bench.take(0, 1 << 50, 0);
+        assert_eq!(bench.out, [0, 1 << 50]);
+        bench.act(100, |order, now, out| order.alarm(now, out));
+        assert_eq!(bench.order.counters().lost, (1 << 50) - 1);
+        assert_eq!(bench.order.floor(), (1 << 50) + 1);
+    }
+
+    proptest! {
+        /// Two ordered paths, a switch at any point, any interleaving: nothing lost, doubled or out of order.
+        #[test]
+        fn any_interleaving_of_two_ordered_paths_gives_one_order(start in 0u64..40, total in 40u64..80, picks in proptest::collection::vec(any::<bool>(), 200)) {
+            let mut old: std::collections::VecDeque<Option<u64>> = (0..start).map(Some).collect();
+            old.push_back(None);
+            let mut new: std::collections::VecDeque<u64> = (start..total).collect();
+            let mut bench = Bench::new();
+            let mut picks = picks.into_iter().cycle();
+            bench.act(0, |order, now, out| order.switch(now, 1, start, out));
+            while !old.is_empty() || !new.is_empty() {
+                if picks.next() == Some(true) {
+                    match old.pop_front() {
+                        Some(Some(sequence)) => { bench.take(1, sequence, 0); }
+                        Some(None) => bench.act(1, |order, now, out| order.drain(now, 1, start, out)),
+                        None => {}
+                    }
+                } else if let Some(sequence) = new.pop_front() {
+                    bench.take(1, sequence, 1);
+                }
+                if !picks.clone().take(200).any(|pick| pick) || !picks.clone().take(200).any(|pick| !pick) {
+                    break;
+                }
+            }
+            prop_assert!(bench.out.windows(2).all(|pair| pair[1] == pair[0] + 1));
+            if old.is_empty() && new.is_empty() {
+                prop_assert_eq!(bench.out.len() as u64, total);
+                prop_assert_eq!(bench.order.counters().lost, 0);
+            }
+        }
+    }
+}

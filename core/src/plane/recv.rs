@@ -1,0 +1,219 @@
+//! The receiving owner of one data lane: opens, refuses copies, orders, and says by receipts what it has.
+use super::{
+    Via,
+    order::{Fate, Order, OrderCounters},
+    replay::{CONTROL_WINDOW_BITS, Seen, Window},
+    rtt::RECEIPT_INTERVAL,
+};
+use crate::{
+    drops::Drop,
+    id::PathId,
+    session::{EpochKeys, Opener},
+    time::{Duration, Instant},
+    wire::{FrameHeader, INNER_CONTROL, LANE_CONTROL_BIT, Receipt, ReceiptMask},
+};
+use std::sync::Arc;
+
+/// A receipt goes out at the latest after so many data frames (protocol 7.4).
+const RECEIPT_FRAMES: u32 = 64;
+/// Keys of an epoch that was replaced open for so long (protocol 4.6).
+const OLD_EPOCH: Duration = Duration::from_secs(10);
+/// A way on which data came so recently still gets receipts beside the newest one.
+const SECOND_WAY: Duration = Duration::from_millis(200);
+
+struct Epoch {
+    opener: Arc<Opener>,
+    until: Option<Instant>,
+}
+
+/// A way on which data of this lane came.
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    via: Via,
+    path: PathId,
+    at: Instant,
+}
+
+/// The receiving half of one session's data lane.
+pub(crate) struct RecvLane {
+    epochs: Vec<Epoch>,
+    order: Order,
+    control: Window,
+    heard: Option<Heard>,
+    second: Option<Heard>,
+    /// Data frames since the last receipt, and when the first of them came.
+    unreceipted: u32,
+    receipt_due: Option<Instant>,
+    /// Generation that the last receipt told.
+    told_generation: u8,
+    frames: u64,
+    bytes: u64,
+}
+
+/// What a sealed frame turned out to be.
+pub(crate) enum Opened<'a> {
+    /// An authentic data frame: inner type and packet.
+    Data(&'a [u8]),
+    /// A control message of the lane.
+    Control(&'a [u8]),
+}
+
+impl RecvLane {
+    pub(crate) fn new(keys: &EpochKeys, reliable: bool) -> Self {
+        Self {
+            epochs: vec![Epoch { opener: Arc::clone(&keys.open), until: None }],
+            order: Order::new(reliable),
+            control: Window::new(CONTROL_WINDOW_BITS),
+            heard: None,
+            second: None,
+            unreceipted: 0,
+            receipt_due: None,
+            told_generation: 0,
+            frames: 0,
+            bytes: 0,
+        }
+    }
+
+    pub(crate) fn order(&mut self) -> &mut Order {
+        &mut self.order
+    }
+
+    pub(crate) fn counters(&self) -> (u64, u64, OrderCounters) {
+        (self.frames, self.bytes, self.order.counters())
+    }
+
+    /// When data came last.
+    pub(crate) fn heard_at(&self) -> Option<Instant> {
+        self.heard.map(|heard| heard.at)
+    }
+
+    /// Whether the keys of this epoch are here.
+    pub(crate) fn has_epoch(&self, epoch: u32) -> bool {
+        self.epochs.iter().any(|known| known.opener.epoch() == epoch)
+    }
+
+    /// Keys of a further epoch; those before it go on for a while.
+    pub(crate) fn add_epoch(&mut self, now: Instant, keys: &EpochKeys) {
+        for old in &mut self.epochs {
+            old.until.get_or_insert(now + OLD_EPOCH);
+        }
+        self.epochs.push(Epoch { opener: Arc::clone(&keys.open), until: None });
+    }
+
+    /// Opens a frame where it lies. State changes only after the tag verified.
+    pub(crate) fn open<'a>(&mut self, header: FrameHeader, frame: &'a mut [u8]) -> Result<Opened<'a>, Drop> {
+        let lane = header.counter.lane();
+        let sequence = header.counter.sequence();
+        let control = lane & LANE_CONTROL_BIT != 0;
+        if lane & !LANE_CONTROL_BIT != 0 {
+            return Err(Drop::Unexpected);
+        }
+        let seen = if control { self.control.check(sequence) } else { self.order.check(sequence) };
+        match seen {
+            Seen::Fresh => {}
+            // a copy of a data frame is opened all the same: its author proves that the path lives, and it is counted there
+            Seen::Again if !control => {}
+            Seen::Again => return Err(Drop::Duplicate),
+            Seen::TooOld => return Err(if control { Drop::Late } else { Drop::Duplicate }),
+        }
+        let epoch = self.epochs.iter().find(|epoch| epoch.opener.epoch() as u8 == header.epoch).ok_or(Drop::UnknownEpoch)?;
+        let plain = epoch.opener.open(frame).map_err(|_| Drop::Forged)?;
+        if !control {
+            return Ok(Opened::Data(plain));
+        }
+        self.control.admit(sequence);
+        match plain.split_first() {
+            Some((&INNER_CONTROL, body)) => Ok(Opened::Control(body)),
+            Some(_) => Err(Drop::Unexpected),
+            None => Err(Drop::Malformed),
+        }
+    }
+
+    /// Notes an authentic data frame and hands it to the order.
+    pub(crate) fn take(
+        &mut self,
+        now: Instant,
+        header: FrameHeader,
+        via: Via,
+        path: PathId,
+        plain: &[u8],
+        deliver: &mut dyn FnMut(&[u8]),
+    ) -> Fate {
+        let newest = header.counter.sequence() >= self.order.next();
+        let fate = self.order.take(now, header.counter.sequence(), header.generation, plain, deliver);
+        if fate == Fate::Taken {
+            self.frames += 1;
+            self.bytes += plain.len().saturating_sub(1) as u64;
+        }
+        self.hear(now, via, path, newest);
+        self.unreceipted += 1;
+        self.receipt_due.get_or_insert(now + RECEIPT_INTERVAL);
+        fate
+    }
+
+    /// Whether a receipt is due now.
+    pub(crate) fn receipt_is_due(&self, now: Instant) -> bool {
+        self.unreceipted >= RECEIPT_FRAMES
+            || self.receipt_due.is_some_and(|due| due <= now)
+            || (self.order.generation() != self.told_generation && self.heard.is_some())
+    }
+
+    /// The receipt, and the ways it goes.
+    pub(crate) fn receipt(&mut self, now: Instant) -> Option<(Receipt, Via, Option<Via>)> {
+        let heard = self.heard?;
+        let turned = self.order.generation() != self.told_generation;
+        self.unreceipted = 0;
+        self.receipt_due = None;
+        self.told_generation = self.order.generation();
+        let second = self.second.filter(|second| turned || now.since(second.at) < SECOND_WAY).map(|second| second.via);
+        let floor = self.order.floor();
+        let next = self.order.next();
+        let mut mask = ReceiptMask::default();
+        let reach = next.min(floor + ReceiptMask::BITS);
+        for sequence in floor..reach {
+            if self.order.has(sequence) {
+                mask.set(sequence - floor);
+            }
+        }
+        let receipt = Receipt {
+            lane: 0,
+            generation: self.order.generation(),
+            floor,
+            next,
+            path: heard.path,
+            delay_us: u32::try_from(now.since(heard.at).as_micros()).unwrap_or(u32::MAX),
+            lost: u32::try_from(self.order.counters().lost).unwrap_or(u32::MAX),
+            mask,
+        };
+        Some((receipt, heard.via, second))
+    }
+
+    /// When something here is due.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let epochs = self.epochs.iter().filter_map(|epoch| epoch.until).min();
+        [self.receipt_due, self.order.deadline(), epochs].into_iter().flatten().min()
+    }
+
+    /// Gives up old keys and old holes.
+    pub(crate) fn alarm(&mut self, now: Instant, deliver: &mut dyn FnMut(&[u8])) {
+        self.epochs.retain(|epoch| epoch.until.is_none_or(|until| now < until));
+        self.order.alarm(now, deliver);
+    }
+
+    fn hear(&mut self, now: Instant, via: Via, path: PathId, newest: bool) {
+        match &mut self.heard {
+            Some(heard) if heard.via == via => {
+                if newest {
+                    heard.at = now;
+                }
+                heard.path = path;
+            }
+            Some(heard) if newest => {
+                self.second = Some(*heard);
+                self.heard = Some(Heard { via, path, at: now });
+            }
+            Some(_) => self.second = Some(Heard { via, path, at: now }),
+            None => self.heard = Some(Heard { via, path, at: now }),
+        }
+    }
+}

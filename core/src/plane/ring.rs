@@ -1,0 +1,216 @@
+//! The resend ring: every sealed data frame that the other end has not yet receipted, bit for bit as it was sent.
+//!
+//! ```text
+//!   base                                                   next
+//!    │  slab 7 (64 KiB)        slab 8                       │
+//!    ▼ ┌────┬────┬────┬───┐  ┌────┬────┬────┬─────────────┐ ▼
+//!      │ 40 │ 41 │ 42 │ 43│  │ 44 │ 45 │ 46 │  free       │      frames lie one behind the other,
+//!      └────┴────┴────┴───┘  └────┴────┴────┴─────────────┘      a slab is reused when its last frame is released
+//! ```
+//! A frame is sealed where it lies and never written again (protocol 4.2): sending it once more is a copy of these bytes.
+use crate::{id::PathId, time::Instant};
+use std::collections::VecDeque;
+
+/// One slab, bytes: sixteen large TLS records.
+const SLAB_BYTES: usize = 65_536;
+/// Slab memory of one lane, bytes (protocol 7.1).
+pub(crate) const RING_BYTES: usize = 16 << 20;
+/// Frames of one lane (protocol 7.1).
+pub(crate) const RING_FRAMES: usize = 1 << 16;
+/// Empty slabs kept for reuse; more go back to the allocator.
+const SPARE_SLABS: usize = 8;
+
+/// What the ring knows of one frame beside its bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    slab: u64,
+    offset: usize,
+    len: usize,
+    /// When it was first sent.
+    pub(crate) sent_at: Instant,
+    /// The path it was first sent on.
+    pub(crate) path: PathId,
+    /// It went out more than once, so its receipt says nothing of a path's round trip.
+    pub(crate) resent: bool,
+    /// The other end has it.
+    pub(crate) receipted: bool,
+}
+
+#[derive(Debug)]
+struct Slab {
+    bytes: Vec<u8>,
+    live: usize,
+}
+
+/// Sealed frames by sequence.
+#[derive(Debug, Default)]
+pub(crate) struct Ring {
+    slabs: VecDeque<Slab>,
+    first_slab: u64,
+    spare: Vec<Vec<u8>>,
+    frames: VecDeque<Entry>,
+    base: u64,
+}
+
+impl Ring {
+    /// Whether one more frame of `len` bytes keeps the bounds.
+    pub(crate) fn has_room(&self, len: usize) -> bool {
+        let fits = self.slabs.back().is_some_and(|slab| slab.bytes.len() + len <= SLAB_BYTES);
+        self.frames.len() < RING_FRAMES && len <= SLAB_BYTES && (fits || (self.slabs.len() + 1) * SLAB_BYTES <= RING_BYTES)
+    }
+
+    /// Appends room for a frame of `len` bytes and lets `fill` seal it there. Call only when `has_room`.
+    pub(crate) fn push(&mut self, now: Instant, path: PathId, len: usize, fill: impl FnOnce(&mut [u8])) -> &[u8] {
+        let fits = self.slabs.back().is_some_and(|slab| slab.bytes.len() + len <= SLAB_BYTES);
+        if !fits {
+            let mut bytes = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(SLAB_BYTES));
+            bytes.clear();
+            self.slabs.push_back(Slab { bytes, live: 0 });
+        }
+        let slab_number = self.first_slab + self.slabs.len() as u64 - 1;
+        let slab = self.slabs.back_mut().expect("a slab was pushed above when none had room");
+        let offset = slab.bytes.len();
+        slab.bytes.resize(offset + len, 0);
+        slab.live += 1;
+        self.frames.push_back(Entry { slab: slab_number, offset, len, sent_at: now, path, resent: false, receipted: false });
+        let place = slab.bytes.get_mut(offset..).unwrap_or_default();
+        fill(place);
+        place
+    }
+
+    /// The sequence of the oldest frame kept.
+    pub(crate) fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// The sequence after the newest frame.
+    pub(crate) fn next(&self) -> u64 {
+        self.base + self.frames.len() as u64
+    }
+
+    /// Frames kept.
+    pub(crate) fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// What is known of one frame.
+    pub(crate) fn entry_mut(&mut self, sequence: u64) -> Option<&mut Entry> {
+        let index = sequence.checked_sub(self.base)?;
+        self.frames.get_mut(usize::try_from(index).ok()?)
+    }
+
+    /// The sealed bytes of one frame.
+    pub(crate) fn bytes(&self, sequence: u64) -> Option<&[u8]> {
+        let index = sequence.checked_sub(self.base)?;
+        let entry = self.frames.get(usize::try_from(index).ok()?)?;
+        let slab = self.slabs.get(usize::try_from(entry.slab - self.first_slab).ok()?)?;
+        slab.bytes.get(entry.offset..entry.offset + entry.len)
+    }
+
+    /// The first frame at or above `sequence` that the other end does not have.
+    pub(crate) fn unreceipted_from(&self, sequence: u64) -> Option<u64> {
+        let start = sequence.max(self.base);
+        let skip = usize::try_from(start - self.base).ok()?;
+        let found = self.frames.iter().skip(skip).position(|entry| !entry.receipted)?;
+        Some(start + found as u64)
+    }
+
+    /// Frees all frames below `floor`.
+    pub(crate) fn release_below(&mut self, floor: u64) {
+        while self.base < floor {
+            let Some(entry) = self.frames.pop_front() else {
+                break;
+            };
+            self.base += 1;
+            if let Ok(index) = usize::try_from(entry.slab - self.first_slab)
+                && let Some(slab) = self.slabs.get_mut(index)
+            {
+                slab.live -= 1;
+            }
+            self.recycle();
+        }
+    }
+
+    /// Gives back slabs without a live frame, save the one being filled.
+    fn recycle(&mut self) {
+        while self.slabs.len() > 1 && self.slabs.front().is_some_and(|slab| slab.live == 0) {
+            if let Some(slab) = self.slabs.pop_front() {
+                self.first_slab += 1;
+                if self.spare.len() < SPARE_SLABS {
+                    self.spare.push(slab.bytes);
+                }
+            }
+        }
+        if let Some(slab) = self.slabs.front_mut()
+            && slab.live == 0
+        {
+            slab.bytes.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn push(ring: &mut Ring, value: u8, len: usize) {
+        ring.push(Instant::ZERO, PathId::RELAY, len, |bytes| bytes.fill(value));
+    }
+
+    #[test]
+    fn frames_stay_bit_for_bit_until_they_are_released() {
+        let mut ring = Ring::default();
+        for sequence in 0..500_u64 {
+            push(&mut ring, sequence as u8, 1000);
+        }
+        ring.release_below(123);
+        assert_eq!(ring.base(), 123);
+        assert_eq!(ring.next(), 500);
+        assert!(ring.bytes(122).is_none());
+        for sequence in 123..500 {
+            assert_eq!(ring.bytes(sequence), Some(&[sequence as u8; 1000][..]));
+        }
+    }
+
+    #[test]
+    fn the_bound_counts_slab_memory_and_frames() {
+        let mut ring = Ring::default();
+        let mut count = 0;
+        while ring.has_room(9000) {
+            push(&mut ring, 1, 9000);
+            count += 1;
+        }
+        assert_eq!(count, RING_BYTES / SLAB_BYTES * (SLAB_BYTES / 9000));
+        ring.release_below(7);
+        assert!(ring.has_room(9000), "a freed slab may be used again");
+        let mut small = Ring::default();
+        while small.has_room(40) {
+            push(&mut small, 1, 40);
+        }
+        assert_eq!(small.len(), RING_FRAMES);
+    }
+
+    #[test]
+    fn a_steady_stream_reuses_its_slabs() {
+        let mut ring = Ring::default();
+        for sequence in 0..10_000_u64 {
+            push(&mut ring, 0, 1400);
+            ring.release_below(sequence.saturating_sub(50));
+        }
+        assert!(ring.slabs.len() <= 3 && ring.spare.len() <= SPARE_SLABS);
+    }
+
+    #[test]
+    fn the_first_unreceipted_frame_is_found() {
+        let mut ring = Ring::default();
+        for _ in 0..10 {
+            push(&mut ring, 0, 10);
+        }
+        for sequence in [0, 1, 4] {
+            ring.entry_mut(sequence).expect("in the ring").receipted = true;
+        }
+        assert_eq!(ring.unreceipted_from(0), Some(2));
+        assert_eq!(ring.unreceipted_from(4), Some(5));
+        assert_eq!(ring.unreceipted_from(10), None);
+    }
+}

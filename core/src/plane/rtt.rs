@@ -1,0 +1,63 @@
+//! Round-trip time of one path, smoothed after RFC 9002 5.3.
+use crate::time::Duration;
+
+/// Floor of the probe timeout: below it the scheduler's noise would raise suspicion (protocol 7.5).
+const PTO_FLOOR: Duration = Duration::from_millis(20);
+/// The other end sends a receipt at the latest this long after data (protocol 7.4).
+pub(crate) const RECEIPT_INTERVAL: Duration = Duration::from_millis(20);
+/// Before the first sample.
+const INITIAL: Duration = Duration::from_millis(100);
+
+/// Smoothed round-trip time and its variation.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rtt {
+    smoothed: Option<(Duration, Duration)>,
+}
+
+impl Rtt {
+    /// An estimator that has seen one sample.
+    pub fn from_sample(sample: Duration) -> Self {
+        let mut rtt = Self::default();
+        rtt.sample(sample);
+        rtt
+    }
+
+    /// Takes one measurement.
+    pub fn sample(&mut self, sample: Duration) {
+        self.smoothed = Some(match self.smoothed {
+            None => (sample, sample / 2),
+            Some((smoothed, variation)) => {
+                let off = smoothed.abs_diff(sample);
+                ((smoothed * 7 + sample) / 8, (variation * 3 + off) / 4)
+            }
+        });
+    }
+
+    /// The smoothed round-trip time, once there was a sample.
+    pub fn smoothed(&self) -> Option<Duration> {
+        self.smoothed.map(|(smoothed, _)| smoothed)
+    }
+
+    /// Probe timeout: no receipt for so long after data makes a path suspect.
+    pub fn pto(&self) -> Duration {
+        let (smoothed, variation) = self.smoothed.unwrap_or((INITIAL, INITIAL / 2));
+        (smoothed + (variation * 4).max(Duration::from_millis(2)) + RECEIPT_INTERVAL).max(PTO_FLOOR)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn follows_a_steady_path_and_widens_on_a_spike() {
+        let mut rtt = Rtt::from_sample(Duration::from_millis(10));
+        for _ in 0..50 {
+            rtt.sample(Duration::from_millis(10));
+        }
+        let calm = rtt.pto();
+        assert!(calm >= Duration::from_millis(32) && calm < Duration::from_millis(33), "{calm:?}");
+        rtt.sample(Duration::from_millis(100));
+        assert!(rtt.pto() > calm * 2);
+    }
+}

@@ -1,0 +1,482 @@
+//! The sending owner of one data lane: seals, keeps what is not receipted, switches and rescues.
+//!
+//! ```text
+//!             queue (before sealing) ──▶ seal ──▶ ring ──▶ main path
+//!                                                  │
+//!                            rescue: a second cursor over the same bytes, while the main path is suspect
+//!                            catchup: the same cursor on a new main path, before any new frame
+//! ```
+//! The order on each path is always the order of the counters, and each path carries an unbroken run of them; so a receiver
+//! that takes whatever copy comes first delivers in order without waiting (protocol 7.2, 7.5).
+use super::{
+    Paths, Report, Sink,
+    queue::FairQueue,
+    ring::{Entry, Ring},
+};
+use crate::{
+    config::Mode,
+    drops::{Drop, Drops},
+    id::{LinkId, PathId},
+    session::Sealer,
+    time::{Duration, Instant},
+    wire::{
+        Counter, FRAME_HEADER_LEN, FRAME_OVERHEAD, FrameHeader, INNER_CONTROL, LANE_CONTROL_BIT, LaneControl, Receipt, ReceiptMask, TAG_LEN,
+    },
+};
+use std::sync::Arc;
+
+/// The first data after so long a silence is hedged until it is receipted (protocol 7.5).
+const IDLE_HEDGE: Duration = Duration::from_secs(5);
+/// A suspicion is repeated at most so often.
+const STALL_REPEAT: Duration = Duration::from_millis(500);
+
+/// A second path that carries copies.
+#[derive(Clone, Copy, Debug)]
+struct Rescue {
+    path: PathId,
+    /// Next sequence to copy.
+    cursor: u64,
+    /// Ends by itself with the next receipt: a hedge after idleness.
+    until_receipt: bool,
+}
+
+/// A switch that the receiver has not confirmed yet.
+#[derive(Clone, Copy, Debug)]
+struct SwitchOut {
+    start: u64,
+    from: PathId,
+    again_at: Instant,
+    /// DRAIN is owed on this path when all before `start` has gone out.
+    drain: Option<PathId>,
+}
+
+/// What the lane has done so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SendCounters {
+    pub(crate) frames: u64,
+    pub(crate) bytes: u64,
+    pub(crate) resent: u64,
+    /// Lost on the way, as the other end's receipts tell.
+    pub(crate) lost: u64,
+}
+
+/// The sending half of one session's data lane.
+pub(crate) struct SendLane {
+    link: LinkId,
+    receiver: u32,
+    lane: u8,
+    mode: Mode,
+    sealer: Arc<Sealer>,
+    ring: Ring,
+    control_next: u64,
+    generation: u8,
+    main: PathId,
+    /// The main path had no room while suspect: its run is broken, only a switch may use it again.
+    main_broken: bool,
+    catchup: Option<u64>,
+    rescue: Option<Rescue>,
+    switch_out: Option<SwitchOut>,
+    /// One above the highest sequence that the other end received.
+    received_next: u64,
+    progress_at: Instant,
+    last_sent_at: Instant,
+    stall_reported_at: Option<Instant>,
+    /// No new frames: a newer session has taken over.
+    closing: bool,
+    counters: SendCounters,
+}
+
+impl SendLane {
+    pub(crate) fn new(now: Instant, link: LinkId, receiver: u32, sealer: Arc<Sealer>, main: PathId, mode: Mode) -> Self {
+        Self {
+            link,
+            receiver,
+            lane: 0,
+            mode,
+            sealer,
+            ring: Ring::default(),
+            control_next: 0,
+            generation: 0,
+            main,
+            main_broken: false,
+            catchup: None,
+            rescue: None,
+            switch_out: None,
+            received_next: 0,
+            progress_at: now,
+            last_sent_at: now,
+            stall_reported_at: None,
+            closing: false,
+            counters: SendCounters::default(),
+        }
+    }
+
+    pub(crate) fn main(&self) -> PathId {
+        self.main
+    }
+
+    pub(crate) fn counters(&self) -> SendCounters {
+        self.counters
+    }
+
+    /// New frames are sealed with these keys from now on (protocol 4.6).
+    pub(crate) fn set_sealer(&mut self, sealer: Arc<Sealer>) {
+        self.sealer = sealer;
+    }
+
+    /// One packet straight from the interface, when nothing waits before it. False: it must be queued.
+    pub(crate) fn send_now(&mut self, now: Instant, paths: &Paths, inner: u8, packet: &[u8], sink: &mut dyn Sink) -> bool {
+        if self.catchup.is_some() || !self.may_seal(paths, packet.len(), sink) {
+            return false;
+        }
+        self.seal(now, paths, inner, packet, sink);
+        self.copy_on_rescue(paths, sink);
+        true
+    }
+
+    /// Sends whatever room and window allow: copies owed first, then waiting packets.
+    pub(crate) fn pump(&mut self, now: Instant, paths: &Paths, inner: u8, queue: &mut FairQueue, sink: &mut dyn Sink, drops: &mut Drops) {
+        self.catch_up(now, paths, sink);
+        self.copy_on_rescue(paths, sink);
+        while !self.closing && self.catchup.is_none() {
+            let Some(len) = queue.peek_len() else { break };
+            if !self.may_seal(paths, len, sink) {
+                break;
+            }
+            let Some(packet) = queue.pop(now, drops) else { break };
+            self.seal(now, paths, inner, &packet, sink);
+            queue.recycle(packet);
+            self.copy_on_rescue(paths, sink);
+        }
+    }
+
+    /// Sends only copies that are owed: what an ended session still does.
+    pub(crate) fn pump_copies(&mut self, now: Instant, paths: &Paths, sink: &mut dyn Sink) {
+        self.catch_up(now, paths, sink);
+        self.copy_on_rescue(paths, sink);
+    }
+
+    /// Whether copies wait for room.
+    pub(crate) fn owes_copies(&self) -> bool {
+        self.catchup.is_some() || self.rescue.is_some_and(|rescue| rescue.cursor < self.ring.next())
+    }
+
+    /// Moves the lane to a path that was proven, while the old one lives (protocol 7.2).
+    pub(crate) fn switch(&mut self, now: Instant, paths: &Paths, to: PathId, sink: &mut dyn Sink) {
+        if to == self.main && !self.main_broken {
+            return;
+        }
+        // what a hedge has not copied yet is owed on the new path when the old run is broken
+        if self.main_broken && self.catchup.is_none() {
+            self.catchup = self.ring.unreceipted_from(self.rescue.map_or(0, |rescue| rescue.cursor));
+        }
+        let drain = if self.main_broken { self.rescue.map_or(to, |rescue| rescue.path) } else { self.main };
+        self.turn(now, paths, to, drain, sink);
+    }
+
+    /// Moves the lane away from a path that died: all that is not receipted goes again, in order, before anything new (protocol 7.5).
+    pub(crate) fn fall_back(&mut self, now: Instant, paths: &Paths, to: PathId, sink: &mut dyn Sink) {
+        if self.mode != Mode::Off {
+            let from = match self.rescue {
+                Some(rescue) if rescue.path == to => rescue.cursor,
+                Some(_) | None => 0,
+            };
+            self.catchup = self.ring.unreceipted_from(from);
+        }
+        self.turn(now, paths, to, to, sink);
+    }
+
+    fn turn(&mut self, now: Instant, paths: &Paths, to: PathId, drain: PathId, sink: &mut dyn Sink) {
+        let from = self.main;
+        self.generation = self.generation.wrapping_add(1);
+        self.main = to;
+        self.main_broken = false;
+        self.rescue = None;
+        self.stall_reported_at = None;
+        self.progress_at = now;
+        self.switch_out = Some(SwitchOut { start: self.ring.next(), from, again_at: now, drain: Some(drain) });
+        self.send_switch(now, paths, sink);
+        if self.mode == Mode::Redundant && from != to {
+            self.rescue = Some(Rescue { path: from, cursor: self.ring.next(), until_receipt: false });
+        }
+        self.catch_up(now, paths, sink);
+    }
+
+    /// Copies all that is not receipted, and all that follows, on `path` too.
+    pub(crate) fn hedge(&mut self, path: PathId) {
+        if path == self.main || self.mode == Mode::Off || self.rescue.is_some_and(|rescue| rescue.path == path && !rescue.until_receipt) {
+            return;
+        }
+        let cursor = match self.rescue {
+            Some(rescue) if rescue.path == path => rescue.cursor,
+            Some(_) | None => self.ring.unreceipted_from(0).unwrap_or_else(|| self.ring.next()),
+        };
+        self.rescue = Some(Rescue { path, cursor, until_receipt: false });
+    }
+
+    /// The suspicion was wrong. A main path whose run is broken is taken up again by a switch.
+    pub(crate) fn calm(&mut self, now: Instant, paths: &Paths, sink: &mut dyn Sink) {
+        self.stall_reported_at = None;
+        if self.main_broken {
+            let main = self.main;
+            self.switch(now, paths, main, sink);
+        }
+        if self.mode != Mode::Redundant {
+            self.rescue = None;
+        }
+    }
+
+    /// Ends the lane: no new frames, the rest is still receipted or sent again. Tells the other end where it ends.
+    pub(crate) fn close(&mut self, now: Instant, paths: &Paths, sink: &mut dyn Sink) {
+        if !self.closing {
+            self.closing = true;
+            let drain = LaneControl::Drain {
+                lane: self.lane,
+                generation: self.generation.wrapping_add(1),
+                start: self.ring.next(),
+                path: self.main,
+            };
+            self.send_control(paths, self.main, &drain, sink);
+            self.last_sent_at = now;
+        }
+    }
+
+    /// Takes the other end's receipt. False when it contradicts what was sent.
+    pub(crate) fn receipt(&mut self, now: Instant, paths: &mut Paths, receipt: &Receipt) -> bool {
+        if receipt.next > self.ring.next() || receipt.floor > self.ring.next() {
+            return false;
+        }
+        let before = (self.ring.base(), self.received_next);
+        if receipt.next > self.received_next {
+            self.received_next = receipt.next;
+            if let Some(entry) = self.ring.entry_mut(receipt.next - 1)
+                && !entry.resent
+                && entry.path == receipt.path
+            {
+                let delay = Duration::from_micros(u64::from(receipt.delay_us));
+                let sample = now.since(entry.sent_at).saturating_sub(delay);
+                paths.sample(receipt.path, sample);
+            }
+        }
+        let mut news = false;
+        for sequence in (0..ReceiptMask::BITS).filter(|bit| receipt.mask.get(*bit)).map(|bit| receipt.floor + bit) {
+            if let Some(entry) = self.ring.entry_mut(sequence) {
+                news |= !entry.receipted;
+                entry.receipted = true;
+            }
+        }
+        self.ring.release_below(receipt.floor);
+        self.counters.lost = self.counters.lost.max(u64::from(receipt.lost));
+        if receipt.generation == self.generation && self.switch_out.is_some_and(|switch| switch.drain.is_none()) {
+            self.switch_out = None;
+        }
+        if news || (self.ring.base(), self.received_next) != before {
+            self.progress_at = now;
+            self.stall_reported_at = None;
+            if self.rescue.is_some_and(|rescue| rescue.until_receipt) {
+                self.rescue = None;
+            }
+        }
+        true
+    }
+
+    /// In mode `reliable`: frames that the receipt shows missing behind received ones go again on the main path.
+    pub(crate) fn fill_holes(&mut self, now: Instant, paths: &Paths, sink: &mut dyn Sink) {
+        if self.mode != Mode::Reliable || self.catchup.is_some() {
+            return;
+        }
+        let patience = paths.pto(self.main);
+        let mut sequence = 0;
+        while let Some(missing) = self.ring.unreceipted_from(sequence).filter(|missing| *missing + 3 < self.received_next) {
+            sequence = missing + 1;
+            let due = self.ring.entry_mut(missing).is_some_and(|entry| now.since(entry.sent_at) >= patience);
+            if due && !self.copy(now, paths, self.main, missing, sink) {
+                break;
+            }
+        }
+    }
+
+    /// When `alarm` is due.
+    pub(crate) fn deadline(&self, paths: &Paths) -> Option<Instant> {
+        let stall = (self.ring.len() > 0).then(|| {
+            let due = self.progress_at + paths.pto(self.main);
+            self.stall_reported_at.map_or(due, |reported| due.max(reported + STALL_REPEAT))
+        });
+        let again = self.switch_out.map(|switch| switch.again_at);
+        [stall, again].into_iter().flatten().min()
+    }
+
+    /// Reports a stalled path, repeats an unconfirmed switch.
+    pub(crate) fn alarm(&mut self, now: Instant, paths: &Paths, sink: &mut dyn Sink) {
+        if self.switch_out.is_some_and(|switch| switch.again_at <= now) {
+            self.send_switch(now, paths, sink);
+            if self.catchup.is_none() {
+                self.send_drain(paths, sink);
+            }
+        }
+        let stalled = self.ring.len() > 0 && self.progress_at + paths.pto(self.main) <= now;
+        if stalled && self.stall_reported_at.is_none_or(|reported| reported + STALL_REPEAT <= now) {
+            self.stall_reported_at = Some(now);
+            sink.report(Report::stalled(self.link, self.main, paths.pto(self.main)));
+        }
+    }
+
+    /// Seals one control message of this lane and sends it on `path` (protocol 4.3: lane 80+n).
+    pub(crate) fn send_control(&mut self, paths: &Paths, path: PathId, message: &LaneControl, sink: &mut dyn Sink) {
+        let Some(via) = paths.via(path) else { return };
+        self.send_control_via(via, message, sink);
+    }
+
+    /// The same, to where a frame came from.
+    pub(crate) fn send_control_via(&mut self, via: super::Via, message: &LaneControl, sink: &mut dyn Sink) {
+        let mut frame = Vec::with_capacity(FRAME_OVERHEAD + 64);
+        frame.resize(FRAME_HEADER_LEN, 0);
+        frame.push(INNER_CONTROL);
+        message.emit(&mut frame);
+        frame.resize(frame.len() + TAG_LEN, 0);
+        let counter = Counter::new(LANE_CONTROL_BIT | self.lane, self.control_next);
+        self.control_next += 1;
+        let header = FrameHeader { epoch: self.sealer.epoch() as u8, generation: self.generation, receiver: self.receiver, counter };
+        self.sealer.seal(header, &mut frame);
+        sink.send(via, &frame);
+    }
+
+    fn send_switch(&mut self, now: Instant, paths: &Paths, sink: &mut dyn Sink) {
+        let Some(switch) = &mut self.switch_out else { return };
+        switch.again_at = now + paths.pto(self.main) * 2;
+        let message =
+            LaneControl::Switch { lane: self.lane, generation: self.generation, start: switch.start, from: switch.from, to: self.main };
+        let (from, to) = (switch.from, self.main);
+        self.send_control(paths, to, &message, sink);
+        if from != to {
+            self.send_control(paths, from, &message, sink);
+        }
+    }
+
+    fn send_drain(&mut self, paths: &Paths, sink: &mut dyn Sink) {
+        let Some(switch) = &mut self.switch_out else { return };
+        let Some(path) = switch.drain.take() else { return };
+        let message = LaneControl::Drain { lane: self.lane, generation: self.generation, start: switch.start, path };
+        self.send_control(paths, path, &message, sink);
+    }
+
+    /// Sends again, on the main path, all that is owed there; then DRAIN.
+    fn catch_up(&mut self, now: Instant, paths: &Paths, sink: &mut dyn Sink) {
+        while let Some(cursor) = self.catchup {
+            let Some(sequence) = self.ring.unreceipted_from(cursor) else {
+                self.catchup = None;
+                break;
+            };
+            self.catchup = Some(sequence);
+            if !self.window_allows(paths, self.main, sequence) || !self.copy(now, paths, self.main, sequence, sink) {
+                return;
+            }
+            self.catchup = Some(sequence + 1);
+        }
+        self.send_drain(paths, sink);
+    }
+
+    fn copy_on_rescue(&mut self, paths: &Paths, sink: &mut dyn Sink) {
+        while let Some(rescue) = self.rescue {
+            let Some(sequence) = self.ring.unreceipted_from(rescue.cursor) else {
+                self.rescue = Some(Rescue { cursor: self.ring.next(), ..rescue });
+                return;
+            };
+            if !self.window_allows(paths, rescue.path, sequence) || !self.copy(self.last_sent_at, paths, rescue.path, sequence, sink) {
+                self.rescue = Some(Rescue { cursor: sequence, ..rescue });
+                return;
+            }
+            self.rescue = Some(Rescue { cursor: sequence + 1, ..rescue });
+        }
+    }
+
+    /// Sends the same bytes once more. False when the path has no room.
+    fn copy(&mut self, now: Instant, paths: &Paths, path: PathId, sequence: u64, sink: &mut dyn Sink) -> bool {
+        let Some(via) = paths.via(path) else { return false };
+        let Some(bytes) = self.ring.bytes(sequence) else { return true };
+        if sink.room(via.conn) < bytes.len() {
+            return false;
+        }
+        sink.send(via, bytes);
+        self.counters.resent += 1;
+        let reliable = self.mode == Mode::Reliable;
+        if let Some(entry) = self.ring.entry_mut(sequence) {
+            mark_resent(entry, now, reliable);
+        }
+        true
+    }
+
+    /// At most `window` frames may be on their way on a path that has one (protocol 7.6).
+    fn window_allows(&self, paths: &Paths, path: PathId, sequence: u64) -> bool {
+        paths.window(path).is_none_or(|window| sequence.saturating_sub(self.received_next) < window)
+    }
+
+    fn may_seal(&mut self, paths: &Paths, len: usize, sink: &dyn Sink) -> bool {
+        let total = len + FRAME_OVERHEAD;
+        if self.closing || !self.ring.has_room(total) || self.ring.next() >= Counter::MAX_SEQUENCE {
+            return false;
+        }
+        let next = self.ring.next();
+        let open = |path: PathId| paths.via(path).is_some_and(|via| sink.room(via.conn) >= total) && self.window_allows(paths, path, next);
+        if !self.main_broken && open(self.main) {
+            return true;
+        }
+        // the main path is stuck: go on over the rescue path alone, if that has kept up
+        let Some(rescue) = self.rescue.filter(|rescue| !rescue.until_receipt) else { return false };
+        let kept_up = rescue.cursor == next && open(rescue.path);
+        self.main_broken |= kept_up;
+        kept_up
+    }
+
+    fn seal(&mut self, now: Instant, paths: &Paths, inner: u8, packet: &[u8], sink: &mut dyn Sink) {
+        if self.ring.len() == 0 {
+            self.progress_at = now;
+            self.hedge_after_idle(now, paths);
+        }
+        let sequence = self.ring.next();
+        let header = FrameHeader {
+            epoch: self.sealer.epoch() as u8,
+            generation: self.generation,
+            receiver: self.receiver,
+            counter: Counter::new(self.lane, sequence),
+        };
+        let sealer = &self.sealer;
+        let frame = self.ring.push(now, self.main, packet.len() + FRAME_OVERHEAD, |frame| {
+            if let Some(place) = frame.get_mut(FRAME_HEADER_LEN..FRAME_HEADER_LEN + 1 + packet.len())
+                && let Some((kind, body)) = place.split_first_mut()
+            {
+                *kind = inner;
+                body.copy_from_slice(packet);
+            }
+            sealer.seal(header, frame);
+        });
+        if !self.main_broken
+            && let Some(via) = paths.via(self.main)
+        {
+            sink.send(via, frame);
+        }
+        self.last_sent_at = now;
+        self.counters.frames += 1;
+        self.counters.bytes += packet.len() as u64;
+    }
+
+    /// A path that was silent for long may have died unseen: the first data goes the relay too (protocol 7.5).
+    fn hedge_after_idle(&mut self, now: Instant, paths: &Paths) {
+        let silent = now.since(self.last_sent_at) > IDLE_HEDGE;
+        if silent && self.rescue.is_none() && self.main != PathId::RELAY && self.mode != Mode::Off && paths.via(PathId::RELAY).is_some() {
+            self.rescue = Some(Rescue { path: PathId::RELAY, cursor: self.ring.next(), until_receipt: true });
+        }
+    }
+
+    /// What a lane that is given up leaves behind.
+    pub(crate) fn count_unreceipted(&self, drops: &mut Drops) {
+        drops.add(Drop::Late, self.ring.len() as u64);
+    }
+}
+
+fn mark_resent(entry: &mut Entry, now: Instant, restart_clock: bool) {
+    entry.resent = true;
+    if restart_clock {
+        entry.sent_at = now;
+    }
+}

@@ -1,0 +1,153 @@
+//! One session in the plane: its sending and its receiving half, and what passes between them.
+use super::{
+    Install, Paths, Sink, Via,
+    board::Peer,
+    bridge::Bridge,
+    order::newer,
+    recv::{Opened, RecvLane},
+    send::SendLane,
+};
+use crate::{
+    config::Mode,
+    drops::{Drop, Drops},
+    id::LinkId,
+    session::EpochKeys,
+    time::Instant,
+    wire::{FrameHeader, INNER_ETHERNET, INNER_IP, LaneControl},
+};
+use std::sync::Arc;
+
+/// Both halves of one session's data lane.
+pub(super) struct Session {
+    pub(super) link: LinkId,
+    /// Our index of it.
+    pub(super) local: u32,
+    pub(super) tx: SendLane,
+    pub(super) rx: RecvLane,
+    /// The armed timer.
+    pub(super) timer: Option<Instant>,
+    /// A newer session has taken over; this one goes away then.
+    pub(super) retire_at: Option<Instant>,
+}
+
+impl Session {
+    pub(super) fn new(now: Instant, link: LinkId, install: &Install, mode: Mode) -> Self {
+        let sealer = Arc::clone(&install.keys.seal);
+        Self {
+            link,
+            local: install.local,
+            tx: SendLane::new(now, link, install.remote, sealer, install.main, mode),
+            rx: RecvLane::new(&install.keys, mode == Mode::Reliable),
+            timer: None,
+            retire_at: None,
+        }
+    }
+
+    pub(super) fn add_keys(&mut self, now: Instant, keys: &EpochKeys, seal: bool) {
+        if !self.rx.has_epoch(keys.epoch) {
+            self.rx.add_epoch(now, keys);
+        }
+        if seal {
+            self.tx.set_sealer(Arc::clone(&keys.seal));
+        }
+    }
+
+    /// One sealed frame for this session. True: the other end says that this session has ended.
+    #[expect(clippy::too_many_arguments, reason = "the rooms a frame crosses, each borrowed apart")]
+    pub(super) fn inbound(
+        &mut self,
+        now: Instant,
+        header: FrameHeader,
+        via: Via,
+        frame: &mut [u8],
+        peer: &mut Peer,
+        bridge: &mut Bridge,
+        drops: &mut Drops,
+        sink: &mut dyn Sink,
+    ) -> bool {
+        let link = self.link;
+        let mut ended = false;
+        match self.rx.open(header, frame) {
+            Err(reason) => drops.count(reason),
+            Ok(Opened::Data(plain)) => {
+                let path = peer.paths.heard(now, via);
+                let deliver = &mut |plain: &[u8]| hand_in(now, link, plain, bridge, drops, sink);
+                self.rx.take(now, header, via, path, plain, deliver);
+            }
+            Ok(Opened::Control(body)) => match LaneControl::parse(body) {
+                Err(_) => drops.count(Drop::Malformed),
+                Ok(LaneControl::Receipt(receipt)) => {
+                    if self.tx.receipt(now, &mut peer.paths, &receipt) {
+                        self.tx.fill_holes(now, &peer.paths, sink);
+                    } else {
+                        drops.count(Drop::Receipt);
+                    }
+                }
+                Ok(LaneControl::Switch { generation, start, .. }) => {
+                    let deliver = &mut |plain: &[u8]| hand_in(now, link, plain, bridge, drops, sink);
+                    self.rx.order().switch(now, generation, start, deliver);
+                }
+                Ok(LaneControl::Drain { generation, start, .. }) => {
+                    // a generation that no SWITCH announced: the session ends here (protocol 3.9)
+                    ended = newer(generation, self.rx.order().generation());
+                    let deliver = &mut |plain: &[u8]| hand_in(now, link, plain, bridge, drops, sink);
+                    self.rx.order().drain(now, generation, start, deliver);
+                }
+            },
+        }
+        self.answer(now, sink);
+        ended
+    }
+
+    pub(super) fn open_gate(&mut self, now: Instant, bridge: &mut Bridge, drops: &mut Drops, sink: &mut dyn Sink) {
+        let link = self.link;
+        let deliver = &mut |plain: &[u8]| hand_in(now, link, plain, bridge, drops, sink);
+        self.rx.order().open_gate(now, deliver);
+    }
+
+    pub(super) fn deadline(&self, paths: &Paths) -> Option<Instant> {
+        [self.tx.deadline(paths), self.rx.deadline(), self.retire_at].into_iter().flatten().min()
+    }
+
+    pub(super) fn alarm(&mut self, now: Instant, peer: &mut Peer, bridge: &mut Bridge, drops: &mut Drops, sink: &mut dyn Sink) {
+        let link = self.link;
+        {
+            let deliver = &mut |plain: &[u8]| hand_in(now, link, plain, bridge, drops, sink);
+            self.rx.alarm(now, deliver);
+        }
+        self.answer(now, sink);
+        self.tx.alarm(now, &peer.paths, sink);
+        self.tx.fill_holes(now, &peer.paths, sink);
+        if self.retire_at.is_some() {
+            // an old session has no new packets, but may owe copies
+            self.tx.pump_copies(now, &peer.paths, sink);
+        }
+    }
+
+    /// Sends the receipt that is due.
+    fn answer(&mut self, now: Instant, sink: &mut dyn Sink) {
+        if self.rx.receipt_is_due(now)
+            && let Some((receipt, via, second)) = self.rx.receipt(now)
+        {
+            let receipt = LaneControl::Receipt(receipt);
+            self.tx.send_control_via(via, &receipt, sink);
+            if let Some(second) = second {
+                self.tx.send_control_via(second, &receipt, sink);
+            }
+        }
+    }
+}
+
+/// An ordered frame on its last step: right kind, right source, to the interface.
+fn hand_in(now: Instant, link: LinkId, plain: &[u8], bridge: &mut Bridge, drops: &mut Drops, sink: &mut dyn Sink) {
+    let Some((inner, packet)) = plain.split_first() else { return };
+    let wanted = if bridge.is_layer2() { INNER_ETHERNET } else { INNER_IP };
+    if *inner != wanted {
+        drops.count(Drop::Unexpected);
+        return;
+    }
+    match bridge.inbound(now, link, packet) {
+        Ok(()) => sink.deliver(packet),
+        Err(reason) => drops.count(reason),
+    }
+}
