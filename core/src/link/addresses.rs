@@ -1,0 +1,78 @@
+//! Whose overlay address is whose (protocol 2.4): the derived one always, others to the first that was proven to hold them.
+use super::Link;
+use crate::{
+    event::{Action, Note},
+    node::Room,
+    path::candidate::{inside, inside_any},
+    plane::Edit,
+    wire::Params,
+};
+use core::net::IpAddr;
+
+impl Link {
+    /// What the peer said of itself, under the seal of the handshake.
+    pub(super) fn take_params(&mut self, room: &mut Room, params: Params) {
+        let own_name = room.config.members.iter().find(|member| member.id == self.peer).and_then(|member| member.name.clone());
+        self.name = own_name.or_else(|| params.name.clone());
+        self.params = params;
+        self.settle_addresses(room);
+    }
+
+    /// Works out which addresses are the peer's, and tells the plane.
+    pub(super) fn settle_addresses(&mut self, room: &mut Room) {
+        let mut addresses = vec![IpAddr::V6(room.config.network.address_v6(self.peer))];
+        let mut refused = Vec::new();
+        for address in self.params.addresses.clone() {
+            if addresses.contains(&address) {
+                continue;
+            }
+            match self.claim(room, address) {
+                Ok(()) => addresses.push(address),
+                Err(why) => refused.push((address, why)),
+            }
+        }
+        for (address, why) in &refused {
+            if !self.refused.contains(&(*address, *why)) {
+                room.note(Note::AddressRefused { peer: self.peer, address: *address, why });
+            }
+        }
+        self.refused = refused;
+        let mac = room.config.network.mac_address(self.peer);
+        room.edit(Edit::Peer { link: self.id, addresses: addresses.clone(), mac });
+        self.addresses = addresses;
+    }
+
+    fn claim(&self, room: &mut Room, address: IpAddr) -> Result<(), &'static str> {
+        let allowed_to = |prefixes: &[(IpAddr, u8)]| prefixes.iter().any(|(prefix, len)| inside(*prefix, *len, address));
+        if room.around.overlay.iter().any(|(own, _)| *own == address) {
+            return Err("it is our own address");
+        }
+        let listed = room.config.members.iter().find(|member| allowed_to(&member.allowed)).map(|member| member.id);
+        match listed {
+            Some(holder) if holder == self.peer => return Ok(()),
+            Some(_) => return Err("it is listed as another peer's in [[peer]] allowed"),
+            None => {}
+        }
+        let automatic = room.config.network.address_v4(self.peer);
+        let own_v4_is_automatic = !room.config.addresses.iter().any(|(own, _)| own.is_ipv4());
+        match address {
+            IpAddr::V6(_) if inside(IpAddr::V6(room.config.network.prefix()), 64, address) => {
+                return Err("it is not the address that follows from the PeerId");
+            }
+            IpAddr::V4(v4) if own_v4_is_automatic && v4 != automatic => return Err("it lies outside of our interface.address"),
+            IpAddr::V4(_) | IpAddr::V6(_) => {}
+        }
+        if !inside_any(&room.around.overlay, address) {
+            return Err("it lies outside of our interface.address");
+        }
+        match room.claims.get(&address) {
+            Some(holder) if *holder == self.peer => Ok(()),
+            Some(_) => Err("another peer was proven to hold it first"),
+            None => {
+                room.claims.insert(address, self.peer);
+                room.act(Action::Remember { address, peer: self.peer });
+                Ok(())
+            }
+        }
+    }
+}

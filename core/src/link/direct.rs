@@ -1,0 +1,390 @@
+//! One direct path: proof by re-handshake, probes, suspicion and death (protocol 5, 6.8, 7.5).
+//!
+//! ```text
+//!   dialled:  Proving ──RSP──▶ Usable ◀─────RSP────┐
+//!   accepted: Asked ───CMP──▶  Usable ──stall, idle──▶ Usable in doubt ──no answer──▶ dead: fall back, hang up
+//! ```
+use super::Link;
+use crate::{
+    drops::Drop,
+    event::{Note, TlsFacts},
+    id::{ConnId, PathId},
+    node::{Room, Use},
+    plane::{Edit, Rtt, Via},
+    rehandshake::{Answerer, Asker, Ground, Refusal},
+    session::{PathKey, Side},
+    time::{Duration, Instant},
+    wire::{PathHeader, TYPE_PATH_CMP, TYPE_PATH_REQ, TYPE_PATH_RSP},
+};
+use core::net::SocketAddr;
+use std::{collections::VecDeque, sync::Arc};
+
+/// Live direct paths of one peer.
+const DIRECTS_MAX: usize = 8;
+/// Path numbers that one session may use (protocol 5.4).
+const PATHS_MAX: u32 = 64;
+/// An idle path is probed at the latest after so long: many NATs expire at 30 s (protocol 6.9).
+const IDLE_PROBE: Duration = Duration::from_secs(25);
+/// Wait for the answer to an idle probe before the next one, and probes until death.
+const IDLE_PROBE_WAIT: Duration = Duration::from_secs(1);
+const PROBES: u32 = 3;
+/// Bounds of the time in which a suspect path must answer (protocol 7.5): 2.5 PTO within them.
+const DOUBT_LEAST: Duration = Duration::from_millis(250);
+const DOUBT_MOST: Duration = Duration::from_millis(900);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// We asked; the answer must come by then.
+    Proving { until: Instant },
+    /// The other end asked and was answered; its COMPLETE must come by then.
+    Asked { until: Instant },
+    /// Proven.
+    Usable { since: Instant },
+}
+
+/// A path that did not answer yet.
+#[derive(Clone, Copy, Debug)]
+struct Doubt {
+    next_at: Instant,
+    wait: Duration,
+    left: u32,
+    until: Instant,
+    /// Data is out without a receipt: copies go the relay.
+    stalled: bool,
+}
+
+/// One direct path.
+pub(crate) struct Direct {
+    path: PathId,
+    conn: ConnId,
+    remote: SocketAddr,
+    state: State,
+    asker: Asker,
+    answerer: Answerer,
+    asked: VecDeque<(u32, Instant)>,
+    first_at: Instant,
+    rtt: Rtt,
+    heard_at: Instant,
+    doubt: Option<Doubt>,
+    idle_after: Duration,
+}
+
+impl Direct {
+    fn new(now: Instant, ground: Ground, conn: ConnId, remote: SocketAddr, state: State, idle_after: Duration) -> Self {
+        Self {
+            path: ground.path,
+            conn,
+            remote,
+            state,
+            asker: Asker::new(ground),
+            answerer: Answerer::new(ground),
+            asked: VecDeque::new(),
+            first_at: now,
+            rtt: Rtt::default(),
+            heard_at: now,
+            doubt: None,
+            idle_after,
+        }
+    }
+
+    pub(super) fn path(&self) -> PathId {
+        self.path
+    }
+
+    pub(super) fn conn(&self) -> ConnId {
+        self.conn
+    }
+
+    pub(super) fn remote(&self) -> SocketAddr {
+        self.remote
+    }
+
+    pub(super) fn is_usable(&self) -> bool {
+        matches!(self.state, State::Usable { .. })
+    }
+
+    pub(super) fn is_proving(&self) -> bool {
+        !self.is_usable()
+    }
+
+    pub(super) fn is_suspect(&self) -> bool {
+        self.doubt.is_some_and(|doubt| doubt.stalled)
+    }
+
+    pub(super) fn usable_since(&self) -> Option<Instant> {
+        match self.state {
+            State::Usable { since } => Some(since),
+            State::Proving { .. } | State::Asked { .. } => None,
+        }
+    }
+
+    pub(super) fn first_at(&self) -> Instant {
+        self.first_at
+    }
+
+    pub(super) fn heard_at(&self) -> Instant {
+        self.heard_at
+    }
+
+    pub(super) fn rtt(&self) -> Option<Duration> {
+        self.rtt.smoothed()
+    }
+
+    pub(super) fn via(&self) -> Via {
+        Via { conn: self.conn, handle: None }
+    }
+
+    /// An authentic frame came on it: received data counts as life (protocol 7.5).
+    pub(super) fn heard(&mut self, at: Instant) {
+        self.heard_at = self.heard_at.max(at);
+        if self.doubt.is_some_and(|doubt| !doubt.stalled) {
+            self.doubt = None;
+        }
+    }
+
+    fn request(&mut self, now: Instant, room: &mut Room, key: &PathKey) {
+        let nonce = room.entropy.secret::<32>();
+        let message = self.asker.request(key, self.remote, 0, *nonce);
+        self.asked.push_back((self.asker.attempts(), now));
+        if self.asked.len() > crate::rehandshake::LIVE_NONCES {
+            self.asked.pop_front();
+        }
+        room.send(self.via(), &message);
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match (self.state, self.doubt) {
+            (State::Proving { until } | State::Asked { until }, _) => Some(until),
+            (State::Usable { .. }, Some(doubt)) => Some(if doubt.left > 0 { doubt.next_at.min(doubt.until) } else { doubt.until }),
+            (State::Usable { .. }, None) => Some(self.heard_at + self.idle_after),
+        }
+    }
+}
+
+impl Link {
+    /// A dial to one of the peer's candidates is through: ask.
+    pub(super) fn begin_path(
+        &mut self,
+        now: Instant,
+        room: &mut Room,
+        conn: ConnId,
+        tls: &TlsFacts,
+        remote: SocketAddr,
+        until: Instant,
+    ) -> bool {
+        let Some(live) = &self.live else { return false };
+        if self.directs.len() >= DIRECTS_MAX || self.next_path >= PATHS_MAX {
+            room.drops.count(Drop::Accept);
+            return false;
+        }
+        self.next_path += 1;
+        // the session's initiator takes even numbers, the responder odd ones (protocol 5.4)
+        let path = PathId(self.next_path * 2 + u32::from(live.side() == Side::Responder));
+        let ground = Ground { path, own_sid: live.local(), peer_sid: live.remote(), channel_binding: tls.exporter };
+        let Some(key) = live.lane().keys().map(|keys| Arc::clone(&keys.path)) else { return false };
+        let mut direct = Direct::new(now, ground, conn, remote, State::Proving { until }, idle_after(room));
+        direct.request(now, room, &key);
+        room.conns.insert(conn, Use::Direct { peer: self.peer, path });
+        self.directs.push(direct);
+        true
+    }
+
+    /// The first message on a connection that our listener took: the other end asks. False: it proves nothing.
+    pub(crate) fn asked_on(
+        &mut self,
+        now: Instant,
+        room: &mut Room,
+        conn: ConnId,
+        exporter: [u8; 32],
+        remote: SocketAddr,
+        bytes: &[u8],
+    ) -> bool {
+        let Ok(header) = PathHeader::parse(bytes) else { return false };
+        let Some(live) = self.live.as_ref().filter(|live| live.local() == header.receiver) else { return false };
+        let parity_is_theirs = (header.path.0 % 2 == 1) != (live.side() == Side::Responder);
+        let is_new = self.directs.iter().all(|direct| direct.path != header.path);
+        if !parity_is_theirs
+            || !is_new
+            || header.path == PathId::RELAY
+            || header.path.0 > PATHS_MAX * 2 + 1
+            || self.directs.len() >= DIRECTS_MAX
+        {
+            room.drops.count(Drop::Rehandshake);
+            return false;
+        }
+        let Some(key) = live.lane().keys_of(header.epoch).map(|keys| Arc::clone(&keys.path)) else { return false };
+        let ground = Ground { path: header.path, own_sid: live.local(), peer_sid: live.remote(), channel_binding: exporter };
+        let until = now + room.config.connect_timeout;
+        let mut direct = Direct::new(now, ground, conn, remote, State::Asked { until }, idle_after(room));
+        let nonce = room.entropy.secret::<32>();
+        match direct.answerer.answer(&key, bytes, remote, 0, *nonce) {
+            Ok(response) => {
+                room.conns.insert(conn, Use::Direct { peer: self.peer, path: header.path });
+                room.send(direct.via(), &response);
+                self.directs.push(direct);
+                true
+            }
+            Err(refusal) => {
+                self.refused_path(room, refusal);
+                false
+            }
+        }
+    }
+
+    /// A re-handshake message on a path that is known.
+    pub(crate) fn path_message(&mut self, now: Instant, room: &mut Room, path: PathId, bytes: &[u8]) {
+        let (Ok(header), Some(live)) = (PathHeader::parse(bytes), self.live.as_ref()) else {
+            room.drops.count(Drop::Malformed);
+            return;
+        };
+        let Some(key) = live.lane().keys_of(header.epoch).map(|keys| Arc::clone(&keys.path)) else {
+            room.drops.count(Drop::UnknownEpoch);
+            return;
+        };
+        let Some(direct) = self.directs.iter_mut().find(|direct| direct.path == path) else { return };
+        let result = match header.kind {
+            TYPE_PATH_REQ => {
+                let nonce = room.entropy.secret::<32>();
+                direct.answerer.answer(&key, bytes, direct.remote, 0, *nonce).map(|response| {
+                    room.send(direct.via(), &response);
+                })
+            }
+            TYPE_PATH_RSP => match direct.asker.complete(&key, bytes, direct.remote, 0) {
+                Ok((complete, proven)) => {
+                    room.send(direct.via(), &complete);
+                    let sample = direct.asked.iter().find(|(attempt, _)| *attempt == proven.attempt()).map(|(_, at)| now.since(*at));
+                    if let Some(sample) = sample {
+                        direct.rtt.sample(sample);
+                    }
+                    self.path_answers(now, room, path);
+                    Ok(())
+                }
+                Err(refusal) => Err(refusal),
+            },
+            TYPE_PATH_CMP => direct.answerer.confirm(&key, bytes).map(|_| self.path_answers(now, room, path)),
+            _ => Err(Refusal::Malformed),
+        };
+        match result {
+            Ok(()) => {
+                self.hear(now);
+                if let Some(direct) = self.directs.iter_mut().find(|direct| direct.path == path) {
+                    direct.heard_at = now;
+                }
+            }
+            Err(refusal) => self.refused_path(room, refusal),
+        }
+    }
+
+    fn refused_path(&self, room: &mut Room, refusal: Refusal) {
+        room.drops.count(Drop::Rehandshake);
+        if refusal == Refusal::Forged {
+            room.refuse(Some(self.peer), "a re-handshake message with a wrong MAC");
+        }
+    }
+
+    /// The other end proved the path, for the first time or again.
+    fn path_answers(&mut self, now: Instant, room: &mut Room, path: PathId) {
+        let link = self.id;
+        let Some(direct) = self.directs.iter_mut().find(|direct| direct.path == path) else { return };
+        let rtt = direct.rtt.smoothed();
+        if direct.is_proving() {
+            direct.state = State::Usable { since: now };
+            direct.heard_at = now;
+            let (via, took) = (direct.via(), now.since(direct.first_at));
+            room.totals.connections_direct += 1;
+            room.edit(Edit::Path { link, path, via, window: None, rtt });
+            room.note(Note::PathValidated { peer: self.peer, path, rehandshake: took, rtt });
+            self.attempt_succeeded(room);
+            self.consider(now, room);
+            return;
+        }
+        if direct.doubt.take().is_some_and(|doubt| doubt.stalled) {
+            room.edit(Edit::Calm { link });
+        }
+    }
+
+    /// Data went out on this path and no receipt came for a probe timeout (protocol 7.5).
+    pub(super) fn suspect(&mut self, now: Instant, room: &mut Room, path: PathId, pto: Duration) {
+        let rescue = self.rescue_path(path);
+        let link = self.id;
+        let Some(key) = self.live.as_ref().and_then(|live| live.lane().keys()).map(|keys| Arc::clone(&keys.path)) else { return };
+        let Some(direct) = self.directs.iter_mut().find(|direct| direct.path == path) else { return };
+        if direct.is_suspect() {
+            return;
+        }
+        let patience = (pto * 5 / 2).clamp(DOUBT_LEAST, DOUBT_MOST);
+        let wait = patience / PROBES;
+        direct.doubt = Some(Doubt { next_at: now + wait, wait, left: PROBES - 1, until: now + patience, stalled: true });
+        direct.request(now, room, &key);
+        if let Some(rescue) = rescue {
+            room.edit(Edit::Hedge { link, rescue });
+        }
+    }
+
+    pub(super) fn directs_alarm(&mut self, now: Instant, room: &mut Room) {
+        let Some(key) = self.live.as_ref().and_then(|live| live.lane().keys()).map(|keys| Arc::clone(&keys.path)) else { return };
+        let mut dead = Vec::new();
+        for direct in &mut self.directs {
+            if direct.deadline().is_none_or(|at| at > now) {
+                continue;
+            }
+            match (direct.state, &mut direct.doubt) {
+                (State::Proving { .. } | State::Asked { .. }, _) => dead.push((direct.path, "the re-handshake was not answered in time")),
+                (State::Usable { .. }, Some(doubt)) if doubt.until <= now => dead.push((direct.path, "three probes were not answered")),
+                (State::Usable { .. }, Some(doubt)) => {
+                    doubt.left = doubt.left.saturating_sub(1);
+                    doubt.next_at = now + doubt.wait;
+                    direct.request(now, room, &key);
+                }
+                (State::Usable { .. }, None) => {
+                    let until = now + IDLE_PROBE_WAIT * PROBES;
+                    direct.doubt =
+                        Some(Doubt { next_at: now + IDLE_PROBE_WAIT, wait: IDLE_PROBE_WAIT, left: PROBES - 1, until, stalled: false });
+                    direct.request(now, room, &key);
+                }
+            }
+        }
+        for (path, why) in dead {
+            self.path_died(now, room, path, why);
+        }
+    }
+
+    /// A direct path is dead: off it first, then close it.
+    pub(super) fn path_died(&mut self, now: Instant, room: &mut Room, path: PathId, why: &'static str) {
+        let Some(index) = self.directs.iter().position(|direct| direct.path == path) else { return };
+        let direct = self.directs.remove(index);
+        let was_usable = direct.is_usable();
+        if was_usable && self.steer.main() == path {
+            self.fall_back(now, room, &direct, why);
+        }
+        if was_usable {
+            room.edit(Edit::Unpath { link: self.id, path });
+        }
+        room.hang_up(direct.conn);
+        if was_usable {
+            self.mourn(now, room, why);
+        } else {
+            self.attempt_lost(now, room, direct.conn, why);
+        }
+    }
+
+    /// A direct connection was closed by the other end or by an error.
+    pub(crate) fn direct_closed(&mut self, now: Instant, room: &mut Room, path: PathId) {
+        self.path_died(now, room, path, "the connection was closed or reset");
+    }
+
+    /// Closes all direct paths: their session is replaced or ended.
+    pub(super) fn drop_directs(&mut self, _now: Instant, room: &mut Room) {
+        for direct in core::mem::take(&mut self.directs) {
+            if direct.is_usable() {
+                room.edit(Edit::Unpath { link: self.id, path: direct.path });
+            }
+            room.hang_up(direct.conn);
+        }
+        self.next_path = 0;
+    }
+}
+
+fn idle_after(room: &Room) -> Duration {
+    room.config.health_check_interval.min(IDLE_PROBE)
+}

@@ -1,0 +1,286 @@
+//! The handshake that this end starts towards a peer, over a relay (protocol 3.8).
+//!
+//! ```text
+//!   Idle ─▶ Waiting (1 s for the other's INIT) ─▶ Offering ─▶ Offered ─INIT─▶ … ─RESP─▶ Concluding ─▶ Unconfirmed ─FIN─▶ … ─frame─▶ Idle
+//!                     job: keys, INIT                repeats INIT        job: verify, FIN      repeats FIN; 4 s, then anew
+//! ```
+use super::{Adoption, Link, Live};
+use crate::{
+    drops::Drop,
+    handshake::{Concluded, HandshakeError, Offer, Outcome, Ticket, Work},
+    node::{Owner, Room},
+    plane::Edit,
+    session::Side,
+    time::{Duration, Instant},
+    wire::{Params, TYPE_RESP},
+};
+use std::sync::Arc;
+
+/// First repetition; then doubling (protocol 3.8).
+const REPEAT_FIRST: Duration = Duration::from_millis(500);
+/// A session that is not confirmed for so long starts anew with fresh keys (protocol 3.8).
+const CONFIRM_TIME: Duration = Duration::from_secs(4);
+/// An attempt without RESP ends after so long (protocol 3.8).
+const GIVE_UP: Duration = Duration::from_secs(30);
+/// The wait after an attempt that failed.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// A message that is repeated until it is answered.
+#[derive(Clone, Copy)]
+struct Repeat {
+    at: Instant,
+    wait: Duration,
+}
+
+impl Repeat {
+    fn start(now: Instant) -> Self {
+        Self { at: now + REPEAT_FIRST, wait: REPEAT_FIRST }
+    }
+
+    fn again(&mut self, now: Instant, room: &mut Room) {
+        self.wait *= 2;
+        self.at = now + self.wait + room.entropy.jitter(self.wait / 8);
+    }
+}
+
+enum Stage {
+    Idle,
+    /// The other end should begin.
+    Waiting {
+        until: Instant,
+    },
+    Offering {
+        ticket: Ticket,
+        sid: u32,
+        started: Instant,
+    },
+    Offered {
+        offer: Arc<Offer>,
+        sid: u32,
+        started: Instant,
+        repeat: Repeat,
+    },
+    Concluding {
+        ticket: Ticket,
+        offer: Arc<Offer>,
+        sid: u32,
+        started: Instant,
+    },
+    /// FIN is out; the other end's first frame confirms.
+    Unconfirmed {
+        live: Box<Live>,
+        fin: Vec<u8>,
+        params: Box<Params>,
+        started: Instant,
+        until: Instant,
+        repeat: Repeat,
+    },
+}
+
+/// Our own handshake towards a peer.
+pub(crate) struct Greeting(Stage);
+
+impl Greeting {
+    pub(super) fn idle() -> Self {
+        Self(Stage::Idle)
+    }
+
+    pub(super) fn waiting(until: Instant) -> Self {
+        Self(Stage::Waiting { until })
+    }
+
+    /// Nothing under way.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.0, Stage::Idle)
+    }
+
+    /// A message of ours is out.
+    fn is_under_way(&self) -> bool {
+        !matches!(self.0, Stage::Idle | Stage::Waiting { .. })
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match &self.0 {
+            Stage::Idle => None,
+            Stage::Waiting { until } => Some(*until),
+            Stage::Offering { started, .. } | Stage::Concluding { started, .. } => Some(*started + GIVE_UP),
+            Stage::Offered { started, repeat, .. } => Some(repeat.at.min(*started + GIVE_UP)),
+            Stage::Unconfirmed { until, repeat, .. } => Some(repeat.at.min(*until)),
+        }
+    }
+}
+
+impl Link {
+    /// Starts a handshake.
+    pub(super) fn greet(&mut self, now: Instant, room: &mut Room) {
+        if self.presences.is_empty() || room.leaving {
+            return;
+        }
+        self.abandon_greeting(room);
+        let sid = room.fresh_sid(self.peer);
+        let coins = room.entropy.secret::<96>();
+        let work = Work::Offer { setup: room.setup.clone(), responder: self.peer, sid, suites: room.config.suites.clone(), coins };
+        match room.compute(Owner::Greeting(self.peer), work) {
+            Some(ticket) => self.greeting.0 = Stage::Offering { ticket, sid, started: now },
+            None => {
+                room.sids.remove(&sid);
+                self.greeting.0 = Stage::Waiting { until: now + AFTER_FAILURE };
+            }
+        }
+    }
+
+    /// Ends our attempt and forgets its keys.
+    pub(super) fn abandon_greeting(&mut self, room: &mut Room) {
+        match core::mem::replace(&mut self.greeting.0, Stage::Idle) {
+            Stage::Idle | Stage::Waiting { .. } => {}
+            Stage::Offering { sid, .. } | Stage::Offered { sid, .. } | Stage::Concluding { sid, .. } => {
+                room.sids.remove(&sid);
+            }
+            Stage::Unconfirmed { live, .. } => {
+                room.sids.remove(&live.local());
+                room.edit(Edit::Retire { link: self.id, local: live.local() });
+            }
+        }
+    }
+
+    /// Whether an INIT that is said to come from this peer is answered. Of crossing attempts the smaller PeerId's stands (protocol 3.8).
+    pub(crate) fn yields_to_init(&mut self, room: &mut Room) -> bool {
+        if !self.greeting.is_under_way() {
+            return true;
+        }
+        if room.own < self.peer {
+            return false;
+        }
+        self.abandon_greeting(room);
+        true
+    }
+
+    /// RESP came for our attempt.
+    pub(crate) fn response(&mut self, room: &mut Room, bytes: &[u8]) {
+        debug_assert_eq!(bytes.first(), Some(&TYPE_RESP), "the node dispatches by type");
+        let Stage::Offered { offer, sid, started, .. } = &self.greeting.0 else {
+            room.drops.count(Drop::Handshake);
+            return;
+        };
+        if crate::handshake::peek_resp(bytes) != Ok(*sid) {
+            room.drops.count(Drop::Handshake);
+            return;
+        }
+        // a forged RESP must not cost a KEM operation, nor end the attempt
+        if room.setup.mac1_key(self.peer).verify_resp(bytes).is_err() {
+            room.drops.count(Drop::Forged);
+            return;
+        }
+        let (offer, sid, started) = (Arc::clone(offer), *sid, *started);
+        let work = Work::Conclude {
+            setup: room.setup.clone(),
+            identity: Arc::clone(&room.config.identity),
+            responder: self.peer,
+            offer: Arc::clone(&offer),
+            resp: bytes.to_vec(),
+            params: room.own_params(),
+            coins: room.entropy.secret::<32>(),
+        };
+        if let Some(ticket) = room.compute(Owner::Greeting(self.peer), work) {
+            self.greeting.0 = Stage::Concluding { ticket, offer, sid, started };
+        }
+    }
+
+    /// A job of our attempt is done.
+    pub(crate) fn greeting_computed(&mut self, now: Instant, room: &mut Room, ticket: Ticket, outcome: Outcome) {
+        match (&self.greeting.0, outcome) {
+            (Stage::Offering { ticket: expected, sid, started }, Outcome::Offered(offer)) if *expected == ticket => {
+                let (sid, started) = (*sid, *started);
+                self.send_on_relay(room, offer.init());
+                self.greeting.0 = Stage::Offered { offer, sid, started, repeat: Repeat::start(now) };
+            }
+            (Stage::Concluding { ticket: expected, offer, sid, started }, Outcome::Concluded(result)) if *expected == ticket => {
+                let (offer, sid, started) = (Arc::clone(offer), *sid, *started);
+                self.concluded(now, room, result, offer, sid, started);
+            }
+            _ => {}
+        }
+    }
+
+    fn concluded(
+        &mut self,
+        now: Instant,
+        room: &mut Room,
+        result: Result<Concluded, HandshakeError>,
+        offer: Arc<Offer>,
+        sid: u32,
+        started: Instant,
+    ) {
+        let done = match result {
+            Ok(done) => done,
+            Err(error) => {
+                // a bad RESP never ends an attempt: the right one may still come (protocol 3.8)
+                room.drops.count(Drop::Handshake);
+                room.refuse(Some(self.peer), format!("an answer to our handshake was refused: {error}"));
+                self.greeting.0 = Stage::Offered { offer, sid, started, repeat: Repeat::start(now) };
+                return;
+            }
+        };
+        let live = Live::new(now, done.chain, Side::Initiator, sid, done.peer_sid, &*room.config.crypto);
+        room.edit(Edit::Install { link: self.id, install: Box::new(live.install()) });
+        self.send_on_relay(room, &done.fin);
+        self.greeting.0 = Stage::Unconfirmed {
+            live: Box::new(live),
+            fin: done.fin,
+            params: Box::new(done.params),
+            started,
+            until: now + CONFIRM_TIME,
+            repeat: Repeat::start(now),
+        };
+    }
+
+    /// A frame of the session that waits for its confirmation: it is confirmed when the frame opens. True when it was for that session.
+    pub(super) fn confirm(&mut self, now: Instant, room: &mut Room, receiver: u32) -> bool {
+        if !matches!(&self.greeting.0, Stage::Unconfirmed { live, .. } if live.local() == receiver) {
+            return false;
+        }
+        if let Stage::Unconfirmed { live, params, started, .. } = core::mem::replace(&mut self.greeting.0, Stage::Idle) {
+            self.adopt(now, room, Adoption { live: *live, params: *params, started });
+        }
+        true
+    }
+
+    /// The session that waits for its confirmation, if `receiver` is its index.
+    pub(super) fn unconfirmed(&mut self, receiver: u32) -> Option<&mut Live> {
+        match &mut self.greeting.0 {
+            Stage::Unconfirmed { live, .. } if live.local() == receiver => Some(live),
+            _ => None,
+        }
+    }
+
+    /// Sends a handshake message over the relay.
+    fn send_on_relay(&self, room: &mut Room, message: &[u8]) {
+        if let Some((_, via, _)) = self.relay_via() {
+            room.send(via, message);
+        }
+    }
+
+    pub(super) fn greeting_alarm(&mut self, now: Instant, room: &mut Room) {
+        if self.greeting.deadline().is_none_or(|at| at > now) {
+            return;
+        }
+        match &mut self.greeting.0 {
+            Stage::Idle => {}
+            Stage::Waiting { .. } => self.greet(now, room),
+            Stage::Offered { offer, started, repeat, .. } if *started + GIVE_UP > now => {
+                repeat.again(now, room);
+                let offer = Arc::clone(offer);
+                self.send_on_relay(room, offer.init());
+            }
+            Stage::Unconfirmed { fin, until, repeat, .. } if *until > now => {
+                repeat.again(now, room);
+                let fin = fin.clone();
+                self.send_on_relay(room, &fin);
+            }
+            Stage::Offering { .. } | Stage::Offered { .. } | Stage::Concluding { .. } | Stage::Unconfirmed { .. } => {
+                self.abandon_greeting(room);
+                self.greeting.0 = Stage::Waiting { until: now + AFTER_FAILURE };
+            }
+        }
+    }
+}

@@ -1,0 +1,433 @@
+//! The live session with a peer: its control messages, its rekeying, its end (protocol 4.5, 4.6, 7.8).
+use super::Link;
+use crate::{
+    control::ControlStream,
+    crypto::Provider,
+    drops::Drop,
+    event::Note,
+    handshake::{Outcome, RekeyOffer, Ticket, Work},
+    id::PathId,
+    node::{NodeLane, Owner, Room},
+    plane::{Edit, Install, Via},
+    session::{Chain, Side},
+    time::{Duration, Instant},
+    wire::{CLOSE_DOWN, FrameHeader, INNER_CONTROL, INNER_KEEPALIVE, NodeControl, Params, PathLabel, PeerMessage},
+};
+use std::sync::Arc;
+
+/// A session with data is rekeyed after so long (protocol 4.6).
+const REKEY_TIME: Duration = Duration::from_secs(120);
+/// … or after so many frames over all lanes (protocol 4.6).
+const REKEY_FRAMES: u64 = 1 << 22;
+/// Keys that should have been replaced so long ago end the session (protocol 4.6).
+const REKEY_OVERDUE: Duration = Duration::from_secs(180);
+/// A full handshake at the latest after so long (protocol 3.9).
+const SESSION_TIME: Duration = Duration::from_secs(24 * 3600);
+/// The plane keeps a replaced session for so long (protocol 3.9).
+const RETIRING: Duration = Duration::from_secs(10);
+
+enum Rekey {
+    Idle,
+    Offering(Ticket),
+    Offered(Arc<RekeyOffer>),
+    Concluding(Ticket),
+    Answering(Ticket),
+}
+
+/// A session that the handshake made.
+pub(crate) struct Live {
+    lane: NodeLane,
+    chain: Arc<Chain>,
+    side: Side,
+    local: u32,
+    control: ControlStream,
+    made_at: Instant,
+    rekeyed_at: Instant,
+    /// Frames of the session when its epoch began.
+    rekeyed_frames: u64,
+    rekey: Rekey,
+}
+
+/// A session that takes over, and what the other end said of itself.
+pub(crate) struct Adoption {
+    pub(crate) live: Live,
+    pub(crate) params: Params,
+    /// When its handshake began.
+    pub(crate) started: Instant,
+}
+
+impl Live {
+    pub(crate) fn new(now: Instant, chain: Arc<Chain>, side: Side, local: u32, remote: u32, crypto: &dyn Provider) -> Self {
+        let keys = chain.keys(side, crypto);
+        Self {
+            lane: NodeLane::new(keys, remote),
+            chain,
+            side,
+            local,
+            control: ControlStream::new(),
+            made_at: now,
+            rekeyed_at: now,
+            rekeyed_frames: 0,
+            rekey: Rekey::Idle,
+        }
+    }
+
+    /// Our index of it.
+    pub(crate) fn local(&self) -> u32 {
+        self.local
+    }
+
+    pub(super) fn remote(&self) -> u32 {
+        self.lane.remote()
+    }
+
+    pub(super) fn side(&self) -> Side {
+        self.side
+    }
+
+    pub(super) fn lane(&self) -> &NodeLane {
+        &self.lane
+    }
+
+    pub(super) fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    pub(super) fn made_at(&self) -> Instant {
+        self.made_at
+    }
+
+    /// What the plane needs of it.
+    pub(super) fn install(&self) -> Install {
+        let keys = self.lane.keys().expect("a session has the keys it seals with").clone();
+        Install { session: self.chain.session_id(), local: self.local, remote: self.lane.remote(), keys, main: PathId::RELAY }
+    }
+
+    fn seal(&mut self, message: &NodeControl) -> Vec<u8> {
+        self.lane.seal(INNER_CONTROL, |out| message.emit(out))
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let renewal = (self.side == Side::Initiator).then_some(self.made_at + SESSION_TIME);
+        [self.control.deadline(), renewal].into_iter().flatten().min()
+    }
+}
+
+impl Link {
+    /// A session takes over: proven by the handshake, confirmed by both ends.
+    pub(crate) fn adopt(&mut self, now: Instant, room: &mut Room, adoption: Adoption) {
+        let Adoption { live, params, started } = adoption;
+        if live.side == Side::Responder {
+            // the initiator's was installed when FIN went out
+            room.edit(Edit::Install { link: self.id, install: Box::new(live.install()) });
+            self.abandon_greeting(room);
+        }
+        let local = live.local;
+        let suite = live.chain.suite().label();
+        room.edit(Edit::Promote { link: self.id, local });
+        if let Some(old) = self.live.replace(live) {
+            if let Some((sid, _)) = self.old.replace((old.local, now + RETIRING)) {
+                room.sids.remove(&sid);
+            }
+        }
+        // direct paths were proven for the session before; this one starts on the relay and proves its own
+        self.drop_directs(now, room);
+        self.steer.restart(now);
+        self.steer_relay(now, room);
+        self.hear(now);
+        self.take_params(room, params);
+        self.candidates_generation = None;
+        room.totals.connections_relay += 1;
+        room.note(Note::PeerConnected { peer: self.peer, handshake: now.since(started), suite });
+        self.keepalive(room);
+        self.offer_candidates(now, room);
+        self.attempt_soon(now);
+        room.want_listener();
+    }
+
+    /// A bare sealed frame: the first of a new session confirms.
+    pub(super) fn keepalive(&mut self, room: &mut Room) {
+        let via = self.control_via();
+        if let (Some(live), Some(via)) = (&mut self.live, via) {
+            let frame = live.lane.seal(INNER_KEEPALIVE, |_| {});
+            room.send(via, &frame);
+        }
+    }
+
+    /// FIN came again for a session that stands: our confirmation was lost.
+    pub(crate) fn confirm_again(&mut self, room: &mut Room) {
+        self.keepalive(room);
+    }
+
+    /// Asks for a sign of life.
+    pub(super) fn prod(&mut self, room: &mut Room) {
+        let via = self.control_via();
+        if let (Some(live), Some(via)) = (&mut self.live, via) {
+            // id 0 is never a person's ping: its answer is only heard
+            let frame = live.seal(&NodeControl::Ping { id: 0, payload: Vec::new() });
+            room.send(via, &frame);
+        }
+    }
+
+    /// A sealed frame of lane FF for one of this link's sessions.
+    pub(crate) fn frame(&mut self, now: Instant, room: &mut Room, header: FrameHeader, via: Via, bytes: &mut [u8]) {
+        let of_greeting = self.unconfirmed(header.receiver).is_some();
+        let live = if of_greeting { self.unconfirmed(header.receiver) } else { self.live.as_mut() };
+        let opened = match live.filter(|live| live.local == header.receiver) {
+            Some(live) => live.lane.open(header, bytes),
+            None => {
+                // the session before: what it still says is of no use any more
+                room.drops.count(Drop::UnknownSession);
+                return;
+            }
+        };
+        let (epoch, inner, body) = match opened {
+            Ok(opened) => opened,
+            Err(reason) => {
+                room.drops.count(reason);
+                return;
+            }
+        };
+        self.confirm(now, room, header.receiver);
+        self.hear(now);
+        if let Some(direct) = self.directs.iter_mut().find(|direct| direct.conn() == via.conn) {
+            direct.heard(now);
+        }
+        self.epoch_heard(now, room, epoch);
+        match inner {
+            INNER_KEEPALIVE => {}
+            INNER_CONTROL => match NodeControl::parse(body) {
+                Ok(control) => self.control(now, room, via, control),
+                Err(_) => room.drops.count(Drop::Malformed),
+            },
+            _ => room.drops.count(Drop::Unexpected),
+        }
+    }
+
+    fn control(&mut self, now: Instant, room: &mut Room, via: Via, control: NodeControl) {
+        let heard = self.label_of(via);
+        let Some(live) = &mut self.live else { return };
+        match control {
+            NodeControl::Stream { offset, bytes } => live.control.on_stream(offset, &bytes),
+            NodeControl::Ack { offset } => live.control.on_ack(offset),
+            NodeControl::Ping { id, payload } => {
+                let frame = live.seal(&NodeControl::Pong { id, heard, payload });
+                // the answer goes the way that our data goes, so that it tells of both directions
+                if let Some(via) = self.data_via() {
+                    room.send(via, &frame);
+                }
+            }
+            NodeControl::Pong { id, heard: out, .. } => {
+                if let Some((peer, sent_at)) = room.pong(id)
+                    && peer == self.peer
+                {
+                    room.note(Note::Pong { id, peer, rtt: now.since(sent_at), out, back: heard });
+                }
+            }
+        }
+        while let Some(message) = self.live.as_mut().and_then(|live| live.control.poll_message()) {
+            match message {
+                Ok(message) => self.message(now, room, message),
+                Err(_) => room.drops.count(Drop::Malformed),
+            }
+        }
+        self.flush_control(now, room);
+    }
+
+    fn message(&mut self, now: Instant, room: &mut Room, message: PeerMessage) {
+        match message {
+            PeerMessage::Candidates { generation, candidates } => self.take_candidates(now, room, generation, &candidates),
+            PeerMessage::Rekey1 { epoch, x25519, mlkem_ek } => self.answer_rekey(room, epoch, [&x25519[..], &mlkem_ek[..]].concat()),
+            PeerMessage::Rekey2 { epoch, x25519, mlkem_ct } => self.conclude_rekey(room, epoch, [&x25519[..], &mlkem_ct[..]].concat()),
+            PeerMessage::RekeyPlease => self.start_rekey(room),
+            PeerMessage::Close { .. } => self.end(now, room, "it left"),
+            PeerMessage::Update { params } => match Params::parse(&params) {
+                Ok(params) => self.take_params(room, params),
+                Err(_) => room.drops.count(Drop::Malformed),
+            },
+        }
+    }
+
+    /// Puts a message on the acknowledged stream.
+    pub(super) fn tell(&mut self, now: Instant, room: &mut Room, message: &PeerMessage) {
+        let Some(live) = &mut self.live else { return };
+        if live.control.send(message).is_err() {
+            room.drops.count(Drop::Control);
+            return;
+        }
+        self.flush_control(now, room);
+    }
+
+    /// Sends what the control stream has to send.
+    fn flush_control(&mut self, now: Instant, room: &mut Room) {
+        let via = self.control_via();
+        let rto = self.control_rto();
+        let Some(live) = &mut self.live else { return };
+        if live.control.failure().is_some() {
+            room.refuse(Some(self.peer), "its control stream broke the protocol; the session is made anew");
+            self.end(now, room, "protocol error");
+            self.seek(now, room);
+            return;
+        }
+        let Some(via) = via else { return };
+        live.control.set_rto(rto);
+        while let Some(control) = live.control.poll_ack() {
+            let frame = live.seal(&control);
+            room.send(via, &frame);
+        }
+        while let Some(control) = live.control.poll_transmit(now) {
+            let frame = live.seal(&control);
+            room.send(via, &frame);
+        }
+    }
+
+    /// An overlay ping of a person goes the way that data goes.
+    pub(crate) fn ping(&mut self, room: &mut Room, id: u32, payload: Vec<u8>) {
+        let via = self.data_via();
+        if let (Some(live), Some(via)) = (&mut self.live, via) {
+            let frame = live.seal(&NodeControl::Ping { id, payload });
+            room.send(via, &frame);
+        }
+    }
+
+    /// Tells the peer that we leave, on every path, once.
+    pub(crate) fn say_goodbye(&mut self, now: Instant, room: &mut Room) {
+        self.tell(now, room, &PeerMessage::Close { reason: CLOSE_DOWN });
+    }
+
+    pub(super) fn live_alarm(&mut self, now: Instant, room: &mut Room) {
+        let Some(live) = &self.live else { return };
+        if live.control.deadline().is_some_and(|at| at <= now) {
+            self.flush_control(now, room);
+        }
+        let Some(live) = &self.live else { return };
+        let renew = live.side == Side::Initiator && live.made_at + SESSION_TIME <= now;
+        if renew && self.greeting.is_idle() && !self.presences.is_empty() {
+            self.greet(now, room);
+        }
+    }
+
+    /// The kind of path on which a message came.
+    fn label_of(&self, via: Via) -> PathLabel {
+        if via.handle.is_some() { PathLabel::RelayWss } else { PathLabel::DirectWss }
+    }
+
+    // ---- rekeying (protocol 4.6) -------------------------------------------------------------------------------
+
+    /// Looks whether the keys are due for replacement.
+    pub(super) fn consider_rekey(&mut self, now: Instant, room: &mut Room, frames: u64) {
+        let Some(live) = &self.live else { return };
+        let used = frames.saturating_sub(live.rekeyed_frames);
+        let age = now.since(live.rekeyed_at);
+        if used == 0 || (age < REKEY_TIME && used < REKEY_FRAMES) {
+            return;
+        }
+        if age >= REKEY_TIME + REKEY_OVERDUE {
+            if self.greeting.is_idle() {
+                self.greet(now, room);
+            }
+            return;
+        }
+        match live.side {
+            Side::Initiator => self.start_rekey(room),
+            // the initiator sees the same counters; ask only when it does not act
+            Side::Responder if age >= REKEY_TIME + Duration::from_secs(10) && matches!(live.rekey, Rekey::Idle) => {
+                self.tell(now, room, &PeerMessage::RekeyPlease);
+            }
+            Side::Responder => {}
+        }
+    }
+
+    fn start_rekey(&mut self, room: &mut Room) {
+        let Some(live) = &mut self.live else { return };
+        if live.side != Side::Initiator || !matches!(live.rekey, Rekey::Idle) {
+            return;
+        }
+        let work = Work::RekeyOffer { epoch: live.chain.epoch() + 1, coins: room.entropy.secret::<96>() };
+        if let Some(ticket) = room.compute(Owner::Rekey(self.peer, live.local), work) {
+            live.rekey = Rekey::Offering(ticket);
+        }
+    }
+
+    fn answer_rekey(&mut self, room: &mut Room, epoch: u32, rekey1: Vec<u8>) {
+        let Some(live) = &mut self.live else { return };
+        // one rekey an epoch: a second one would fork the chain (protocol 4.6)
+        if live.side != Side::Responder || epoch != live.chain.epoch() + 1 || !matches!(live.rekey, Rekey::Idle) {
+            room.drops.count(Drop::Unexpected);
+            return;
+        }
+        let work = Work::RekeyAnswer { epoch, rekey1, chain: Arc::clone(&live.chain), coins: room.entropy.secret::<96>() };
+        if let Some(ticket) = room.compute(Owner::Rekey(self.peer, live.local), work) {
+            live.rekey = Rekey::Answering(ticket);
+        }
+    }
+
+    fn conclude_rekey(&mut self, room: &mut Room, epoch: u32, rekey2: Vec<u8>) {
+        let Some(live) = &mut self.live else { return };
+        let Rekey::Offered(offer) = &live.rekey else {
+            room.drops.count(Drop::Unexpected);
+            return;
+        };
+        if epoch != offer.epoch() {
+            room.drops.count(Drop::Unexpected);
+            return;
+        }
+        let work = Work::RekeyConclude { epoch, offer: Arc::clone(offer), rekey2, chain: Arc::clone(&live.chain) };
+        if let Some(ticket) = room.compute(Owner::Rekey(self.peer, live.local), work) {
+            live.rekey = Rekey::Concluding(ticket);
+        }
+    }
+
+    /// A rekey job is done.
+    pub(crate) fn rekey_computed(&mut self, now: Instant, room: &mut Room, sid: u32, ticket: Ticket, outcome: Outcome) {
+        let Some(live) = self.live.as_mut().filter(|live| live.local == sid) else { return };
+        match (core::mem::replace(&mut live.rekey, Rekey::Idle), outcome) {
+            (Rekey::Offering(expected), Outcome::RekeyOffered(offer)) if expected == ticket => {
+                let (epoch, message) = (offer.epoch(), offer.rekey1().to_vec());
+                live.rekey = Rekey::Offered(offer);
+                if let Some((x25519, mlkem_ek)) = message.split_first_chunk::<32>() {
+                    self.tell(now, room, &PeerMessage::Rekey1 { epoch, x25519: *x25519, mlkem_ek: mlkem_ek.to_vec() });
+                }
+            }
+            (Rekey::Answering(expected), Outcome::RekeyAnswered(Ok((rekey2, chain)))) if expected == ticket => {
+                let epoch = chain.epoch();
+                self.next_epoch(now, room, chain, false);
+                if let Some((x25519, mlkem_ct)) = rekey2.split_first_chunk::<32>() {
+                    self.tell(now, room, &PeerMessage::Rekey2 { epoch, x25519: *x25519, mlkem_ct: mlkem_ct.to_vec() });
+                }
+            }
+            (Rekey::Concluding(expected), Outcome::RekeyConcluded(Ok(chain))) if expected == ticket => {
+                self.next_epoch(now, room, chain, true);
+                self.keepalive(room);
+            }
+            (_, Outcome::RekeyAnswered(Err(_)) | Outcome::RekeyConcluded(Err(_))) => room.drops.count(Drop::Handshake),
+            (before, _) => live.rekey = before,
+        }
+    }
+
+    /// Takes up the keys of the next epoch; the initiator seals with them at once, the responder when it has received with them.
+    fn next_epoch(&mut self, now: Instant, room: &mut Room, chain: Arc<Chain>, seal: bool) {
+        let Some(live) = &mut self.live else { return };
+        let keys = chain.keys(live.side, &*room.config.crypto);
+        live.lane.add(keys.clone());
+        if seal {
+            live.lane.seal_with(keys.epoch);
+        }
+        live.chain = chain;
+        live.rekeyed_at = now;
+        live.rekeyed_frames = self.tally.as_ref().map_or(0, |tally| tally.session_frames);
+        room.edit(Edit::Epoch { link: self.id, local: live.local, keys, seal });
+    }
+
+    /// An authentic frame came in this epoch: the responder may seal in it now (protocol 4.6).
+    fn epoch_heard(&mut self, now: Instant, room: &mut Room, epoch: u32) {
+        let _ = now;
+        let Some(live) = &mut self.live else { return };
+        if epoch > live.lane.seal_epoch()
+            && let Some(keys) = live.lane.keys_of(epoch as u8).cloned()
+        {
+            live.lane.seal_with(epoch);
+            room.edit(Edit::Epoch { link: self.id, local: live.local, keys, seal: true });
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! All about one remote peer: its presence on relays, the session, the paths, and which path carries the traffic.
+//!
+//! ```text
+//!   presence (relay directory) ──▶ greeting ──▶ live session ──▶ attempt: dial, re-handshake ──▶ direct paths
+//!                                                    │                                              │
+//!                                                    └──────────────▶ main path: choice, suspicion, fallback
+//! ```
+//! One file an idea: `greeting` (the handshake we start), `live` (the session and its control messages), `attempt` (finding a
+//! direct path), `direct` (one direct path: proof, probes, death), `steer` (which path is used), `addresses` (whose overlay
+//! address is whose), `report` (status).
+mod addresses;
+mod attempt;
+mod direct;
+mod greeting;
+mod live;
+mod report;
+mod steer;
+
+pub(crate) use greeting::Greeting;
+pub(crate) use live::{Adoption, Live};
+
+use crate::{
+    id::{LinkId, PathId, PeerId},
+    node::{Presence, Room},
+    plane::{Edit, LinkTally, Via},
+    time::{Duration, Instant},
+    wire::{Candidate, Params},
+};
+use attempt::Attempt;
+use core::net::IpAddr;
+use direct::Direct;
+use std::collections::{BTreeMap, VecDeque};
+use steer::Steer;
+
+/// After a peer came back to a relay, its old session must show life within so long, or a new one is made: it may have restarted.
+const VERIFY_TIME: Duration = Duration::from_millis(600);
+/// The peer with the larger PeerId waits so long for the other's INIT (protocol 3.8).
+const OTHER_FIRST: Duration = Duration::from_secs(1);
+
+/// One remote peer.
+pub(crate) struct Link {
+    id: LinkId,
+    peer: PeerId,
+    name: Option<String>,
+    params: Params,
+    addresses: Vec<IpAddr>,
+    refused: Vec<(IpAddr, &'static str)>,
+    /// Where it is, by relay.
+    presences: BTreeMap<usize, (Presence, Via, u64)>,
+    greeting: Greeting,
+    live: Option<Live>,
+    /// Own index of the session before, and when the plane has let go of it.
+    old: Option<(u32, Instant)>,
+    directs: Vec<Direct>,
+    next_path: u32,
+    candidates: Vec<(Candidate, String)>,
+    candidates_generation: Option<u32>,
+    attempt: Attempt,
+    steer: Steer,
+    /// The old session must show life by then.
+    verify_by: Option<Instant>,
+    /// When an authentic frame came last.
+    heard_at: Instant,
+    tally: Option<LinkTally>,
+    migrations: u64,
+    fallbacks: u64,
+    retries: u64,
+    /// Switches of the last minute (protocol 7.8).
+    switches: VecDeque<Instant>,
+}
+
+impl Link {
+    pub(crate) fn new(now: Instant, id: LinkId, peer: PeerId, room: &mut Room) -> Self {
+        let name = room.config.members.iter().find(|member| member.id == peer).and_then(|member| member.name.clone());
+        let mut link = Self {
+            id,
+            peer,
+            name,
+            params: Params::default(),
+            addresses: Vec::new(),
+            refused: Vec::new(),
+            presences: BTreeMap::new(),
+            greeting: Greeting::idle(),
+            live: None,
+            old: None,
+            directs: Vec::new(),
+            next_path: 0,
+            candidates: Vec::new(),
+            candidates_generation: None,
+            attempt: Attempt::new(room.config.retry_interval),
+            steer: Steer::new(now, room.config.retry_interval),
+            verify_by: None,
+            heard_at: now,
+            tally: None,
+            migrations: 0,
+            fallbacks: 0,
+            retries: 0,
+            switches: VecDeque::new(),
+        };
+        link.settle_addresses(room);
+        link
+    }
+
+    pub(crate) fn live(&self) -> Option<&Live> {
+        self.live.as_ref()
+    }
+
+    /// Whether new traffic goes a direct path.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.live.is_some() && self.steer.main() != PathId::RELAY
+    }
+
+    /// A relay tells that the peer came, changed or went.
+    #[expect(clippy::too_many_arguments, reason = "what one directory entry says, and where it leads")]
+    pub(crate) fn present(&mut self, now: Instant, room: &mut Room, uplink: usize, presence: Presence, via: Via, window: u64, eager: bool) {
+        let known = self.presences.get(&uplink).map(|(known, _, _)| known.handle);
+        if !presence.online {
+            // a late word about a handle that was replaced since
+            if known == Some(presence.handle) {
+                self.presences.remove(&uplink);
+                self.steer_relay(now, room);
+                self.mourn(now, room, "offline at every relay");
+            }
+            return;
+        }
+        let fresh = known != Some(presence.handle);
+        self.presences.insert(uplink, (presence, via, window));
+        self.steer_relay(now, room);
+        if !fresh {
+            return;
+        }
+        if self.live.is_some() {
+            self.verify_by = Some(now + VERIFY_TIME);
+            self.prod(room);
+        } else if eager {
+            self.seek(now, room);
+        }
+    }
+
+    /// A relay connection is gone, and with it what it told.
+    pub(crate) fn uplink_lost(&mut self, now: Instant, room: &mut Room, uplink: usize) {
+        if self.presences.remove(&uplink).is_some() {
+            self.steer_relay(now, room);
+            self.abandon_greeting(room);
+            self.mourn(now, room, "the relay connection is gone");
+        }
+    }
+
+    /// Starts a handshake, or waits for the other end to do so.
+    fn seek(&mut self, now: Instant, room: &mut Room) {
+        if !self.greeting.is_idle() || self.presences.is_empty() || room.leaving {
+            return;
+        }
+        if room.own < self.peer {
+            self.greet(now, room);
+        } else {
+            self.greeting = Greeting::waiting(now + OTHER_FIRST);
+        }
+    }
+
+    /// A packet waits for this peer.
+    pub(crate) fn wanted(&mut self, now: Instant, room: &mut Room) {
+        if self.live.is_none() {
+            self.seek(now, room);
+        }
+    }
+
+    /// The peer is nowhere to be reached any more.
+    fn mourn(&mut self, now: Instant, room: &mut Room, why: &'static str) {
+        if self.live.is_some() && self.presences.is_empty() && !self.directs.iter().any(Direct::is_usable) {
+            let _ = now;
+            room.note(crate::event::Note::PeerLost { peer: self.peer, why });
+        }
+    }
+
+    /// The relay that carries this link's relay path: the first in the token's order.
+    fn relay_via(&self) -> Option<(usize, Via, u64)> {
+        self.presences.iter().next().map(|(uplink, (_, via, window))| (*uplink, *via, *window))
+    }
+
+    /// What the peer's address is, as a relay sees it.
+    fn seen_by_relay(&self) -> Option<IpAddr> {
+        self.presences.values().find_map(|(presence, _, _)| presence.public).map(|address| address.ip())
+    }
+
+    /// The plane's counters of this link.
+    pub(crate) fn tallied(&mut self, now: Instant, room: &mut Room, tally: LinkTally) {
+        for path in &tally.paths {
+            if let Some(at) = path.heard_at {
+                if at > self.heard_at {
+                    self.hear(at);
+                }
+                if let Some(direct) = self.directs.iter_mut().find(|direct| direct.path() == path.path) {
+                    direct.heard(at);
+                }
+            }
+        }
+        self.consider_rekey(now, room, tally.session_frames);
+        self.tally = Some(tally);
+    }
+
+    fn hear(&mut self, now: Instant) {
+        self.heard_at = self.heard_at.max(now);
+        self.verify_by = None;
+    }
+
+    /// When `alarm` is due.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        [
+            self.greeting.deadline(),
+            self.live.as_ref().and_then(Live::deadline),
+            self.attempt.deadline(),
+            self.steer.deadline(),
+            self.verify_by,
+            self.old.map(|(_, at)| at),
+        ]
+        .into_iter()
+        .flatten()
+        .chain(self.directs.iter().filter_map(Direct::deadline))
+        .min()
+    }
+
+    /// Does what is due.
+    pub(crate) fn alarm(&mut self, now: Instant, room: &mut Room) {
+        self.greeting_alarm(now, room);
+        self.live_alarm(now, room);
+        self.directs_alarm(now, room);
+        self.attempt_alarm(now, room);
+        self.steer_alarm(now, room);
+        if self.verify_by.is_some_and(|by| by <= now) {
+            self.verify_by = None;
+            if self.greeting.is_idle() && !self.presences.is_empty() {
+                self.greet(now, room);
+            }
+        }
+        if let Some((sid, at)) = self.old
+            && at <= now
+        {
+            self.old = None;
+            room.sids.remove(&sid);
+        }
+    }
+
+    /// Gives up everything: the peer left, or was shut out.
+    fn end(&mut self, now: Instant, room: &mut Room, why: &'static str) {
+        self.drop_directs(now, room);
+        self.attempt.stop(room);
+        if let Some(live) = self.live.take() {
+            room.sids.remove(&live.local());
+            room.edit(Edit::Retire { link: self.id, local: live.local() });
+            room.note(crate::event::Note::PeerLost { peer: self.peer, why });
+        }
+        self.verify_by = None;
+    }
+}

@@ -1,0 +1,184 @@
+//! Which path carries the traffic: choice, hold-down, fallback (protocol 6.1, 7.5 to 7.8).
+use super::{Link, direct::Direct};
+use crate::{
+    event::Note,
+    id::PathId,
+    node::Room,
+    path::{
+        backoff::Backoff,
+        choice::{Usable, best},
+    },
+    plane::{Edit, Via},
+    time::{Duration, Instant},
+    wire::PathLabel,
+};
+
+/// Hold-down after the first failure of a direct path; then doubling up to `retry_interval` (protocol 7.8).
+const HOLD_FIRST: Duration = Duration::from_secs(1);
+/// A direct path that lived so long was good: the hold-down starts from the first value again.
+const LIVED_WELL: Duration = Duration::from_secs(30);
+/// Switches in the last minute after which no better path is taken (protocol 7.8): room is left for the way back.
+const SWITCHES_PER_MINUTE: usize = 5;
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Which path carries the traffic.
+pub(super) struct Steer {
+    main: PathId,
+    main_since: Instant,
+    /// The relay path as the plane knows it.
+    relay: Option<(Via, u64)>,
+    /// The relay path was known to the plane before in this session.
+    had_relay: bool,
+    hold: Backoff,
+    hold_until: Option<Instant>,
+}
+
+impl Steer {
+    pub(super) fn new(now: Instant, retry_interval: Duration) -> Self {
+        let hold = Backoff::new(HOLD_FIRST.min(retry_interval), retry_interval);
+        Self { main: PathId::RELAY, main_since: now, relay: None, had_relay: false, hold, hold_until: None }
+    }
+
+    /// A new session begins on the relay.
+    pub(super) fn restart(&mut self, now: Instant) {
+        self.main = PathId::RELAY;
+        self.main_since = now;
+        self.relay = None;
+        self.had_relay = false;
+    }
+
+    pub(super) fn main(&self) -> PathId {
+        self.main
+    }
+
+    pub(super) fn main_since(&self) -> Instant {
+        self.main_since
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.hold_until
+    }
+}
+
+impl Link {
+    /// The way of the path that new data takes.
+    pub(super) fn data_via(&self) -> Option<Via> {
+        let direct = self.directs.iter().find(|direct| direct.path() == self.steer.main() && direct.is_usable());
+        direct.map(Direct::via).or_else(|| self.relay_via().map(|(_, via, _)| via))
+    }
+
+    /// The way for control messages: that of data, but not a suspect one.
+    pub(super) fn control_via(&self) -> Option<Via> {
+        let healthy = self.directs.iter().find(|direct| direct.path() == self.steer.main() && direct.is_usable() && !direct.is_suspect());
+        healthy
+            .map(Direct::via)
+            .or_else(|| self.relay_via().map(|(_, via, _)| via))
+            .or_else(|| self.directs.iter().find(|direct| direct.is_usable()).map(Direct::via))
+    }
+
+    /// Retransmission time of the control stream.
+    pub(super) fn control_rto(&self) -> Duration {
+        let measured =
+            self.tally.as_ref().and_then(|tally| tally.paths.iter().find(|path| Some(path.path) == tally.main).and_then(|path| path.rtt));
+        measured.map_or(Duration::from_millis(300), |rtt| (rtt * 2 + Duration::from_millis(50)).min(Duration::from_secs(1)))
+    }
+
+    /// The path that copies take while `suspect` is in doubt.
+    pub(super) fn rescue_path(&self, suspect: PathId) -> Option<PathId> {
+        if self.relay_via().is_some() {
+            return Some(PathId::RELAY);
+        }
+        self.directs.iter().find(|direct| direct.is_usable() && direct.path() != suspect).map(Direct::path)
+    }
+
+    /// Tells the plane where the relay path leads now.
+    pub(super) fn steer_relay(&mut self, now: Instant, room: &mut Room) {
+        let present = self.relay_via().map(|(_, via, window)| (via, window));
+        if present == self.steer.relay {
+            return;
+        }
+        let link = self.id;
+        self.steer.relay = present;
+        match present {
+            Some((via, window)) => {
+                room.edit(Edit::Path { link, path: PathId::RELAY, via, window: Some(window), rtt: None });
+                if self.steer.had_relay && self.live.is_some() && self.steer.main == PathId::RELAY {
+                    // what the connection before swallowed goes again (protocol 7.7)
+                    room.edit(Edit::FallBack { link, to: PathId::RELAY });
+                    self.steer.main_since = now;
+                }
+                self.steer.had_relay = true;
+            }
+            None => room.edit(Edit::Unpath { link, path: PathId::RELAY }),
+        }
+    }
+
+    /// Moves to a better path, if there is one and nothing holds it down.
+    pub(super) fn consider(&mut self, now: Instant, room: &mut Room) {
+        let mut options: Vec<Usable> = Vec::new();
+        if self.relay_via().is_some() {
+            options.push(Usable { path: PathId::RELAY, label: PathLabel::RelayWss, rtt: None });
+        }
+        let directs = self.directs.iter().filter(|direct| direct.is_usable() && !direct.is_suspect());
+        options.extend(directs.map(|direct| Usable { path: direct.path(), label: PathLabel::DirectWss, rtt: direct.rtt() }));
+        let Some(to) = best(&options, self.steer.main).filter(|to| *to != self.steer.main) else { return };
+        let label = |path: PathId| if path == PathId::RELAY { PathLabel::RelayWss } else { PathLabel::DirectWss };
+        self.switches.retain(|at| now.since(*at) < MINUTE);
+        let oldest = self.switches.front().copied();
+        let damped = (self.switches.len() >= SWITCHES_PER_MINUTE).then(|| oldest.map_or(now + MINUTE, |at| at + MINUTE));
+        if let Some(until) = self.steer.hold_until.filter(|until| *until > now).max(damped) {
+            self.steer.hold_until = Some(until);
+            return;
+        }
+        self.steer.hold_until = None;
+        room.edit(Edit::Switch { link: self.id, to });
+        self.steer.main = to;
+        self.steer.main_since = now;
+        self.switches.push_back(now);
+        self.migrations += 1;
+        room.totals.migrations_ok += 1;
+        let decided = self.attempt.decided_at().or_else(|| self.directs.iter().find(|direct| direct.path() == to).map(Direct::first_at));
+        let took = decided.map_or(Duration::ZERO, |at| now.since(at));
+        room.note(Note::Migrated { peer: self.peer, to: label(to), took });
+        room.park_when_direct();
+    }
+
+    /// Leaves a direct path that died (protocol 7.5).
+    pub(super) fn fall_back(&mut self, now: Instant, room: &mut Room, dead: &Direct, why: &'static str) {
+        let other = self.directs.iter().find(|direct| direct.is_usable() && !direct.is_suspect()).map(Direct::path);
+        let to = other.unwrap_or(PathId::RELAY);
+        room.edit(Edit::FallBack { link: self.id, to });
+        self.steer.main = to;
+        self.steer.main_since = now;
+        self.switches.push_back(now);
+        self.fallbacks += 1;
+        room.totals.fallbacks += 1;
+        room.note(Note::FellBack { peer: self.peer, why, silent: now.since(dead.heard_at()) });
+        if dead.usable_since().is_some_and(|since| now.since(since) >= LIVED_WELL) {
+            self.steer.hold.reset();
+        }
+        let hold = self.steer.hold.fail(&mut room.entropy);
+        self.steer.hold_until = Some(now + hold);
+        self.attempt_after(now, hold);
+        room.wake_relays();
+    }
+
+    /// The plane noticed that nothing comes back on a path. Some: the relay of this link is in doubt.
+    pub(crate) fn stalled(&mut self, now: Instant, room: &mut Room, path: PathId, pto: Duration) -> Option<usize> {
+        if path != self.steer.main {
+            return None;
+        }
+        if path == PathId::RELAY {
+            return self.relay_via().map(|(uplink, _, _)| uplink);
+        }
+        self.suspect(now, room, path, pto);
+        None
+    }
+
+    pub(super) fn steer_alarm(&mut self, now: Instant, room: &mut Room) {
+        if self.steer.hold_until.is_some_and(|until| until <= now) {
+            self.steer.hold_until = None;
+            self.consider(now, room);
+        }
+    }
+}

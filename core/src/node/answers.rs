@@ -1,0 +1,169 @@
+//! Handshakes that others start with us over a relay: half-open until FIN proves who it is (protocol 3.8).
+use super::room::{Owner, Room};
+use crate::{
+    drops::Drop,
+    handshake::{Answer, HandshakeError, Outcome, Ticket, Verified, Work, peek_fin},
+    id::PeerId,
+    plane::Via,
+    time::{Duration, Instant},
+};
+use std::sync::Arc;
+
+/// Half-open handshakes in all, and from one sender (protocol 8.3).
+const HALF_OPEN_MAX: usize = 256;
+const HALF_OPEN_PER_SOURCE: usize = 4;
+/// Life of a half-open handshake.
+const HALF_OPEN_TIME: Duration = Duration::from_secs(10);
+
+enum Step {
+    Answering(Ticket),
+    Answered(Arc<Answer>),
+    Verifying(Ticket, Arc<Answer>),
+}
+
+struct HalfOpen {
+    id: u64,
+    via: Via,
+    /// Who the relay says it is; FIN must prove the same.
+    said: PeerId,
+    init: Vec<u8>,
+    sid: u32,
+    started: Instant,
+    step: Step,
+}
+
+/// A handshake that was proven.
+pub(crate) struct Proved {
+    pub(crate) verified: Verified,
+    pub(crate) sid: u32,
+    pub(crate) started: Instant,
+}
+
+/// All half-open handshakes.
+#[derive(Default)]
+pub(crate) struct Answers {
+    list: Vec<HalfOpen>,
+    next_id: u64,
+}
+
+impl Answers {
+    /// Whether this very INIT is being answered; then RESP goes out once more. mac1 holds.
+    pub(crate) fn repeat(&self, room: &mut Room, via: Via, init: &[u8]) -> bool {
+        let Some(known) = self.list.iter().find(|half| half.init == init) else { return false };
+        if let Step::Answered(answer) | Step::Verifying(_, answer) = &known.step {
+            room.send(via, answer.resp());
+        }
+        true
+    }
+
+    /// Begins to answer a new INIT whose mac1 holds.
+    pub(crate) fn begin(&mut self, now: Instant, room: &mut Room, via: Via, said: PeerId, init: &[u8]) {
+        if self.list.iter().filter(|half| half.via == via).count() >= HALF_OPEN_PER_SOURCE {
+            // a peer that starts anew is more likely right about itself than its older attempts
+            if let Some(oldest) = self.list.iter().position(|half| half.via == via) {
+                let half = self.list.remove(oldest);
+                room.sids.remove(&half.sid);
+            }
+        }
+        if self.list.len() >= HALF_OPEN_MAX || !room.may_answer(now) {
+            room.drops.count(Drop::HandshakeRate);
+            return;
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        let sid = room.fresh_sid(said);
+        let work = Work::Answer {
+            setup: room.setup.clone(),
+            identity: Arc::clone(&room.config.identity),
+            init: init.to_vec(),
+            sid,
+            suites: room.config.suites.clone(),
+            params: room.own_params(),
+            coins: room.entropy.secret::<96>(),
+        };
+        match room.compute(Owner::HalfOpen(id), work) {
+            Some(ticket) => {
+                self.list.push(HalfOpen { id, via, said, init: init.to_vec(), sid, started: now, step: Step::Answering(ticket) })
+            }
+            None => {
+                room.sids.remove(&sid);
+            }
+        }
+    }
+
+    /// FIN came. False: it belongs to no half-open handshake.
+    pub(crate) fn fin(&mut self, room: &mut Room, bytes: &[u8]) -> bool {
+        let Ok(sid) = peek_fin(bytes) else {
+            room.drops.count(Drop::Malformed);
+            return true;
+        };
+        let Some(half) = self.list.iter_mut().find(|half| half.sid == sid) else { return false };
+        let Step::Answered(answer) = &half.step else {
+            // RESP is not out yet, or another FIN is being looked at
+            room.drops.count(Drop::Handshake);
+            return true;
+        };
+        let answer = Arc::clone(answer);
+        let work = Work::Verify { identity: Arc::clone(&room.config.identity), answer: Arc::clone(&answer), fin: bytes.to_vec() };
+        if let Some(ticket) = room.compute(Owner::HalfOpen(half.id), work) {
+            half.step = Step::Verifying(ticket, answer);
+        }
+        true
+    }
+
+    /// A job of a half-open handshake is done.
+    pub(crate) fn computed(&mut self, room: &mut Room, id: u64, ticket: Ticket, outcome: Outcome) -> Option<Proved> {
+        let index = self.list.iter().position(|half| half.id == id)?;
+        let half = self.list.get_mut(index)?;
+        match (&half.step, outcome) {
+            (Step::Answering(expected), Outcome::Answered(Ok(answer))) if *expected == ticket => {
+                room.send(half.via, answer.resp());
+                half.step = Step::Answered(answer);
+                None
+            }
+            (Step::Answering(expected), Outcome::Answered(Err(error))) if *expected == ticket => {
+                let half = self.list.remove(index);
+                room.sids.remove(&half.sid);
+                refuse(room, half.said, "handshake", error);
+                None
+            }
+            (Step::Verifying(expected, _), Outcome::Verified(Ok(verified))) if *expected == ticket => {
+                let half = self.list.remove(index);
+                if verified.peer.id() != half.said {
+                    room.sids.remove(&half.sid);
+                    room.drops.count(Drop::Handshake);
+                    let proven = verified.peer.id().short();
+                    room.refuse(Some(half.said), format!("the relay gave a handshake of {proven} as this peer's"));
+                    return None;
+                }
+                Some(Proved { verified, sid: half.sid, started: half.started })
+            }
+            (Step::Verifying(expected, answer), Outcome::Verified(Err(error))) if *expected == ticket => {
+                // a bad FIN never ends an attempt: the right one may still come (protocol 3.8)
+                half.step = Step::Answered(Arc::clone(answer));
+                refuse(room, half.said, "handshake's last message", error);
+                None
+            }
+            _ => None,
+        }
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.list.iter().map(|half| half.started + HALF_OPEN_TIME).min()
+    }
+
+    pub(crate) fn alarm(&mut self, now: Instant, room: &mut Room) {
+        self.list.retain(|half| {
+            let keep = half.started + HALF_OPEN_TIME > now;
+            if !keep {
+                room.sids.remove(&half.sid);
+            }
+            keep
+        });
+    }
+}
+
+fn refuse(room: &mut Room, who: PeerId, what: &str, error: HandshakeError) {
+    room.drops.count(Drop::Handshake);
+    room.refuse(Some(who), format!("its {what} was refused: {error}"));
+}

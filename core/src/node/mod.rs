@@ -1,0 +1,513 @@
+//! A peer's machine: owns the links and the relay connections; here is only dispatch.
+//!
+//! ```text
+//!   Event ──▶ Node ──┬─▶ Uplink (one a relay of the token): lets us in, tells who is there
+//!                    ├─▶ Answers: handshakes that others start
+//!                    ├─▶ Link (one a remote peer): session, paths, traffic
+//!                    └─▶ Room: what they share; collects the actions ──▶ Vec<Action>
+//! ```
+mod answers;
+mod lane;
+mod room;
+mod uplink;
+
+pub(crate) use lane::NodeLane;
+pub(crate) use room::{Owner, Room, Use};
+pub(crate) use uplink::Presence;
+
+use crate::{
+    config::NodeConfig,
+    drops::{Drop, Drops},
+    event::{Action, Ended, Event, Note, TlsFacts},
+    handshake::Done,
+    id::{ConnId, Handle, LinkId, PathId, PeerId},
+    link::{Adoption, Link, Live},
+    machine::{Deadline, Machine},
+    path::candidate::gather,
+    plane::{Noticed, PlaneConfig, Report, Tally, Via},
+    session::Side,
+    status::{Status, Totals},
+    time::{Duration, Instant},
+    wire::{
+        CLOSE_DOWN, FrameHeader, LANE_NODE, PathHeader, RelayMessage, TYPE_FIN, TYPE_FRAME, TYPE_INIT, TYPE_PATH_CMP, TYPE_PATH_REQ,
+        TYPE_PATH_RSP, TYPE_RESP,
+    },
+};
+use answers::Answers;
+use core::net::SocketAddr;
+use std::collections::BTreeMap;
+use uplink::{News, Uplink};
+
+/// Actions of one call; what is left comes by a deadline that is due now.
+const ACTIONS_MAX: usize = 256;
+/// Remote peers that one node knows.
+const LINKS_MAX: usize = 4_096;
+/// Up to so many peers all handshakes are eager; above, the first packet starts one (protocol 6.5).
+const EAGER_MAX: usize = 32;
+/// Connections of our listener that have proven nothing yet, and how long they may (protocol 9.3).
+const ACCEPTED_MAX: usize = 16;
+const ACCEPTED_TIME: Duration = Duration::from_secs(5);
+
+/// A peer: any number of links.
+pub struct Node {
+    room: Room,
+    uplinks: Vec<Uplink>,
+    links: BTreeMap<PeerId, Link>,
+    by_link: BTreeMap<LinkId, PeerId>,
+    answers: Answers,
+    plane_drops: Drops,
+}
+
+impl Node {
+    /// A peer that does nothing until `Event::Start`. The first event must be `Event::Entropy`.
+    pub fn new(config: NodeConfig) -> Self {
+        let relays = config.network.relays.iter().enumerate();
+        let uplinks = relays.map(|(index, relay)| Uplink::new(index, relay.url.clone(), relay.id)).collect();
+        Self {
+            room: Room::new(config),
+            uplinks,
+            links: BTreeMap::new(),
+            by_link: BTreeMap::new(),
+            answers: Answers::default(),
+            plane_drops: Drops::default(),
+        }
+    }
+
+    /// What the plane beside this node is told at its start.
+    pub fn plane_config(&self) -> PlaneConfig {
+        let config = &self.room.config;
+        PlaneConfig {
+            layer2: config.layer2,
+            addresses: self.room.around.overlay.iter().map(|(address, _)| *address).collect(),
+            mac: config.network.mac_address(self.room.own),
+            mode: config.mode,
+        }
+    }
+
+    /// Everything that `status` shows.
+    pub fn status(&self, _now: Instant) -> Status {
+        let mut drops = self.plane_drops.clone();
+        for reason in Drop::ALL {
+            drops.add(reason, self.room.drops.get(reason));
+        }
+        let relay_remote = self.uplinks.iter().find_map(Uplink::ends).map(|(_, remote)| remote);
+        Status {
+            id: self.room.own,
+            name: self.room.config.name.clone(),
+            addresses: self.room.around.overlay.clone(),
+            relays: self.uplinks.iter().map(Uplink::status).collect(),
+            peers: self.links.values().map(|link| link.status(&self.room, relay_remote)).collect(),
+            drops: drops.iter().collect(),
+            totals: self.room.totals,
+        }
+    }
+
+    // ---- connections -------------------------------------------------------------------------------------------
+
+    fn opened(&mut self, now: Instant, conn: ConnId, tls: &TlsFacts, local: SocketAddr, remote: SocketAddr) {
+        match self.room.conns.get(&conn).cloned() {
+            Some(Use::Uplink(index)) => {
+                if let Some(uplink) = self.uplinks.get_mut(index) {
+                    uplink.opened(now, &mut self.room, tls, (local, remote));
+                }
+            }
+            Some(Use::Dialled { peer, .. }) => {
+                if let Some(link) = self.links.get_mut(&peer) {
+                    link.opened(now, &mut self.room, conn, tls, remote);
+                }
+            }
+            Some(Use::Accepted { .. } | Use::Direct { .. }) | None => self.room.act(Action::Hangup { conn }),
+        }
+    }
+
+    fn accepted(&mut self, now: Instant, conn: ConnId, exporter: [u8; 32], local: SocketAddr, remote: SocketAddr) {
+        let waiting = self.room.conns.values().filter(|used| matches!(used, Use::Accepted { .. })).count();
+        if waiting >= ACCEPTED_MAX || self.room.leaving {
+            self.room.drops.count(Drop::Accept);
+            self.room.act(Action::Hangup { conn });
+            return;
+        }
+        let _ = local;
+        self.room.conns.insert(conn, Use::Accepted { exporter, remote, until: now + ACCEPTED_TIME });
+    }
+
+    fn closed(&mut self, now: Instant, conn: ConnId, why: &Ended) {
+        match self.room.conns.remove(&conn) {
+            Some(Use::Uplink(index)) => {
+                let stood = self.uplinks.get_mut(index).is_some_and(|uplink| uplink.closed(now, &mut self.room, why));
+                if stood {
+                    self.uplink_lost(now, index);
+                }
+            }
+            Some(Use::Dialled { peer, .. }) => {
+                if let Some(link) = self.links.get_mut(&peer) {
+                    link.dial_failed(now, &mut self.room, conn, why);
+                }
+            }
+            Some(Use::Direct { peer, path }) => {
+                if let Some(link) = self.links.get_mut(&peer) {
+                    link.direct_closed(now, &mut self.room, path);
+                }
+            }
+            Some(Use::Accepted { .. }) | None => {}
+        }
+    }
+
+    fn message(&mut self, now: Instant, conn: ConnId, handle: Option<Handle>, bytes: &mut [u8]) {
+        match (self.room.conns.get(&conn).cloned(), handle) {
+            (Some(Use::Uplink(index)), None) => {
+                let news = self.uplinks.get_mut(index).map(|uplink| uplink.message(now, &mut self.room, bytes));
+                self.news(now, index, news.unwrap_or_default());
+            }
+            (Some(Use::Uplink(index)), Some(handle)) => self.relayed(now, index, Via { conn, handle: Some(handle) }, handle, bytes),
+            (Some(Use::Accepted { exporter, remote, .. }), _) => self.first_word(now, conn, exporter, remote, bytes),
+            (Some(Use::Direct { peer, path }), _) => self.direct_message(now, peer, path, Via { conn, handle: None }, bytes),
+            (Some(Use::Dialled { .. }) | None, _) => self.room.drops.count(Drop::Unexpected),
+        }
+    }
+
+    /// The first message on a connection of our listener must be PATH_REQ of a live session.
+    fn first_word(&mut self, now: Instant, conn: ConnId, exporter: [u8; 32], remote: SocketAddr, bytes: &[u8]) {
+        let header = PathHeader::parse(bytes).ok().filter(|header| header.kind == TYPE_PATH_REQ);
+        let peer = header.and_then(|header| self.room.sids.get(&header.receiver).copied());
+        let link = peer.and_then(|peer| self.links.get_mut(&peer));
+        let proven = link.is_some_and(|link| link.asked_on(now, &mut self.room, conn, exporter, remote, bytes));
+        if !proven {
+            self.room.drops.count(Drop::Accept);
+            self.room.hang_up(conn);
+        }
+    }
+
+    fn direct_message(&mut self, now: Instant, peer: PeerId, path: PathId, via: Via, bytes: &mut [u8]) {
+        match bytes.first() {
+            Some(&TYPE_FRAME) => self.frame(now, via, bytes),
+            Some(&(TYPE_PATH_REQ | TYPE_PATH_RSP | TYPE_PATH_CMP)) => {
+                if let Some(link) = self.links.get_mut(&peer) {
+                    link.path_message(now, &mut self.room, path, bytes);
+                }
+            }
+            Some(_) => self.room.drops.count(Drop::Unexpected),
+            None => self.room.drops.count(Drop::Malformed),
+        }
+    }
+
+    /// What another member sent over a relay.
+    fn relayed(&mut self, now: Instant, uplink: usize, via: Via, handle: Handle, bytes: &mut [u8]) {
+        match bytes.first() {
+            Some(&TYPE_INIT) => self.init(now, uplink, via, handle, bytes),
+            Some(&TYPE_RESP) => {
+                let peer = crate::handshake::peek_resp(bytes).ok().and_then(|sid| self.room.sids.get(&sid).copied());
+                match peer.and_then(|peer| self.links.get_mut(&peer)) {
+                    Some(link) => link.response(&mut self.room, bytes),
+                    None => self.room.drops.count(Drop::Handshake),
+                }
+            }
+            Some(&TYPE_FIN) => self.fin(bytes),
+            Some(&TYPE_FRAME) => self.frame(now, via, bytes),
+            Some(_) => self.room.drops.count(Drop::Unexpected),
+            None => self.room.drops.count(Drop::Malformed),
+        }
+    }
+
+    fn init(&mut self, now: Instant, uplink: usize, via: Via, handle: Handle, bytes: &[u8]) {
+        // mac1 under the network's secret: a relay or stranger makes no INIT that costs a KEM operation (protocol 3.7)
+        if self.room.setup.mac1_key(self.room.own).verify_init(bytes).is_err() {
+            self.room.drops.count(Drop::Forged);
+            return;
+        }
+        let Some(said) = self.uplinks.get(uplink).and_then(|uplink| uplink.holder(handle)) else {
+            self.room.drops.count(Drop::Handshake);
+            return;
+        };
+        if self.answers.repeat(&mut self.room, via, bytes) {
+            return;
+        }
+        if !self.ensure_link(now, said) || self.room.leaving {
+            self.room.drops.count(Drop::Handshake);
+            return;
+        }
+        if self.links.get_mut(&said).is_some_and(|link| link.yields_to_init(&mut self.room)) {
+            self.answers.begin(now, &mut self.room, via, said, bytes);
+        } else {
+            self.room.drops.count(Drop::Handshake);
+        }
+    }
+
+    fn fin(&mut self, bytes: &[u8]) {
+        if self.answers.fin(&mut self.room, bytes) {
+            return;
+        }
+        let sid = crate::handshake::peek_fin(bytes).unwrap_or(0);
+        let peer = self.room.sids.get(&sid).copied();
+        match peer.and_then(|peer| self.links.get_mut(&peer)) {
+            Some(link) if link.live().is_some_and(|live| live.local() == sid) => link.confirm_again(&mut self.room),
+            Some(_) | None => self.room.drops.count(Drop::Handshake),
+        }
+    }
+
+    /// A sealed frame of the control room's own lane.
+    fn frame(&mut self, now: Instant, via: Via, bytes: &mut [u8]) {
+        let header = match FrameHeader::parse(bytes) {
+            Ok(header) if header.counter.lane() == LANE_NODE => header,
+            Ok(_) => {
+                self.room.drops.count(Drop::Unexpected);
+                return;
+            }
+            Err(_) => {
+                self.room.drops.count(Drop::Malformed);
+                return;
+            }
+        };
+        let peer = self.room.sids.get(&header.receiver).copied();
+        match peer.and_then(|peer| self.links.get_mut(&peer)) {
+            Some(link) => link.frame(now, &mut self.room, header, via, bytes),
+            None => self.room.drops.count(Drop::UnknownSession),
+        }
+    }
+
+    // ---- relays ------------------------------------------------------------------------------------------------
+
+    fn news(&mut self, now: Instant, index: usize, news: News) {
+        if news.lost {
+            self.uplink_lost(now, index);
+            return;
+        }
+        if news.up {
+            self.refresh_surroundings(now);
+        }
+        let Some((conn, window)) = self.uplinks.get(index).and_then(Uplink::up).map(|up| (up.conn, up.window)) else { return };
+        for presence in news.presences {
+            if (presence.online && self.ensure_link(now, presence.peer)) || self.links.contains_key(&presence.peer) {
+                let via = Via { conn, handle: Some(presence.handle) };
+                let eager = self.links.len() <= EAGER_MAX;
+                if let Some(link) = self.links.get_mut(&presence.peer) {
+                    link.present(now, &mut self.room, index, presence, via, window, eager);
+                }
+            }
+        }
+    }
+
+    fn uplink_lost(&mut self, now: Instant, index: usize) {
+        for link in self.links.values_mut() {
+            link.uplink_lost(now, &mut self.room, index);
+        }
+        self.refresh_surroundings(now);
+    }
+
+    /// A link for this peer, unless it is not a member or there are too many.
+    fn ensure_link(&mut self, now: Instant, peer: PeerId) -> bool {
+        if self.links.contains_key(&peer) {
+            return true;
+        }
+        let members = &self.room.config.members;
+        let is_member = members.is_empty() || members.iter().any(|member| member.id == peer);
+        if !is_member || peer == self.room.own || self.links.len() >= LINKS_MAX {
+            return false;
+        }
+        let id = LinkId(u32::try_from(self.by_link.len()).unwrap_or(u32::MAX));
+        self.by_link.insert(id, peer);
+        let link = Link::new(now, id, peer, &mut self.room);
+        self.links.insert(peer, link);
+        true
+    }
+
+    /// Addresses changed: what may be dialled, and what we offer.
+    fn refresh_surroundings(&mut self, now: Instant) {
+        self.room.around.relay_ends = self.uplinks.iter().filter_map(Uplink::ends).collect();
+        self.room.around.observed = self.uplinks.iter().filter_map(Uplink::observed).map(|observed| observed.ip()).collect();
+        let candidates = self.room.listen_port.map_or_else(Vec::new, |port| gather(&self.room.around, &self.room.config.advertise, port));
+        if candidates == self.room.candidates {
+            return;
+        }
+        // without a relay nothing is known of the outside; what was offered stands until it is back
+        if self.room.around.relay_ends.is_empty() && self.room.listen_port.is_some() {
+            return;
+        }
+        self.room.candidates = candidates;
+        self.room.candidates_generation += 1;
+        for link in self.links.values_mut() {
+            link.offer_candidates(now, &mut self.room);
+            link.attempt_soon(now);
+        }
+    }
+
+    // ---- jobs, reports, alarms ---------------------------------------------------------------------------------
+
+    fn computed(&mut self, now: Instant, done: Done) {
+        match self.room.done(done.ticket) {
+            Some(Owner::Uplink(index)) => {
+                if let Some(uplink) = self.uplinks.get_mut(index) {
+                    uplink.computed(now, &mut self.room, done.ticket, done.outcome);
+                }
+            }
+            Some(Owner::Greeting(peer)) => {
+                if let Some(link) = self.links.get_mut(&peer) {
+                    link.greeting_computed(now, &mut self.room, done.ticket, done.outcome);
+                }
+            }
+            Some(Owner::Rekey(peer, sid)) => {
+                if let Some(link) = self.links.get_mut(&peer) {
+                    link.rekey_computed(now, &mut self.room, sid, done.ticket, done.outcome);
+                }
+            }
+            Some(Owner::HalfOpen(id)) => {
+                let Some(proved) = self.answers.computed(&mut self.room, id, done.ticket, done.outcome) else { return };
+                let peer = proved.verified.peer.id();
+                let Some(link) = self.links.get_mut(&peer) else { return };
+                let verified = proved.verified;
+                let live = Live::new(now, verified.chain, Side::Responder, proved.sid, verified.peer_sid, &*self.room.config.crypto);
+                link.adopt(now, &mut self.room, Adoption { live, params: verified.params, started: proved.started });
+            }
+            None => {}
+        }
+    }
+
+    fn report(&mut self, now: Instant, report: &Report) {
+        let Some(link) = self.by_link.get(&report.link).and_then(|peer| self.links.get_mut(peer)) else { return };
+        match report.what {
+            Noticed::Stalled { path, pto } => {
+                if let Some(uplink) = link.stalled(now, &mut self.room, path, pto)
+                    && let Some(uplink) = self.uplinks.get_mut(uplink)
+                {
+                    uplink.doubt(now);
+                }
+            }
+            Noticed::Wanted => link.wanted(now, &mut self.room),
+        }
+    }
+
+    fn tally(&mut self, now: Instant, tally: &Tally) {
+        self.plane_drops = tally.drops.clone();
+        let bytes = tally.bytes;
+        self.room.totals = Totals {
+            interface_rx_bytes: bytes.interface_rx,
+            interface_tx_bytes: bytes.interface_tx,
+            relay_wss_rx_bytes: bytes.relay_rx,
+            relay_wss_tx_bytes: bytes.relay_tx,
+            direct_wss_rx_bytes: bytes.direct_rx,
+            direct_wss_tx_bytes: bytes.direct_tx,
+            ..self.room.totals
+        };
+        for entry in &tally.links {
+            if let Some(link) = self.by_link.get(&entry.link).and_then(|peer| self.links.get_mut(peer)) {
+                link.tallied(now, &mut self.room, entry.clone());
+            }
+        }
+    }
+
+    fn alarm(&mut self, now: Instant) {
+        for index in 0..self.uplinks.len() {
+            let due = self.uplinks.get(index).and_then(Uplink::deadline).is_some_and(|at| at <= now);
+            if due && self.uplinks.get_mut(index).is_some_and(|uplink| uplink.alarm(now, &mut self.room)) {
+                self.uplink_lost(now, index);
+            }
+        }
+        for link in self.links.values_mut() {
+            if link.deadline().is_some_and(|at| at <= now) {
+                link.alarm(now, &mut self.room);
+            }
+        }
+        self.answers.alarm(now, &mut self.room);
+        let late: Vec<ConnId> = self
+            .room
+            .conns
+            .iter()
+            .filter(|(_, used)| matches!(used, Use::Accepted { until, .. } if *until <= now))
+            .map(|(conn, _)| *conn)
+            .collect();
+        for conn in late {
+            self.room.drops.count(Drop::Accept);
+            self.room.hang_up(conn);
+        }
+    }
+
+    /// `p2p.close_relay`: closes relays when every peer is direct, and dials them again when one is not.
+    fn park_or_wake(&mut self, now: Instant) {
+        if self.room.take_wake() {
+            for uplink in &mut self.uplinks {
+                uplink.wake(&mut self.room);
+            }
+        }
+        if !self.room.take_park() || self.links.values().any(|link| link.live().is_some() && !link.is_direct()) {
+            return;
+        }
+        for index in 0..self.uplinks.len() {
+            if let Some(uplink) = self.uplinks.get_mut(index) {
+                uplink.park(&mut self.room);
+            }
+            for link in self.links.values_mut() {
+                link.uplink_lost(now, &mut self.room, index);
+            }
+        }
+    }
+
+    fn leave(&mut self, now: Instant) {
+        self.room.leaving = true;
+        for link in self.links.values_mut() {
+            link.say_goodbye(now, &mut self.room);
+        }
+        for uplink in &mut self.uplinks {
+            uplink.say(&mut self.room, &RelayMessage::Close { reason: CLOSE_DOWN });
+        }
+        self.room.note(Note::Left);
+    }
+}
+
+impl Machine for Node {
+    type Event<'a> = Event<'a>;
+    type Action = Action;
+
+    fn handle(&mut self, now: Instant, event: Event<'_>, actions: &mut Vec<Action>) {
+        match event {
+            Event::Start => {
+                for uplink in &mut self.uplinks {
+                    uplink.dial(&mut self.room);
+                }
+            }
+            Event::Entropy(fresh) => self.room.entropy.feed(fresh),
+            Event::Alarm => self.alarm(now),
+            Event::Opened { conn, tls, local, remote } => self.opened(now, conn, &tls, local, remote),
+            Event::Accepted { conn, exporter, local, remote } => self.accepted(now, conn, exporter, local, remote),
+            Event::Closed { conn, why } => self.closed(now, conn, &why),
+            Event::Message { conn, handle, bytes } => self.message(now, conn, handle, bytes),
+            Event::Computed(done) => self.computed(now, done),
+            Event::Listening { port } => {
+                self.room.listen_port = port;
+                self.refresh_surroundings(now);
+            }
+            Event::Interfaces(interfaces) => {
+                self.room.around.interfaces = interfaces.to_vec();
+                self.refresh_surroundings(now);
+            }
+            Event::Report(report) => self.report(now, &report),
+            Event::Tally(tally) => self.tally(now, tally),
+            Event::Ping { peer, id, payload } => {
+                if let Some(link) = self.links.get_mut(&peer) {
+                    self.room.pinged(id, peer, now);
+                    link.ping(&mut self.room, id, payload);
+                }
+            }
+            Event::Leave => self.leave(now),
+        }
+        self.park_or_wake(now);
+        self.room.drain(ACTIONS_MAX, actions);
+    }
+
+    fn deadline(&self) -> Option<Deadline> {
+        if self.room.has_actions() {
+            return Some(Deadline { at: Instant::ZERO, why: "actions of the call before" });
+        }
+        let accepted = self.room.conns.values().filter_map(|used| match used {
+            Use::Accepted { until, .. } => Some(*until),
+            Use::Uplink(_) | Use::Dialled { .. } | Use::Direct { .. } => None,
+        });
+        let mut earliest = accepted.min().map(|at| Deadline { at, why: "a connection that proved nothing" });
+        for at in self.uplinks.iter().filter_map(Uplink::deadline) {
+            earliest = Deadline::earlier(earliest, Some(Deadline { at, why: "a relay" }));
+        }
+        for at in self.links.values().filter_map(Link::deadline) {
+            earliest = Deadline::earlier(earliest, Some(Deadline { at, why: "a link" }));
+        }
+        Deadline::earlier(earliest, self.answers.deadline().map(|at| Deadline { at, why: "a half-open handshake" }))
+    }
+}

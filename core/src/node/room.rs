@@ -1,0 +1,259 @@
+//! The control room's table: what every link and relay connection of one node shares.
+use crate::{
+    config::NodeConfig,
+    drops::{Drop, Drops},
+    entropy::Entropy,
+    event::{Action, Note},
+    handshake::{Job, Setup, Ticket, Work},
+    id::{ConnId, PathId, PeerId},
+    path::candidate::Surroundings,
+    plane::Edit,
+    status::Totals,
+    time::{Duration, Instant},
+    wire::params::is_name,
+    wire::{Candidate, Params, RECORD_FLAG_URGENT, RECORD_HEADER_LEN, TYPE_FWD, record_header},
+};
+use core::net::{IpAddr, SocketAddr};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Jobs that may be under way at one time; more handshakes are dropped and counted.
+pub(crate) const JOBS_MAX: usize = 64;
+/// Handshakes that others may start here a second, over all sources, and at once (protocol 3.8).
+const ANSWERS_PER_SECOND: u32 = 50;
+/// Overlay pings that wait for an answer; the oldest is forgotten.
+const PINGS_MAX: usize = 256;
+
+/// Whose job it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// The handshake with a relay.
+    Uplink(usize),
+    /// Our handshake towards a peer.
+    Greeting(PeerId),
+    /// A handshake that came over a relay.
+    HalfOpen(u64),
+    /// A rekey of the session with this own index.
+    Rekey(PeerId, u32),
+}
+
+/// What a connection is for.
+#[derive(Clone, Debug)]
+pub(crate) enum Use {
+    /// To a relay of the token.
+    Uplink(usize),
+    /// Dialled to a peer's listener.
+    Dialled { peer: PeerId },
+    /// Taken by our listener; nothing proven yet.
+    Accepted { exporter: [u8; 32], remote: SocketAddr, until: Instant },
+    /// A direct path of this peer.
+    Direct { peer: PeerId, path: PathId },
+}
+
+/// Shared by all links and uplinks.
+pub(crate) struct Room {
+    pub(crate) config: NodeConfig,
+    pub(crate) own: PeerId,
+    pub(crate) setup: Setup,
+    pub(crate) entropy: Entropy,
+    pub(crate) drops: Drops,
+    pub(crate) totals: Totals,
+    pub(crate) conns: BTreeMap<ConnId, Use>,
+    /// Own session indices and whose they are.
+    pub(crate) sids: BTreeMap<u32, PeerId>,
+    pub(crate) around: Surroundings,
+    pub(crate) listen_port: Option<u16>,
+    pub(crate) candidates: Vec<Candidate>,
+    pub(crate) candidates_generation: u32,
+    /// Overlay addresses and their first proven holders.
+    pub(crate) claims: BTreeMap<IpAddr, PeerId>,
+    pub(crate) leaving: bool,
+    listening: bool,
+    wake: bool,
+    park: bool,
+    pings: BTreeMap<u32, (PeerId, Instant)>,
+    owners: BTreeMap<Ticket, Owner>,
+    next_ticket: u64,
+    next_conn: u64,
+    actions: VecDeque<Action>,
+    answers: u32,
+    answers_since: Instant,
+}
+
+impl Room {
+    pub(crate) fn new(config: NodeConfig) -> Self {
+        let overlay = config.overlay_addresses();
+        Self {
+            own: config.identity.id(),
+            setup: Setup::peer_peer(&config.network),
+            // replaced by the first Event::Entropy before anything is drawn
+            entropy: Entropy::new(&[0; 32]),
+            drops: Drops::default(),
+            totals: Totals::default(),
+            conns: BTreeMap::new(),
+            sids: BTreeMap::new(),
+            around: Surroundings { overlay, ..Surroundings::default() },
+            listen_port: None,
+            candidates: Vec::new(),
+            candidates_generation: 0,
+            claims: config.claims.iter().copied().collect(),
+            leaving: false,
+            listening: false,
+            wake: false,
+            park: false,
+            pings: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            next_ticket: 0,
+            next_conn: 0,
+            actions: VecDeque::new(),
+            answers: 0,
+            answers_since: Instant::ZERO,
+            config,
+        }
+    }
+
+    pub(crate) fn act(&mut self, action: Action) {
+        self.actions.push_back(action);
+    }
+
+    pub(crate) fn note(&mut self, note: Note) {
+        self.act(Action::Note(note));
+    }
+
+    pub(crate) fn edit(&mut self, edit: Edit) {
+        self.act(Action::Edit(edit));
+    }
+
+    pub(crate) fn refuse(&mut self, who: Option<PeerId>, what: impl Into<String>) {
+        self.note(Note::Refused { who, what: what.into() });
+    }
+
+    /// What we tell a peer of ourselves, under the seal of the handshake.
+    pub(crate) fn own_params(&self) -> Params {
+        Params {
+            name: Some(self.config.name.clone()).filter(|name| is_name(name)),
+            addresses: self.around.overlay.iter().map(|(address, _)| *address).collect(),
+            mtu: Some(self.config.mtu),
+            layer2: self.config.layer2,
+            version: Some(self.config.version.clone()),
+            ..Params::default()
+        }
+    }
+
+    /// A peer may come by a direct path from now on.
+    pub(crate) fn want_listener(&mut self) {
+        if self.config.direct && !core::mem::replace(&mut self.listening, true) {
+            self.act(Action::Listen(true));
+        }
+    }
+
+    /// A person's overlay ping goes out.
+    pub(crate) fn pinged(&mut self, id: u32, peer: PeerId, now: Instant) {
+        while self.pings.len() >= PINGS_MAX {
+            self.pings.pop_first();
+        }
+        self.pings.insert(id, (peer, now));
+    }
+
+    /// An answer came: to whom and when the ping went.
+    pub(crate) fn pong(&mut self, id: u32) -> Option<(PeerId, Instant)> {
+        self.pings.remove(&id)
+    }
+
+    /// A link became direct: relays may be closed, where that is configured.
+    pub(crate) fn park_when_direct(&mut self) {
+        self.park = self.config.close_relay;
+    }
+
+    /// A link lost its direct path: parked relays are needed.
+    pub(crate) fn wake_relays(&mut self) {
+        self.wake = true;
+    }
+
+    pub(super) fn take_park(&mut self) -> bool {
+        core::mem::take(&mut self.park)
+    }
+
+    pub(super) fn take_wake(&mut self) -> bool {
+        core::mem::take(&mut self.wake)
+    }
+
+    /// Moves up to `most` actions out.
+    pub(crate) fn drain(&mut self, most: usize, actions: &mut Vec<Action>) {
+        let count = most.min(self.actions.len());
+        actions.extend(self.actions.drain(..count));
+    }
+
+    pub(crate) fn has_actions(&self) -> bool {
+        !self.actions.is_empty()
+    }
+
+    /// Orders a job; None when too many are under way.
+    pub(crate) fn compute(&mut self, owner: Owner, work: Work) -> Option<Ticket> {
+        if self.owners.len() >= JOBS_MAX {
+            self.drops.count(Drop::HandshakeRate);
+            return None;
+        }
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.owners.insert(ticket, owner);
+        self.act(Action::Compute(Job { ticket, work }));
+        Some(ticket)
+    }
+
+    /// Whose job this was.
+    pub(crate) fn done(&mut self, ticket: Ticket) -> Option<Owner> {
+        self.owners.remove(&ticket)
+    }
+
+    /// A connection number for a dial.
+    pub(crate) fn dial(&mut self, target: crate::event::Target, timeout: Duration, used: Use) -> ConnId {
+        let conn = ConnId(self.next_conn);
+        self.next_conn += 2;
+        self.conns.insert(conn, used);
+        self.act(Action::Dial { conn, target, timeout });
+        conn
+    }
+
+    /// Ends a connection.
+    pub(crate) fn hang_up(&mut self, conn: ConnId) {
+        if self.conns.remove(&conn).is_some() {
+            self.act(Action::Hangup { conn });
+        }
+    }
+
+    /// A session index that no other session of ours has.
+    pub(crate) fn fresh_sid(&mut self, peer: PeerId) -> u32 {
+        loop {
+            let sid = self.entropy.public_u32();
+            if sid != 0 && !self.sids.contains_key(&sid) {
+                self.sids.insert(sid, peer);
+                return sid;
+            }
+        }
+    }
+
+    /// Whether one more handshake of others may be answered now.
+    pub(crate) fn may_answer(&mut self, now: Instant) -> bool {
+        if now.since(self.answers_since) >= Duration::from_secs(1) {
+            self.answers_since = now;
+            self.answers = 0;
+        }
+        self.answers += 1;
+        self.answers <= ANSWERS_PER_SECOND
+    }
+
+    /// Sends one control-room message to a peer: over a relay as an urgent record, else bare.
+    pub(crate) fn send(&mut self, via: crate::plane::Via, message: &[u8]) {
+        let bytes = match via.handle {
+            None => message.to_vec(),
+            Some(handle) => {
+                let Ok(len) = u16::try_from(message.len()) else { return };
+                let mut bytes = Vec::with_capacity(RECORD_HEADER_LEN + message.len());
+                bytes.extend_from_slice(&record_header(TYPE_FWD, RECORD_FLAG_URGENT, handle, len));
+                bytes.extend_from_slice(message);
+                bytes
+            }
+        };
+        self.act(Action::Send { conn: via.conn, bytes });
+    }
+}

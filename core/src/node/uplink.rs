@@ -1,0 +1,472 @@
+//! One relay of the join token, as a client sees it.
+//!
+//! ```text
+//!   Idle ──dial──▶ Dialling ──Opened──▶ Greeting: Offering → Offered → Concluding → Confirming ──ESTABLISHED──▶ Up
+//!    ▲                │                     │                                                                  │
+//!    └────────────────┴── closed, refused, too slow: back-off 50 ms … 5 s (protocol 7.7) ◀─────────────────────┘
+//!   Parked: closed on purpose after a migration (p2p.close_relay), dialled again when a link needs it
+//! ```
+use super::{
+    lane::NodeLane,
+    room::{Owner, Room, Use},
+};
+use crate::{
+    drops::Drop,
+    event::{Ended, Note, Target, TlsFacts},
+    handshake::{Concluded, HandshakeError, Offer, Outcome, Setup, Ticket, Work},
+    id::{ConnId, Handle, PeerId},
+    path::backoff::Backoff,
+    session::Side,
+    status::{RelayState, RelayStatus},
+    time::{Duration, Instant},
+    wire::{DirectoryEntry, Established, FrameHeader, INNER_CONTROL, Params, RelayMessage, TYPE_FRAME, TYPE_RESP},
+};
+use core::net::SocketAddr;
+use std::{collections::BTreeMap, sync::Arc};
+
+/// Dial and handshake together.
+const CONNECT_TIME: Duration = Duration::from_secs(10);
+/// Wait before the first new attempt, and the longest (protocol 7.7).
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_MOST: Duration = Duration::from_secs(5);
+/// An unanswered ping ends the connection after so long; when a link reports a stall, much sooner.
+const PONG_TIME: Duration = Duration::from_secs(10);
+const PONG_TIME_URGENT: Duration = Duration::from_secs(2);
+/// Directory entries that one relay may tell us: a bound on memory, far above a relay's 1,024 members told unasked.
+const DIRECTORY_MAX: usize = 8_192;
+
+/// Another member as a relay tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Presence {
+    pub(crate) peer: PeerId,
+    pub(crate) handle: Handle,
+    pub(crate) public: Option<SocketAddr>,
+    pub(crate) online: bool,
+}
+
+enum Step {
+    Offering(Ticket),
+    Offered(Arc<Offer>),
+    Concluding(Ticket),
+    Confirming(NodeLane),
+}
+
+struct Greeting {
+    conn: ConnId,
+    relay: PeerId,
+    setup: Setup,
+    sid: u32,
+    ends: (SocketAddr, SocketAddr),
+    until: Instant,
+    step: Step,
+}
+
+/// An established relay connection.
+pub(crate) struct Up {
+    pub(crate) conn: ConnId,
+    pub(crate) window: u64,
+    lane: NodeLane,
+    sid: u32,
+    ends: (SocketAddr, SocketAddr),
+    observed: SocketAddr,
+    keepalive: Duration,
+    next_ping_at: Instant,
+    ping: Option<(u32, Instant)>,
+    pong_by: Option<Instant>,
+    next_id: u32,
+    rtt: Option<Duration>,
+}
+
+enum State {
+    Idle { retry_at: Instant },
+    Parked,
+    Dialling { conn: ConnId },
+    Greeting(Box<Greeting>),
+    Up(Box<Up>),
+}
+
+/// What the node has to do after an uplink took something in.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    /// Members that came, went or changed.
+    pub(crate) presences: Vec<Presence>,
+    /// The connection is gone: its members are not reachable over it.
+    pub(crate) lost: bool,
+    /// The connection stands.
+    pub(crate) up: bool,
+}
+
+/// One relay of the token.
+pub(crate) struct Uplink {
+    index: usize,
+    url: String,
+    /// Its identity: from the token, or from the first certificate.
+    pin: Option<PeerId>,
+    state: State,
+    backoff: Backoff,
+    last_error: Option<String>,
+    directory: BTreeMap<Handle, PeerId>,
+}
+
+impl Uplink {
+    pub(crate) fn new(index: usize, url: String, pin: Option<PeerId>) -> Self {
+        Self {
+            index,
+            url,
+            pin,
+            state: State::Idle { retry_at: Instant::ZERO },
+            backoff: Backoff::new(RETRY_FIRST, RETRY_MOST),
+            last_error: None,
+            directory: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn up(&self) -> Option<&Up> {
+        match &self.state {
+            State::Up(up) => Some(up),
+            State::Idle { .. } | State::Parked | State::Dialling { .. } | State::Greeting(_) => None,
+        }
+    }
+
+    /// Both ends of the connection, once it stands.
+    pub(crate) fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+        self.up().map(|up| up.ends)
+    }
+
+    /// Our address as the relay sees it.
+    pub(crate) fn observed(&self) -> Option<SocketAddr> {
+        self.up().map(|up| up.observed)
+    }
+
+    /// Who is said to have this handle.
+    pub(crate) fn holder(&self, handle: Handle) -> Option<PeerId> {
+        self.directory.get(&handle).copied()
+    }
+
+    /// Dials, unless it stands already.
+    pub(crate) fn dial(&mut self, room: &mut Room) {
+        let target = Target::Relay { index: self.index, url: self.url.clone(), pin: self.pin };
+        let conn = room.dial(target, CONNECT_TIME, Use::Uplink(self.index));
+        self.state = State::Dialling { conn };
+        room.note(Note::RelayConnecting { index: self.index });
+    }
+
+    /// Closed on purpose until `wake`.
+    pub(crate) fn park(&mut self, room: &mut Room) {
+        if let State::Up(up) = &self.state {
+            room.sids.remove(&up.sid);
+            room.hang_up(up.conn);
+            self.directory.clear();
+            self.state = State::Parked;
+        }
+    }
+
+    /// Dials a parked relay again.
+    pub(crate) fn wake(&mut self, room: &mut Room) {
+        if matches!(self.state, State::Parked) {
+            self.dial(room);
+        }
+    }
+
+    /// TCP, TLS and WebSocket are done: greet.
+    pub(crate) fn opened(&mut self, now: Instant, room: &mut Room, tls: &TlsFacts, ends: (SocketAddr, SocketAddr)) {
+        let State::Dialling { conn } = self.state else { return };
+        let Some(relay) = self.pin.or(tls.identity) else {
+            let who = tls.subject.clone().unwrap_or_else(|| "an unnamed certificate".into());
+            self.fail(now, room, format!("TLS is ended by {who}; without its PeerId in the join token (--relay-id) a relay with such a certificate is not trusted"));
+            return;
+        };
+        let setup = Setup::client_relay(tls.exporter);
+        let sid = room.fresh_sid(relay);
+        let coins = room.entropy.secret::<96>();
+        let work = Work::Offer { setup: setup.clone(), responder: relay, sid, suites: room.config.suites.clone(), coins };
+        let Some(ticket) = room.compute(Owner::Uplink(self.index), work) else {
+            room.sids.remove(&sid);
+            self.fail(now, room, "too many handshakes at once".into());
+            return;
+        };
+        let until = now + CONNECT_TIME;
+        self.state = State::Greeting(Box::new(Greeting { conn, relay, setup, sid, ends, until, step: Step::Offering(ticket) }));
+    }
+
+    /// A job of ours is done.
+    pub(crate) fn computed(&mut self, now: Instant, room: &mut Room, ticket: Ticket, outcome: Outcome) {
+        let State::Greeting(greeting) = &mut self.state else { return };
+        match (&greeting.step, outcome) {
+            (Step::Offering(expected), Outcome::Offered(offer)) if *expected == ticket => {
+                room.act(crate::event::Action::Send { conn: greeting.conn, bytes: offer.init().to_vec() });
+                greeting.step = Step::Offered(offer);
+            }
+            (Step::Concluding(expected), Outcome::Concluded(result)) if *expected == ticket => self.concluded(now, room, result),
+            _ => {}
+        }
+    }
+
+    fn concluded(&mut self, now: Instant, room: &mut Room, result: Result<Concluded, HandshakeError>) {
+        let State::Greeting(greeting) = &mut self.state else { return };
+        match result {
+            Ok(done) => {
+                let keys = done.chain.keys(Side::Initiator, &*room.config.crypto);
+                room.act(crate::event::Action::Send { conn: greeting.conn, bytes: done.fin });
+                greeting.step = Step::Confirming(NodeLane::new(keys, done.peer_sid));
+            }
+            Err(error) => {
+                let relay = greeting.relay;
+                room.refuse(Some(relay), format!("relay {} failed its handshake: {error}", self.url));
+                self.fail(now, room, format!("handshake: {error}"));
+            }
+        }
+    }
+
+    /// A bare message on the relay's connection.
+    pub(crate) fn message(&mut self, now: Instant, room: &mut Room, bytes: &mut [u8]) -> News {
+        match &mut self.state {
+            State::Greeting(greeting) => match (&mut greeting.step, bytes.first()) {
+                (Step::Offered(offer), Some(&TYPE_RESP)) => {
+                    if greeting.setup.mac1_key(greeting.relay).verify_resp(bytes).is_err() {
+                        room.drops.count(Drop::Forged);
+                        return News::default();
+                    }
+                    let params = Params {
+                        net_r: Some(room.config.network.net_r(greeting.relay)),
+                        supports_direct: room.config.direct,
+                        version: Some(room.config.version.clone()),
+                        ..Params::default()
+                    };
+                    let work = Work::Conclude {
+                        setup: greeting.setup.clone(),
+                        identity: Arc::clone(&room.config.identity),
+                        responder: greeting.relay,
+                        offer: Arc::clone(offer),
+                        resp: bytes.to_vec(),
+                        params,
+                        coins: room.entropy.secret::<32>(),
+                    };
+                    if let Some(ticket) = room.compute(Owner::Uplink(self.index), work) {
+                        greeting.step = Step::Concluding(ticket);
+                    }
+                    News::default()
+                }
+                (Step::Confirming(_), Some(&TYPE_FRAME)) => self.confirm(now, room, bytes),
+                _ => {
+                    room.drops.count(Drop::Unexpected);
+                    News::default()
+                }
+            },
+            State::Up(up) => match open(&mut up.lane, bytes) {
+                Ok(message) => self.take(now, room, message),
+                Err(reason) => {
+                    room.drops.count(reason);
+                    News::default()
+                }
+            },
+            State::Idle { .. } | State::Parked | State::Dialling { .. } => News::default(),
+        }
+    }
+
+    /// The relay's first sealed frame is ESTABLISHED: it confirms the session.
+    fn confirm(&mut self, now: Instant, room: &mut Room, bytes: &mut [u8]) -> News {
+        let State::Greeting(greeting) = &mut self.state else { return News::default() };
+        let Step::Confirming(lane) = &mut greeting.step else { return News::default() };
+        let established = match open(lane, bytes) {
+            Ok(RelayMessage::Established(established)) => established,
+            Ok(RelayMessage::Close { reason }) => {
+                self.fail(now, room, format!("the relay refused us (reason {reason})"));
+                return News { lost: true, ..News::default() };
+            }
+            Ok(_) => {
+                room.drops.count(Drop::Unexpected);
+                return News::default();
+            }
+            Err(reason) => {
+                room.drops.count(reason);
+                return News::default();
+            }
+        };
+        self.stand(now, room, established)
+    }
+
+    fn stand(&mut self, now: Instant, room: &mut Room, established: Established) -> News {
+        let greeting = match core::mem::replace(&mut self.state, State::Parked) {
+            State::Greeting(greeting) => *greeting,
+            other => {
+                self.state = other;
+                return News::default();
+            }
+        };
+        let Step::Confirming(lane) = greeting.step else { return News::default() };
+        self.pin = Some(greeting.relay);
+        self.backoff.reset();
+        self.last_error = None;
+        let keepalive = Duration::from_secs(u64::from(established.keepalive_s.max(1)));
+        self.state = State::Up(Box::new(Up {
+            conn: greeting.conn,
+            window: u64::from(established.window.max(8)),
+            lane,
+            sid: greeting.sid,
+            ends: greeting.ends,
+            observed: established.observed,
+            keepalive,
+            next_ping_at: now,
+            ping: None,
+            pong_by: None,
+            next_id: 1,
+            rtt: None,
+        }));
+        room.note(Note::RelayConnected { index: self.index, id: greeting.relay, observed: established.observed });
+        News { presences: self.learn(room, &established.entries), up: true, lost: false }
+    }
+
+    fn take(&mut self, now: Instant, room: &mut Room, message: RelayMessage) -> News {
+        match message {
+            RelayMessage::Directory { entries } => News { presences: self.learn(room, &entries), ..News::default() },
+            RelayMessage::Ping { id } => {
+                self.say(room, &RelayMessage::Pong { id });
+                News::default()
+            }
+            RelayMessage::Pong { id } => {
+                if let State::Up(up) = &mut self.state
+                    && let Some((expected, sent_at)) = up.ping
+                    && expected == id
+                {
+                    up.rtt = Some(now.since(sent_at));
+                    up.ping = None;
+                    up.pong_by = None;
+                    up.next_ping_at = now + up.keepalive;
+                }
+                News::default()
+            }
+            RelayMessage::Close { reason } => {
+                self.fail(now, room, format!("closed by the relay (reason {reason})"));
+                News { lost: true, ..News::default() }
+            }
+            RelayMessage::Established(_) | RelayMessage::Lookup { .. } | RelayMessage::Update { .. } => {
+                room.drops.count(Drop::Unexpected);
+                News::default()
+            }
+        }
+    }
+
+    fn learn(&mut self, room: &mut Room, entries: &[DirectoryEntry]) -> Vec<Presence> {
+        let mut news = Vec::new();
+        for entry in entries.iter().filter(|entry| entry.peer != room.own) {
+            if entry.online {
+                if self.directory.len() >= DIRECTORY_MAX && !self.directory.contains_key(&entry.handle) {
+                    room.drops.count(Drop::Control);
+                    continue;
+                }
+                self.directory.insert(entry.handle, entry.peer);
+            } else {
+                self.directory.remove(&entry.handle);
+            }
+            news.push(Presence { peer: entry.peer, handle: entry.handle, public: entry.public, online: entry.online });
+        }
+        news
+    }
+
+    /// Seals a message to the relay.
+    pub(crate) fn say(&mut self, room: &mut Room, message: &RelayMessage) {
+        if let State::Up(up) = &mut self.state {
+            let bytes = up.lane.seal(INNER_CONTROL, |out| message.emit(out));
+            room.act(crate::event::Action::Send { conn: up.conn, bytes });
+        }
+    }
+
+    /// The connection ended, or the dial failed. True when it stood.
+    pub(crate) fn closed(&mut self, now: Instant, room: &mut Room, why: &Ended) -> bool {
+        let stood = self.up().is_some();
+        if matches!(why, Ended::WrongIdentity { .. }) {
+            room.refuse(self.pin, format!("relay {}: {why}", self.url));
+        }
+        self.fail(now, room, why.to_string());
+        stood
+    }
+
+    fn fail(&mut self, now: Instant, room: &mut Room, why: String) {
+        match &self.state {
+            State::Dialling { conn } => room.hang_up(*conn),
+            State::Greeting(greeting) => {
+                room.sids.remove(&greeting.sid);
+                room.hang_up(greeting.conn);
+            }
+            State::Up(up) => {
+                room.sids.remove(&up.sid);
+                room.hang_up(up.conn);
+            }
+            State::Idle { .. } | State::Parked => {}
+        }
+        self.directory.clear();
+        let wait = self.backoff.fail(&mut room.entropy);
+        self.state = State::Idle { retry_at: now + wait };
+        room.note(Note::RelayLost { index: self.index, why: why.clone(), retry_in: wait });
+        self.last_error = Some(why);
+    }
+
+    /// A link reports that nothing comes through: ask at once.
+    pub(crate) fn doubt(&mut self, now: Instant) {
+        if let State::Up(up) = &mut self.state {
+            if up.ping.is_none() {
+                up.next_ping_at = now;
+            }
+            let by = now + PONG_TIME_URGENT;
+            up.pong_by = Some(up.pong_by.map_or(by, |known| known.min(by)));
+        }
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match &self.state {
+            State::Idle { retry_at } => Some(*retry_at),
+            State::Greeting(greeting) => Some(greeting.until),
+            State::Up(up) => Some(up.pong_by.map_or(up.next_ping_at, |by| if up.ping.is_some() { by } else { by.min(up.next_ping_at) })),
+            State::Parked | State::Dialling { .. } => None,
+        }
+    }
+
+    /// Does what is due. True when an established connection was given up.
+    pub(crate) fn alarm(&mut self, now: Instant, room: &mut Room) -> bool {
+        match &mut self.state {
+            State::Idle { retry_at } if *retry_at <= now && !room.leaving => self.dial(room),
+            State::Greeting(greeting) if greeting.until <= now => self.fail(now, room, "no answer to the handshake in time".into()),
+            State::Up(up) if up.pong_by.is_some_and(|by| by <= now) => {
+                self.fail(now, room, "the relay does not answer any more".into());
+                return true;
+            }
+            State::Up(up) if up.ping.is_none() && up.next_ping_at <= now => {
+                let id = up.next_id;
+                up.next_id = up.next_id.wrapping_add(1);
+                up.ping = Some((id, now));
+                up.pong_by = Some(up.pong_by.unwrap_or(now + PONG_TIME));
+                self.say(room, &RelayMessage::Ping { id });
+            }
+            State::Idle { .. } | State::Greeting(_) | State::Up(_) | State::Parked | State::Dialling { .. } => {}
+        }
+        false
+    }
+
+    pub(crate) fn status(&self) -> RelayStatus {
+        let state = match &self.state {
+            State::Idle { .. } => RelayState::Waiting,
+            State::Parked => RelayState::Parked,
+            State::Dialling { .. } | State::Greeting(_) => RelayState::Connecting,
+            State::Up(_) => RelayState::Connected,
+        };
+        RelayStatus {
+            url: self.url.clone(),
+            id: self.pin,
+            state,
+            rtt: self.up().and_then(|up| up.rtt),
+            observed: self.observed(),
+            last_error: self.last_error.clone(),
+        }
+    }
+}
+
+/// Opens a sealed frame of the session with a relay.
+fn open(lane: &mut NodeLane, bytes: &mut [u8]) -> Result<RelayMessage, Drop> {
+    let header = FrameHeader::parse(bytes).map_err(|_| Drop::Malformed)?;
+    let (_, inner, body) = lane.open(header, bytes)?;
+    if inner != INNER_CONTROL {
+        return Err(Drop::Unexpected);
+    }
+    RelayMessage::parse(body).map_err(|_| Drop::Malformed)
+}

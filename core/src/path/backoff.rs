@@ -1,0 +1,57 @@
+//! When to try again: doubling waits with jitter up to a ceiling (protocol 6.9).
+use crate::{entropy::Entropy, time::Duration};
+
+/// Doubling waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Backoff {
+    first: Duration,
+    most: Duration,
+    failures: u32,
+}
+
+impl Backoff {
+    /// Waits `first`, then twice as long each time, never longer than `most`.
+    pub(crate) fn new(first: Duration, most: Duration) -> Self {
+        Self { first, most, failures: 0 }
+    }
+
+    /// It worked: the next wait is the first again.
+    pub(crate) fn reset(&mut self) {
+        self.failures = 0;
+    }
+
+    /// It failed: how long to wait, up to a tenth of it by chance, so that many do not come at once.
+    pub(crate) fn fail(&mut self, entropy: &mut Entropy) -> Duration {
+        let wait = self.first.saturating_mul(1 << self.failures.min(20)).min(self.most);
+        self.failures = self.failures.saturating_add(1);
+        let jitter = entropy.jitter(wait / 10);
+        (wait + jitter).min(self.most)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn doubles_up_to_the_ceiling_and_starts_again_after_a_success() {
+        let mut entropy = Entropy::new(&[7; 32]);
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+        for expected in [1, 2, 4, 8, 16, 32, 60, 60, 60] {
+            let wait = backoff.fail(&mut entropy);
+            let expected = Duration::from_secs(expected);
+            assert!(wait >= expected && wait <= (expected + expected / 10).min(Duration::from_secs(60)), "{wait:?} for {expected:?}");
+        }
+        backoff.reset();
+        assert!(backoff.fail(&mut entropy) < Duration::from_secs(2));
+    }
+
+    #[test]
+    fn never_overflows() {
+        let mut entropy = Entropy::new(&[7; 32]);
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+        for _ in 0..100 {
+            assert!(backoff.fail(&mut entropy) <= Duration::from_secs(5));
+        }
+    }
+}

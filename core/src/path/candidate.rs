@@ -1,0 +1,194 @@
+//! Which addresses are offered to a peer, and which of a peer's addresses may be tried (protocol 6.6, 6.7).
+//!
+//! A peer can name any address, so a candidate is a way to make us knock at somebody else's door. What is refused here is
+//! never dialled: it is counted, and `peer explain` shows it.
+use crate::wire::{Candidate, CandidateKind, MAX_CANDIDATES, Transport};
+use core::net::{IpAddr, SocketAddr};
+
+/// What a node knows of its own surroundings.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Surroundings {
+    /// Local interface addresses with prefix length, the overlay left out.
+    pub(crate) interfaces: Vec<(IpAddr, u8)>,
+    /// Our own end and the relay's end of each relay connection.
+    pub(crate) relay_ends: Vec<(SocketAddr, SocketAddr)>,
+    /// Our address as relays see it.
+    pub(crate) observed: Vec<IpAddr>,
+    /// Own overlay prefixes.
+    pub(crate) overlay: Vec<(IpAddr, u8)>,
+}
+
+/// The addresses under which a listener on `port` may be reached, best first.
+pub(crate) fn gather(around: &Surroundings, advertise: &[SocketAddr], port: u16) -> Vec<Candidate> {
+    let mut found: Vec<Candidate> = Vec::new();
+    let mut add = |kind, address, priority| {
+        if found.len() < MAX_CANDIDATES && !found.iter().any(|known| known.address == address) {
+            found.push(Candidate { kind, transport: Transport::Wss, address, priority });
+        }
+    };
+    if !advertise.is_empty() {
+        for address in advertise {
+            add(CandidateKind::Configured, *address, 120);
+        }
+        return found;
+    }
+    for (ip, _) in &around.interfaces {
+        let own_relay_is_here = around.relay_ends.iter().any(|(local, _)| local.ip().is_loopback() && local.is_ipv4() == ip.is_ipv4());
+        if is_reachable(*ip) && (!ip.is_loopback() || own_relay_is_here) && !inside_any(&around.overlay, *ip) {
+            let priority = if around.relay_ends.iter().any(|(local, _)| local.ip() == *ip) { 110 } else { 100 };
+            add(CandidateKind::Host, SocketAddr::new(*ip, port), priority);
+        }
+    }
+    for ip in &around.observed {
+        if is_reachable(*ip) && !ip.is_loopback() {
+            add(CandidateKind::Observed, SocketAddr::new(*ip, port), 60);
+        }
+    }
+    found
+}
+
+/// Whether a peer's candidate may be tried; `theirs` is its address as the relay sees it.
+pub(crate) fn permitted(around: &Surroundings, address: SocketAddr, theirs: Option<IpAddr>) -> Result<(), &'static str> {
+    let ip = address.ip();
+    if !is_reachable(ip) {
+        return Err("not allowed: not a unicast address of a single host");
+    }
+    if address.port() == 0 || (address.port() < 1024 && address.port() != 443) {
+        return Err("not allowed: ports below 1024 are tried only if 443");
+    }
+    if inside_any(&around.overlay, ip) {
+        return Err("not allowed: inside the overlay itself");
+    }
+    if ip.is_loopback() {
+        let relay_is_here = around.relay_ends.iter().any(|(_, relay)| relay.ip().is_loopback());
+        return if relay_is_here { Ok(()) } else { Err("not allowed: loopback, and the relay is elsewhere") };
+    }
+    if !is_private(ip) || inside_any(&around.interfaces, ip) {
+        return Ok(());
+    }
+    let same_outside = theirs.is_some_and(|theirs| around.observed.contains(&theirs));
+    // a relay with a private address: the whole network lives inside, so private addresses are its ordinary ones
+    let relay_is_private = around.relay_ends.iter().any(|(_, relay)| is_private(relay.ip()));
+    if same_outside || relay_is_private { Ok(()) } else { Err("not allowed: a private address of another place") }
+}
+
+/// A unicast address that a TCP connection from another host can reach without a scope.
+fn is_reachable(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => !(ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast() || ip.is_link_local() || ip.octets()[0] == 0),
+        IpAddr::V6(ip) => !(ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local() || ip.to_ipv4_mapped().is_some()),
+    }
+}
+
+/// RFC 1918, RFC 6598 and RFC 4193.
+fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_private() || (ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64),
+        IpAddr::V6(ip) => ip.is_unique_local(),
+    }
+}
+
+/// Whether an address lies in one of the prefixes.
+pub(crate) fn inside_any(prefixes: &[(IpAddr, u8)], ip: IpAddr) -> bool {
+    prefixes.iter().any(|(prefix, len)| inside(*prefix, *len, ip))
+}
+
+/// Whether an address lies in the prefix.
+pub(crate) fn inside(prefix: IpAddr, len: u8, ip: IpAddr) -> bool {
+    match (prefix, ip) {
+        (IpAddr::V4(prefix), IpAddr::V4(ip)) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(len.min(32))).unwrap_or(0);
+            prefix.to_bits() & mask == ip.to_bits() & mask
+        }
+        (IpAddr::V6(prefix), IpAddr::V6(ip)) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(len.min(128))).unwrap_or(0);
+            prefix.to_bits() & mask == ip.to_bits() & mask
+        }
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+    fn at(text: &str) -> SocketAddr {
+        text.parse().expect("an address with a port")
+    }
+
+    fn home() -> Surroundings {
+        Surroundings {
+            interfaces: vec![(ip("127.0.0.1"), 8), (ip("192.168.1.5"), 24), (ip("fe80::1"), 64), (ip("2001:db8::5"), 64)],
+            relay_ends: vec![(at("192.168.1.5:5000"), at("203.0.113.9:443"))],
+            observed: vec![ip("198.51.100.7")],
+            overlay: vec![(ip("10.77.0.1"), 24)],
+        }
+    }
+
+    #[test]
+    fn offers_local_addresses_first_then_the_observed_one() {
+        let found = gather(&home(), &[], 4000);
+        let addresses: Vec<_> = found.iter().map(|candidate| candidate.address).collect();
+        assert_eq!(addresses, [at("192.168.1.5:4000"), at("[2001:db8::5]:4000"), at("198.51.100.7:4000")]);
+        assert_eq!(found[2].kind, CandidateKind::Observed);
+    }
+
+    #[test]
+    fn what_the_operator_announces_stands_alone() {
+        let found = gather(&home(), &[at("203.0.113.77:4433")], 4000);
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].address, found[0].kind), (at("203.0.113.77:4433"), CandidateKind::Configured));
+    }
+
+    #[test]
+    fn loopback_is_offered_and_tried_only_where_the_relay_is_local() {
+        let mut here = home();
+        assert!(permitted(&here, at("127.0.0.1:4000"), None).is_err());
+        here.relay_ends = vec![(at("127.0.0.1:5000"), at("127.0.0.1:8443"))];
+        assert!(permitted(&here, at("127.0.0.1:4000"), None).is_ok());
+        assert!(gather(&here, &[], 4000).iter().any(|candidate| candidate.address == at("127.0.0.1:4000")));
+    }
+
+    #[test]
+    fn third_parties_are_not_knocked_at() {
+        for (address, ok) in [
+            ("203.0.113.50:40000", true),
+            ("203.0.113.50:443", true),
+            ("203.0.113.50:22", false),
+            ("203.0.113.50:0", false),
+            ("192.168.1.99:4000", true),
+            ("10.1.2.3:4000", false),
+            ("100.70.1.2:4000", false),
+            ("172.16.0.1:4000", false),
+            ("10.77.0.9:4000", false),
+            ("224.0.0.1:4000", false),
+            ("255.255.255.255:4000", false),
+            ("0.0.0.0:4000", false),
+            ("169.254.1.1:4000", false),
+            ("[::]:4000", false),
+            ("[ff02::1]:4000", false),
+            ("[fe80::1]:4000", false),
+            ("[::ffff:10.1.2.3]:4000", false),
+            ("[fd00::1]:4000", false),
+            ("[2001:db8:1::1]:4000", true),
+        ] {
+            assert_eq!(permitted(&home(), at(address), None).is_ok(), ok, "{address}");
+        }
+    }
+
+    #[test]
+    fn a_private_address_behind_the_same_outside_address_may_be_tried() {
+        assert!(permitted(&home(), at("10.1.2.3:4000"), Some(ip("198.51.100.7"))).is_ok());
+        assert!(permitted(&home(), at("10.1.2.3:4000"), Some(ip("198.51.100.8"))).is_err());
+    }
+
+    #[test]
+    fn prefixes_of_every_length() {
+        assert!(inside(ip("10.0.0.0"), 0, ip("200.1.1.1")));
+        assert!(inside(ip("10.0.0.1"), 32, ip("10.0.0.1")) && !inside(ip("10.0.0.1"), 32, ip("10.0.0.2")));
+        assert!(inside(ip("fd00::"), 8, ip("fdff::1")) && !inside(ip("::"), 0, ip("1.2.3.4")));
+    }
+}
