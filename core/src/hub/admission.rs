@@ -1,0 +1,173 @@
+//! Who may take up the relay's time before proving an identity: limits in all and by source (protocol 9).
+use super::{
+    bucket::{Bucket, Rate},
+    drops::Reason,
+};
+use crate::{
+    config::Limits,
+    time::{Duration, Instant},
+};
+use core::net::{IpAddr, SocketAddr};
+use std::collections::BTreeMap;
+
+/// Sources remembered at one time, about 4 MiB; each is forgotten when its bucket is full again and nothing of it is open.
+const SOURCES: usize = 65_536;
+/// A full table is swept at most this often, so that a flood of sources does not make each connection cost a sweep.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What one attacker can be expected to own: an IPv4 address or an IPv6 /56.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Source {
+    V4([u8; 4]),
+    V6([u8; 7]),
+}
+
+impl Source {
+    /// The source of an address; an IPv4 address in IPv6 clothes counts as IPv4.
+    pub(super) fn of(remote: SocketAddr) -> Self {
+        match remote.ip().to_canonical() {
+            IpAddr::V4(ip) => Self::V4(ip.octets()),
+            IpAddr::V6(ip) => {
+                let octets = ip.octets();
+                Self::V6(core::array::from_fn(|at| octets[at]))
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Entry {
+    /// Connections without a proven identity.
+    open: usize,
+    joins: Bucket,
+}
+
+/// The counts of connections that have not proven an identity.
+pub(super) struct Admission {
+    total: usize,
+    per_source: usize,
+    joins: Rate,
+    open: usize,
+    sources: BTreeMap<Source, Entry>,
+    swept_at: Option<Instant>,
+}
+
+impl Admission {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            total: limits.preauth_total,
+            per_source: limits.preauth_per_source,
+            joins: Rate { per_second: limits.joins_per_second.into(), burst: limits.join_burst.into() },
+            open: 0,
+            sources: BTreeMap::new(),
+            swept_at: None,
+        }
+    }
+
+    /// Takes one place and one token for `source`, or says which limit stands against it.
+    pub(super) fn admit(&mut self, now: Instant, source: Source) -> Result<(), Reason> {
+        if self.open >= self.total {
+            return Err(Reason::PreauthTotal);
+        }
+        if self.sources.len() >= SOURCES && !self.sources.contains_key(&source) {
+            self.sweep(now)?;
+        }
+        let entry = self.sources.entry(source).or_default();
+        if entry.open >= self.per_source {
+            return Err(Reason::PreauthPerSource);
+        }
+        if !entry.joins.take(now, 1, self.joins) {
+            return Err(Reason::JoinRate);
+        }
+        entry.open += 1;
+        self.open += 1;
+        Ok(())
+    }
+
+    /// The connection ended without proof: its place is free, its token is spent.
+    pub(super) fn release(&mut self, source: Source) {
+        if let Some(entry) = self.sources.get_mut(&source)
+            && entry.open > 0
+        {
+            entry.open -= 1;
+            self.open -= 1;
+        }
+    }
+
+    /// The connection proved an identity: its place is free, and its token comes back.
+    pub(super) fn prove(&mut self, source: Source) {
+        self.release(source);
+        if let Some(entry) = self.sources.get_mut(&source) {
+            entry.joins.refund(1, self.joins);
+        }
+    }
+
+    /// Connections without a proven identity.
+    pub(super) fn open(&self) -> usize {
+        self.open
+    }
+
+    fn sweep(&mut self, now: Instant) -> Result<(), Reason> {
+        if self.swept_at.is_none_or(|at| now.since(at) >= SWEEP_INTERVAL) {
+            self.swept_at = Some(now);
+            self.sources.retain(|_, entry| entry.open > 0 || !entry.joins.is_full(now));
+        }
+        if self.sources.len() < SOURCES { Ok(()) } else { Err(Reason::SourceTable) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(text: &str) -> Source {
+        Source::of(text.parse().expect("an address"))
+    }
+
+    #[test]
+    fn a_source_is_an_ipv4_address_or_a_56() {
+        assert_eq!(source("192.0.2.1:5"), source("[::ffff:192.0.2.1]:9"));
+        assert_ne!(source("192.0.2.1:5"), source("192.0.2.2:5"));
+        assert_eq!(source("[2001:db8:0:1200::1]:5"), source("[2001:db8:0:12ff:ffff::]:5"));
+        assert_ne!(source("[2001:db8:0:1200::1]:5"), source("[2001:db8:0:1300::1]:5"));
+    }
+
+    #[test]
+    fn places_and_tokens() {
+        let limits = Limits { preauth_total: 5, preauth_per_source: 2, joins_per_second: 1, join_burst: 3, ..Limits::default() };
+        let mut admission = Admission::new(&limits);
+        let (a, b, c) = (source("192.0.2.1:1"), source("192.0.2.2:1"), source("192.0.2.3:1"));
+        let now = Instant::from_millis(1_000);
+        assert_eq!(admission.admit(now, a), Ok(()));
+        assert_eq!(admission.admit(now, a), Ok(()));
+        assert_eq!(admission.admit(now, a), Err(Reason::PreauthPerSource));
+        admission.release(a);
+        assert_eq!(admission.admit(now, a), Ok(()));
+        admission.release(a);
+        assert_eq!(admission.admit(now, a), Err(Reason::JoinRate), "three tokens are spent");
+        assert_eq!(admission.admit(now, b), Ok(()), "another source is not concerned");
+        admission.prove(a);
+        assert_eq!(admission.admit(now, a), Ok(()), "proof gives the token back");
+        assert_eq!((admission.admit(now, b), admission.admit(now, c), admission.admit(now, c)), (Ok(()), Ok(()), Ok(())));
+        assert_eq!(admission.admit(now, c), Err(Reason::PreauthTotal));
+        assert_eq!(admission.open(), 5);
+        admission.release(source("198.51.100.1:1"));
+        assert_eq!(admission.open(), 5, "a source that has nothing gives nothing back");
+    }
+
+    #[test]
+    fn the_table_of_sources_is_bounded() {
+        let limits = Limits { preauth_total: usize::MAX, joins_per_second: 1, join_burst: 1, ..Limits::default() };
+        let mut admission = Admission::new(&limits);
+        let now = Instant::from_millis(1_000);
+        for n in 0..SOURCES as u32 {
+            let source = Source::V4(n.to_be_bytes());
+            assert_eq!(admission.admit(now, source), Ok(()));
+            admission.release(source);
+        }
+        let late = Source::V4(u32::MAX.to_be_bytes());
+        assert_eq!(admission.admit(now, late), Err(Reason::SourceTable));
+        assert_eq!(admission.admit(now + Duration::from_secs(2), late), Ok(()), "forgotten when their buckets are full");
+        assert_eq!(admission.sources.len(), 1);
+    }
+}

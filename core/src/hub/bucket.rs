@@ -1,0 +1,79 @@
+//! Token buckets: one instant of state each, no timer, no float.
+use crate::time::{Duration, Instant};
+
+const NANOS_PER_SECOND: u128 = 1_000_000_000;
+
+/// What a bucket allows; a rate of 0 allows everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rate {
+    pub(super) per_second: u64,
+    pub(super) burst: u64,
+}
+
+impl Rate {
+    /// The time in which `count` tokens come back.
+    fn span(self, count: u64) -> Duration {
+        let nanos = u128::from(count) * NANOS_PER_SECOND / u128::from(self.per_second.max(1));
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+}
+
+/// A bucket: the instant at which it will be full again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Bucket {
+    full_at: Instant,
+}
+
+impl Bucket {
+    /// Takes `count` tokens, or none when there are fewer.
+    pub(super) fn take(&mut self, now: Instant, count: u64, rate: Rate) -> bool {
+        if rate.per_second == 0 {
+            return true;
+        }
+        let full_at = self.full_at.max(now) + rate.span(count);
+        let fits = full_at.since(now) <= rate.span(rate.burst);
+        if fits {
+            self.full_at = full_at;
+        }
+        fits
+    }
+
+    /// Gives `count` tokens back.
+    pub(super) fn refund(&mut self, count: u64, rate: Rate) {
+        if rate.per_second != 0 {
+            self.full_at = self.full_at - rate.span(count);
+        }
+    }
+
+    /// Whether nothing is missing, so that a new bucket would be the same.
+    pub(super) fn is_full(self, now: Instant) -> bool {
+        self.full_at <= now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn burst_then_rate_then_refund() {
+        let rate = Rate { per_second: 2, burst: 5 };
+        let mut bucket = Bucket::default();
+        let now = Instant::from_millis(10_000);
+        assert_eq!((0..9).filter(|_| bucket.take(now, 1, rate)).count(), 5);
+        assert!(!bucket.take(now + Duration::from_millis(499), 1, rate));
+        assert!(bucket.take(now + Duration::from_millis(500), 1, rate));
+        assert!(!bucket.take(now + Duration::from_millis(500), 1, rate));
+        bucket.refund(1, rate);
+        assert!(bucket.take(now + Duration::from_millis(500), 1, rate));
+        assert!(!bucket.is_full(now + Duration::from_secs(2)));
+        assert!(bucket.is_full(now + Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn rate_zero_is_no_limit() {
+        let mut bucket = Bucket::default();
+        assert!((0..1_000).all(|_| bucket.take(Instant::ZERO, u64::MAX, Rate { per_second: 0, burst: 0 })));
+        assert!(bucket.is_full(Instant::ZERO));
+    }
+}

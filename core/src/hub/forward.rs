@@ -1,0 +1,371 @@
+//! The relay's data plane: records in, records out, in bounded and fair queues (protocol 9).
+//!
+//! Only the eight bytes of a record's header are read, and the first byte behind them to tell handshakes from the rest.
+//! Records of one pair are never reordered among those of the same urgency. No I/O, no clock.
+use super::{
+    Edit, ForwardEdit, ForwardSink,
+    bucket::{Bucket, Rate},
+    drops::{Drops, Reason},
+    queue::{Bound, Pushed, Queue, Spares},
+    status::{ForwardStats, PortStatus, QueueTimes},
+};
+use crate::{
+    config::Limits,
+    id::{ConnId, Handle},
+    machine::Deadline,
+    time::{Duration, Instant},
+    wire::{
+        RECORD_FLAG_URGENT, RECORD_HEADER_LEN, Record, Records, TYPE_DLV, TYPE_FIN, TYPE_FWD, TYPE_INIT, TYPE_PATH_CMP, TYPE_PATH_REQ,
+        TYPE_PATH_RSP, TYPE_RESP, record_header,
+    },
+};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// One WebSocket message to a client holds at most so many bytes of records, so that urgent ones need not wait for more.
+pub const MESSAGE_BYTES: usize = 16 * 1024;
+/// Control messages that may wait for one client, in bytes: a whole directory and its changes. Who lets more pile up is hung up.
+const CONTROL_QUEUE_BYTES: usize = 512 * 1024;
+/// Urgent records a second that one client may send: the handshakes and punches of 32 peers. Others go with the rest.
+const URGENT: Rate = Rate { per_second: 128, burst: 512 };
+/// The least that a client's byte and record limits allow at once.
+const LEAST_BURST_BYTES: u64 = 64 * 1024;
+const LEAST_BURST_FRAMES: u64 = 64;
+
+/// The relay's data plane.
+pub struct Forwarder {
+    frame_bytes: usize,
+    control_bytes: usize,
+    total_bytes: usize,
+    stall_time: Duration,
+    bound: Bound,
+    rates: Rates,
+    ports: Vec<Option<Port>>,
+    free: Vec<usize>,
+    conns: BTreeMap<ConnId, usize>,
+    handles: BTreeMap<Handle, usize>,
+    /// When a client that takes nothing will be hung up.
+    stalls: BTreeSet<(Instant, ConnId)>,
+    spares: Spares,
+    drops: Drops,
+    totals: Totals,
+    times: QueueTimes,
+    queued_bytes: usize,
+}
+
+struct Rates {
+    handshakes: Rate,
+    frames: Rate,
+    bytes: Rate,
+}
+
+#[derive(Default)]
+struct Totals {
+    rx_frames: u64,
+    rx_bytes: u64,
+    tx_frames: u64,
+    tx_bytes: u64,
+}
+
+/// One connection: where its client may send, and what waits for it.
+struct Port {
+    conn: ConnId,
+    member: Option<Member>,
+    control: VecDeque<Vec<u8>>,
+    control_bytes: usize,
+    queue: Queue,
+    /// When the client will count as stalled: set when a full queue costs it a record, cleared when it takes something.
+    stalls_at: Option<Instant>,
+    frames: Bucket,
+    bytes: Bucket,
+    handshakes: Bucket,
+    urgent: Bucket,
+    status: PortStatus,
+}
+
+// An idle client costs its port, its session and its timers: far below 64 KiB (protocol 9).
+const _: () = assert!(size_of::<Port>() <= 768);
+
+#[derive(Clone, Copy)]
+struct Member {
+    handle: Handle,
+    network: u32,
+}
+
+impl Forwarder {
+    /// A forwarder without connections.
+    pub fn new(limits: &Limits) -> Self {
+        let (frames, bytes) = (limits.client_frames_per_second, limits.client_bytes_per_second);
+        Self {
+            frame_bytes: limits.frame_bytes,
+            control_bytes: limits.control_bytes,
+            total_bytes: limits.queue_total_bytes,
+            stall_time: limits.stall_time,
+            bound: Bound { frames: limits.queue_frames, bytes: limits.queue_bytes },
+            rates: Rates {
+                handshakes: Rate { per_second: limits.handshakes_per_second.into(), burst: limits.handshake_burst.into() },
+                frames: Rate { per_second: frames, burst: LEAST_BURST_FRAMES.max(frames / 4) },
+                bytes: Rate { per_second: bytes, burst: LEAST_BURST_BYTES.max(bytes / 4) },
+            },
+            ports: Vec::new(),
+            free: Vec::new(),
+            conns: BTreeMap::new(),
+            handles: BTreeMap::new(),
+            stalls: BTreeSet::new(),
+            spares: Spares::default(),
+            drops: Drops::default(),
+            totals: Totals::default(),
+            times: QueueTimes::default(),
+            queued_bytes: 0,
+        }
+    }
+
+    /// Applies what the hub ordered; in order with `control`.
+    #[expect(clippy::needless_pass_by_value, reason = "an edit is applied once")]
+    pub fn apply(&mut self, _now: Instant, edit: ForwardEdit) {
+        match edit.0 {
+            Edit::Open { conn } => self.open(conn),
+            Edit::Join { conn, handle, network } => {
+                if let Some(at) = self.conns.get(&conn).copied() {
+                    self.handles.insert(handle, at);
+                    self.port_mut(at).member = Some(Member { handle, network });
+                }
+            }
+            Edit::Part { conn } => {
+                if let Some(at) = self.conns.get(&conn).copied() {
+                    self.part(at);
+                }
+            }
+            Edit::Close { conn } => {
+                if let Some(at) = self.conns.remove(&conn) {
+                    self.part(at);
+                    self.ports[at] = None;
+                    self.free.push(at);
+                }
+            }
+        }
+    }
+
+    /// One WebSocket message that came on `conn`.
+    pub fn inbound(&mut self, now: Instant, conn: ConnId, message: &mut [u8], sink: &mut impl ForwardSink) {
+        let Some(at) = self.conns.get(&conn).copied() else { return };
+        let Some(member) = self.port(at).member else {
+            // Not established yet: the hub counts its bytes.
+            return sink.punt(conn, message);
+        };
+        match message.first() {
+            Some(&TYPE_FWD | &TYPE_DLV) => self.records(now, at, member, message, sink),
+            None => self.drops.count(Reason::MalformedRecord),
+            Some(_) if message.len() > self.control_bytes => self.drops.count(Reason::ControlTooBig),
+            Some(_) => sink.punt(conn, message),
+        }
+    }
+
+    /// Queues one message of the hub; the caller wakes the writer.
+    pub fn control(&mut self, conn: ConnId, bytes: Vec<u8>) {
+        let Some(at) = self.conns.get(&conn).copied() else { return };
+        let port = self.port_mut(at);
+        if port.control_bytes + bytes.len() > CONTROL_QUEUE_BYTES {
+            // protocol 9: a client that does not read is hung up at the next alarm, which is due now.
+            let old = port.stalls_at.replace(Instant::ZERO);
+            self.stalls.extend([(Instant::ZERO, conn)]);
+            if let Some(old) = old.filter(|old| *old != Instant::ZERO) {
+                self.stalls.remove(&(old, conn));
+            }
+            return self.drops.count(Reason::ControlQueueFull);
+        }
+        port.control_bytes += bytes.len();
+        port.control.push_back(bytes);
+    }
+
+    /// Makes `out` the next WebSocket message for `conn`: control, then urgent records, then the rest in turn. False: nothing waits.
+    pub fn next_message(&mut self, now: Instant, conn: ConnId, out: &mut Vec<u8>) -> bool {
+        out.clear();
+        let Some(at) = self.conns.get(&conn).copied() else { return false };
+        let Some(port) = self.ports[at].as_mut() else { return false };
+        if let Some(bytes) = port.control.pop_front() {
+            port.control_bytes -= bytes.len();
+            *out = bytes;
+        } else {
+            let count = port.queue.pull(now, out, MESSAGE_BYTES, &mut self.times, &mut self.spares);
+            let bytes = out.len() as u64 - count * RECORD_HEADER_LEN as u64;
+            port.status.tx_frames += count;
+            port.status.tx_bytes += bytes;
+            self.totals.tx_frames += count;
+            self.totals.tx_bytes += bytes;
+            self.queued_bytes -= out.len();
+        }
+        if out.is_empty() {
+            return false;
+        }
+        if let Some(stalls_at) = port.stalls_at.take() {
+            self.stalls.remove(&(stalls_at, conn));
+        }
+        true
+    }
+
+    /// When a stalled client is to be hung up.
+    pub fn deadline(&self) -> Option<Deadline> {
+        self.stalls.first().map(|(at, _)| Deadline { at: *at, why: "stalled consumer" })
+    }
+
+    /// Clients that stalled (protocol 9): the driver closes their connections and tells the hub.
+    pub fn alarm(&mut self, now: Instant) -> Vec<ConnId> {
+        let mut stalled = Vec::new();
+        while let Some((at, conn)) = self.stalls.first().copied().filter(|(at, _)| *at <= now) {
+            self.stalls.remove(&(at, conn));
+            self.drops.count(Reason::Stalled);
+            stalled.push(conn);
+        }
+        stalled
+    }
+
+    /// Totals and every connection, sorted.
+    pub fn stats(&self) -> ForwardStats {
+        let port_status = |at: &usize| {
+            let port = self.port(*at);
+            PortStatus { queue_frames: port.queue.frames(), queue_bytes: port.queue.bytes(), ..port.status.clone() }
+        };
+        ForwardStats {
+            rx_frames: self.totals.rx_frames,
+            rx_bytes: self.totals.rx_bytes,
+            tx_frames: self.totals.tx_frames,
+            tx_bytes: self.totals.tx_bytes,
+            queue_bytes: self.queued_bytes,
+            queue_times: self.times.clone(),
+            drops: self.drops.list(),
+            ports: self.conns.values().map(port_status).collect(),
+        }
+    }
+
+    fn open(&mut self, conn: ConnId) {
+        let port = Port {
+            conn,
+            member: None,
+            control: VecDeque::new(),
+            control_bytes: 0,
+            queue: Queue::default(),
+            stalls_at: None,
+            frames: Bucket::default(),
+            bytes: Bucket::default(),
+            handshakes: Bucket::default(),
+            urgent: Bucket::default(),
+            status: PortStatus::idle(conn),
+        };
+        let at = self.free.pop().unwrap_or_else(|| {
+            self.ports.push(None);
+            self.ports.len() - 1
+        });
+        self.ports[at] = Some(port);
+        self.conns.insert(conn, at);
+    }
+
+    /// Ends forwarding from and to a port; control messages still leave.
+    fn part(&mut self, at: usize) {
+        let port = self.ports[at].as_mut().expect("a port in a table exists");
+        self.queued_bytes -= port.queue.bytes();
+        self.drops.add(Reason::DestinationGone, port.queue.clear());
+        if let Some(member) = port.member.take() {
+            self.handles.remove(&member.handle);
+        }
+        if let Some(stalls_at) = port.stalls_at.take() {
+            self.stalls.remove(&(stalls_at, port.conn));
+        }
+    }
+
+    fn records(&mut self, now: Instant, from: usize, member: Member, message: &[u8], sink: &mut impl ForwardSink) {
+        // One wake for a run of records to the same client.
+        let mut woken = None;
+        for record in Records::new(message) {
+            let Ok(record) = record else { return self.drops.count(Reason::MalformedRecord) };
+            match self.record(now, from, member, record) {
+                Ok(conn) => {
+                    if woken != Some(conn) {
+                        sink.wake(conn);
+                        woken = Some(conn);
+                    }
+                }
+                Err(reason) => self.drops.count(reason),
+            }
+        }
+    }
+
+    /// Queues one record at its destination, whose connection it gives back.
+    fn record(&mut self, now: Instant, from: usize, member: Member, record: Record<'_>) -> Result<ConnId, Reason> {
+        if record.kind != TYPE_FWD {
+            return Err(Reason::MalformedRecord);
+        }
+        let len = record.payload.len();
+        if len > self.frame_bytes {
+            return Err(Reason::FrameTooBig);
+        }
+        let urgent = self.admit(now, from, record)?;
+        // protocol 2: FWD works only within one net_r; a handle of another network is as unknown as one that never was.
+        let to = self.handles.get(&record.handle).copied().filter(|to| *to != from).ok_or(Reason::UnknownHandle)?;
+        let port = self.ports[to].as_mut().expect("a port in a table exists");
+        if port.member.is_none_or(|other| other.network != member.network) {
+            return Err(Reason::UnknownHandle);
+        }
+        if self.queued_bytes + RECORD_HEADER_LEN + len > self.total_bytes {
+            return Err(Reason::QueueMemory);
+        }
+        let conn = port.conn;
+        let before = port.queue.bytes();
+        let header = record_header(TYPE_DLV, if urgent { RECORD_FLAG_URGENT } else { 0 }, member.handle, len as u16);
+        let pushed = if urgent {
+            port.queue.push_urgent(now, member.handle, header, record.payload)
+        } else {
+            port.queue.push(now, member.handle, header, record.payload, self.bound, &mut self.spares)
+        };
+        self.queued_bytes = self.queued_bytes + port.queue.bytes() - before;
+        match pushed {
+            Pushed::Queued => return Ok(conn),
+            Pushed::Refused if urgent => return Err(Reason::UrgentFull),
+            Pushed::Refused => self.drops.count(Reason::QueueFull),
+            Pushed::Displaced(count) => self.drops.add(Reason::QueueFull, count),
+        }
+        self.note_full(now, to);
+        Ok(conn)
+    }
+
+    /// Counts a record against its source's limits; whether it may go first.
+    fn admit(&mut self, now: Instant, from: usize, record: Record<'_>) -> Result<bool, Reason> {
+        let len = record.payload.len() as u64;
+        let port = self.ports[from].as_mut().expect("a port in a table exists");
+        port.status.rx_frames += 1;
+        port.status.rx_bytes += len;
+        self.totals.rx_frames += 1;
+        self.totals.rx_bytes += len;
+        if !port.frames.take(now, 1, self.rates.frames) {
+            return Err(Reason::ClientFrameRate);
+        }
+        if !port.bytes.take(now, len, self.rates.bytes) {
+            return Err(Reason::ClientByteRate);
+        }
+        let kind = record.payload.first().copied().unwrap_or_default();
+        // protocol 8: through a relay two handshakes a second and source.
+        if kind == TYPE_INIT && !port.handshakes.take(now, 1, self.rates.handshakes) {
+            return Err(Reason::HandshakeRate);
+        }
+        let may_be_urgent = matches!(kind, TYPE_INIT | TYPE_RESP | TYPE_FIN | TYPE_PATH_REQ | TYPE_PATH_RSP | TYPE_PATH_CMP);
+        Ok(record.flags & RECORD_FLAG_URGENT != 0 && may_be_urgent && port.urgent.take(now, 1, URGENT))
+    }
+
+    /// The queue at `to` is full: unless the client takes something, it counts as stalled before long.
+    fn note_full(&mut self, now: Instant, to: usize) {
+        let stalls_at = now + self.stall_time;
+        let port = self.port_mut(to);
+        if port.stalls_at.is_none() {
+            port.stalls_at = Some(stalls_at);
+            let conn = port.conn;
+            self.stalls.insert((stalls_at, conn));
+        }
+    }
+
+    fn port(&self, at: usize) -> &Port {
+        self.ports[at].as_ref().expect("a port in a table exists")
+    }
+
+    fn port_mut(&mut self, at: usize) -> &mut Port {
+        self.ports[at].as_mut().expect("a port in a table exists")
+    }
+}

@@ -1,0 +1,168 @@
+//! The way in: each limit before the proof, with its counter (protocol 9), and the order of the handshake (protocol 3).
+use super::*;
+
+fn limited(change: impl FnOnce(&mut Limits)) -> Stage {
+    let mut limits = Limits::default();
+    change(&mut limits);
+    Stage::with(limits)
+}
+
+#[test]
+fn connections_without_proof_are_limited_in_all_and_by_source() {
+    let mut stage = limited(|limits| {
+        limits.preauth_total = 3;
+        limits.preauth_per_source = 2;
+    });
+    let one = stage.open(address("192.0.2.1:1"));
+    stage.open(address("192.0.2.1:2"));
+    assert_eq!(stage.hub.admit(stage.now, address("192.0.2.1:3")), Err("preauth_per_source"));
+    stage.open(address("192.0.2.2:1"));
+    assert_eq!(stage.hub.admit(stage.now, address("192.0.2.3:1")), Err("preauth_total"));
+    assert_eq!((stage.dropped("preauth_per_source"), stage.dropped("preauth_total")), (1, 1));
+    stage.close(one);
+    stage.hub.admit(stage.now, address("192.0.2.1:4")).expect("a place is free");
+    stage.hub.released(address("192.0.2.1:4"));
+    stage.hub.admit(stage.now, address("192.0.2.1:5")).expect("and free again");
+    assert_eq!(stage.status().handshakes_failed, 2);
+}
+
+#[test]
+fn a_source_that_proves_identities_may_join_as_often_as_it_likes() {
+    let mut stage = limited(|limits| limits.join_burst = 2);
+    for n in 1..10 {
+        stage.member(n);
+    }
+    for port in 1..=2 {
+        let conn = stage.open(SocketAddr::new(address(ADDRESS).ip(), port));
+        stage.close(conn);
+    }
+    assert_eq!(stage.hub.admit(stage.now, address(ADDRESS)), Err("join_rate"));
+    assert_eq!(stage.dropped("join_rate"), 1);
+    stage.pass(200);
+    stage.hub.admit(stage.now, address(ADDRESS)).expect("five a second");
+}
+
+#[test]
+fn time_before_the_proof_is_limited() {
+    let mut stage = Stage::new();
+    let mute = stage.open(address(ADDRESS));
+    let slow = stage.call(&identity(1), ADDRESS);
+    stage.message(slow.conn, slow.offer.init());
+    stage.pass(4_999);
+    assert!(stage.hung.is_empty());
+    stage.pass(1);
+    assert!(stage.hung.contains_key(&mute) && stage.hung.contains_key(&slow.conn));
+    let status = stage.status();
+    assert_eq!((status.dropped("preauth_time"), status.preauth, status.half_open, status.handshakes_failed), (2, 0, 0, 2));
+}
+
+#[test]
+fn bytes_before_the_proof_are_limited() {
+    let mut stage = Stage::new();
+    let conn = stage.open(address(ADDRESS));
+    for _ in 0..32 {
+        stage.message(conn, &[0x77; 1_024]);
+    }
+    assert!(stage.hung.is_empty());
+    stage.message(conn, &[0x30]);
+    assert_eq!((stage.dropped("preauth_bytes"), stage.dropped("unexpected_message")), (1, 32));
+    assert!(stage.hung.contains_key(&conn));
+}
+
+#[test]
+fn handshakes_under_way_are_limited() {
+    let mut stage = limited(|limits| limits.half_open_total = 2);
+    let callers: Vec<_> = (1..=3).map(|n| stage.call(&identity(n), ADDRESS)).collect();
+    for caller in &callers {
+        stage.message(caller.conn, caller.offer.init());
+    }
+    assert_eq!((stage.status().half_open, stage.dropped("half_open_total")), (2, 1));
+    assert!(stage.hung.contains_key(&callers[2].conn));
+    stage.close(callers[0].conn);
+    assert_eq!(stage.status().half_open, 1);
+    stage.member(4);
+}
+
+#[test]
+fn jobs_with_the_driver_are_bounded_and_none_is_lost() {
+    let mut stage = Stage::new();
+    let callers: Vec<_> = (0..70).map(|n| stage.call(&identity(n), ADDRESS)).collect();
+    stage.hold = true;
+    for caller in &callers {
+        stage.message(caller.conn, caller.offer.init());
+    }
+    assert_eq!(stage.held.len(), 64);
+    stage.close(callers[69].conn);
+    stage.close(callers[0].conn);
+    stage.hold = false;
+    stage.compute();
+    for caller in &callers[1..69] {
+        assert!(stage.mail(caller.conn).is_some_and(|bytes| bytes[0] == wire_resp()));
+    }
+    assert!(stage.mail(callers[0].conn).is_none() && stage.mail(callers[69].conn).is_none());
+    assert_eq!(stage.status().half_open, 68);
+}
+
+fn wire_resp() -> u8 {
+    crate::wire::TYPE_RESP
+}
+
+#[test]
+fn clients_are_limited_but_each_may_replace_itself() {
+    let mut stage = limited(|limits| limits.clients = 1);
+    stage.member(1);
+    let late = stage.call(&identity(2), ADDRESS);
+    stage.message(late.conn, late.offer.init());
+    let resp = stage.mail(late.conn).expect("CHALLENGE");
+    let (fin, _) = late.conclude(stage.relay, resp, params(NETWORK)).expect("good");
+    stage.message(late.conn, &fin);
+    assert_eq!((stage.hung[&late.conn], stage.dropped("clients_full")), ("clients_full", 1));
+    stage.member(1);
+    let status = stage.status();
+    assert_eq!((status.clients.len(), status.handshakes_succeeded, status.handshakes_failed, status.preauth), (1, 2, 1, 0));
+}
+
+#[test]
+fn a_hello_for_another_relay_costs_no_arithmetic() {
+    let mut stage = Stage::new();
+    let mut caller = stage.call(&identity(1), ADDRESS);
+    let relay = core::mem::replace(&mut stage.relay, identity(99).id());
+    caller = stage.caller(&caller.identity, caller.conn);
+    stage.relay = relay;
+    stage.hold = true;
+    stage.message(caller.conn, caller.offer.init());
+    assert_eq!((stage.held.len(), stage.dropped("bad_hello")), (0, 1));
+    assert!(matches!(stage.notes.last(), Some(HubNote::Refused { remote: Some(_), .. })));
+}
+
+#[test]
+fn an_identical_hello_is_answered_once_from_the_cache_and_another_is_not() {
+    let mut stage = Stage::new();
+    let caller = stage.call(&identity(1), ADDRESS);
+    stage.hold = true;
+    stage.message(caller.conn, caller.offer.init());
+    stage.message(caller.conn, caller.offer.init());
+    assert_eq!((stage.held.len(), stage.dropped("repeated_hello")), (1, 1), "while the job runs");
+    stage.hold = false;
+    stage.compute();
+    let first = stage.mail(caller.conn).expect("CHALLENGE");
+    stage.message(caller.conn, caller.offer.init());
+    assert_eq!(stage.mail(caller.conn), Some(first.clone()));
+    stage.message(caller.conn, caller.offer.init());
+    assert_eq!((stage.mail(caller.conn), stage.dropped("repeated_hello")), (None, 2));
+    let (fin, finish) = caller.conclude(stage.relay, first, params(NETWORK)).expect("good");
+    stage.message(caller.conn, &fin);
+    finish(stage.mail(caller.conn).expect("ESTABLISHED"));
+}
+
+#[test]
+fn a_response_without_a_network_is_refused() {
+    let mut stage = Stage::new();
+    let caller = stage.call(&identity(1), ADDRESS);
+    stage.message(caller.conn, caller.offer.init());
+    let resp = stage.mail(caller.conn).expect("CHALLENGE");
+    let (fin, _) = caller.conclude(stage.relay, resp, Params::default()).expect("good");
+    stage.message(caller.conn, &fin);
+    assert_eq!((stage.hung[&caller.conn], stage.dropped("no_network")), ("no_network", 1));
+    assert!(stage.mail(caller.conn).is_none());
+}
