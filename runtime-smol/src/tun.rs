@@ -1,0 +1,152 @@
+//! A TUN or TAP device of the kernel: made at the start, gone when dropped.
+use crate::StartError;
+use core::net::IpAddr;
+use smol::future;
+use std::io;
+use tun_rs::{AsyncDevice, DeviceBuilder, Layer};
+
+/// Packets that the kernel holds for us: a burst of one full TCP window at high speed.
+const QUEUE_PACKETS: u32 = 2_000;
+
+/// Longest name of an interface in bytes (IFNAMSIZ without its zero).
+const NAME_LEN: usize = 15;
+
+/// Packets that are read in one turn before other tasks get theirs.
+const TURN_PACKETS: usize = 64;
+
+/// The smallest MTU for IPv6 (RFC 8200 5).
+const MTU_V6: u16 = 1280;
+
+/// The smallest MTU for IPv4 (RFC 791 3.2).
+const MTU_V4: u16 = 68;
+
+/// Room for the largest packet with an Ethernet header and a VLAN tag.
+const HEADERS_LEN: usize = 18;
+
+/// What the device is to be.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// Its name, at most 15 bytes.
+    pub name: String,
+    /// TAP (Ethernet frames) instead of TUN (IP packets).
+    pub layer2: bool,
+    /// Largest packet in bytes, without an Ethernet header.
+    pub mtu: u16,
+    /// Addresses with prefix length.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// The hardware address of a TAP device.
+    pub mac: Option<[u8; 6]>,
+}
+
+/// A TUN or TAP device that is up.
+pub struct Device {
+    handle: AsyncDevice,
+    name: String,
+    buffer_len: usize,
+}
+
+impl Device {
+    /// Makes the device, gives it its addresses and brings it up.
+    ///
+    /// # Errors
+    /// A sentence: no permission, the name taken, no `/dev/net/tun`, an address the kernel refuses.
+    pub fn open(shape: &Shape) -> Result<Self, StartError> {
+        check(shape)?;
+        let handle = build(shape).map_err(|why| StartError::new(sentence(&shape.name, &why)))?;
+        give_addresses(&handle, shape)?;
+        let name = handle.name().unwrap_or_else(|_| shape.name.clone());
+        let buffer_len = usize::from(shape.mtu) + HEADERS_LEN;
+        Ok(Self { handle, name, buffer_len })
+    }
+
+    /// The name that the kernel gave it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Bytes of the longest packet that can come.
+    pub fn buffer_len(&self) -> usize {
+        self.buffer_len
+    }
+
+    /// Hands at most 64 packets that are there to `take` and lets other tasks run; without any, waits until there may be some.
+    ///
+    /// # Errors
+    /// When the device is gone.
+    pub async fn read(&self, buffer: &mut [u8], mut take: impl FnMut(&[u8])) -> io::Result<()> {
+        for taken in 0..TURN_PACKETS {
+            match self.handle.try_recv(buffer) {
+                Ok(len) => take(&buffer[..len]),
+                Err(why) if why.kind() == io::ErrorKind::WouldBlock && taken == 0 => {
+                    return self.handle.readable().await;
+                }
+                Err(why) if why.kind() == io::ErrorKind::WouldBlock => break,
+                Err(why) => return Err(why),
+            }
+        }
+        future::yield_now().await;
+        Ok(())
+    }
+
+    /// Writes one packet; false when the kernel did not take it.
+    pub fn write(&self, packet: &[u8]) -> bool {
+        self.handle.try_send(packet).is_ok()
+    }
+}
+
+fn check(shape: &Shape) -> Result<(), StartError> {
+    let name = &shape.name;
+    let plain = |b: u8| b.is_ascii_graphic() && b != b'/' && b != b':';
+    if name.is_empty() || name.len() > NAME_LEN || !name.bytes().all(plain) || name == "." || name == ".." {
+        return Err(StartError::new(format!(
+            "{name:?} cannot be the name of an interface: take 1 to {NAME_LEN} letters, digits, '-' or '_', such as mesh0"
+        )));
+    }
+    let has_v6 = shape.addresses.iter().any(|(address, _)| address.is_ipv6());
+    let least = if has_v6 { MTU_V6 } else { MTU_V4 };
+    if shape.mtu < least {
+        return Err(StartError::new(format!("an MTU of {} is too small for {name}: it must be at least {least}", shape.mtu)));
+    }
+    Ok(())
+}
+
+fn build(shape: &Shape) -> io::Result<AsyncDevice> {
+    let layer = if shape.layer2 { Layer::L2 } else { Layer::L3 };
+    let mut builder = DeviceBuilder::new().name(&shape.name).layer(layer).mtu(shape.mtu);
+    builder = builder.with(|options| {
+        options.tx_queue_len(QUEUE_PACKETS);
+    });
+    if let Some(mac) = shape.mac.filter(|_| shape.layer2) {
+        builder = builder.mac_addr(mac);
+    }
+    builder.build_async()
+}
+
+fn give_addresses(device: &AsyncDevice, shape: &Shape) -> Result<(), StartError> {
+    for (address, prefix) in &shape.addresses {
+        let given = match address {
+            IpAddr::V4(v4) => device.add_address_v4(*v4, *prefix),
+            IpAddr::V6(v6) => device.add_address_v6(*v6, *prefix),
+        };
+        given.map_err(|why| StartError::new(format!("the kernel refuses the address {address}/{prefix} on {}: {why}", shape.name)))?;
+    }
+    Ok(())
+}
+
+fn sentence(name: &str, why: &io::Error) -> String {
+    use rustix::io::Errno;
+    let errno = why.raw_os_error().map(Errno::from_raw_os_error);
+    match errno {
+        Some(Errno::PERM | Errno::ACCESS) => format!(
+            "no permission to make the interface {name}: it needs CAP_NET_ADMIN; run as root, or give the program the capability \
+             with `setcap cap_net_admin+ep`"
+        ),
+        Some(Errno::BUSY | Errno::INVAL | Errno::EXIST) => {
+            format!("the interface name {name} is taken: choose another with --interface or interface.name")
+        }
+        Some(Errno::NOENT | Errno::NODEV | Errno::NXIO) => {
+            "the kernel has no /dev/net/tun: load the module with `modprobe tun`, or give the container the device".to_owned()
+        }
+        _ => format!("cannot make the interface {name}: {why}"),
+    }
+}

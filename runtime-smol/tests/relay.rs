@@ -1,0 +1,158 @@
+//! The relay's driver with a real hub, spoken to by hand over TLS and WebSocket.
+use shadowmesh_core::{
+    config::{HubConfig, Limits},
+    crypto::{Identity, awslc::AwsLc},
+    event::{Ended, Target, TlsFacts},
+    handshake::{Job, Outcome, Setup, Ticket, Work},
+    hub::HubNote,
+    id::PeerId,
+    session::Suite,
+    time::Instant,
+    wire::{Params, TYPE_FRAME},
+};
+use shadowmesh_runtime_smol::{
+    dial::dial,
+    relay::{self, Relay, RelayOptions},
+    ws::Connected,
+};
+use smol::{Timer, future};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+#[test]
+fn a_client_that_proves_itself_joins_and_is_listed_until_it_closes() {
+    story(Limits::default(), |relay| async move {
+        let notes = relay.notes();
+        let (mut client, id) = join(&relay, 1).await;
+        let (remote, handle) = match next(&notes).await {
+            HubNote::Joined { id: joined, remote, handle } if joined == id => (remote, handle),
+            other => panic!("{other:?} instead of Joined"),
+        };
+        assert_eq!(remote, client.local);
+        let (_, status) = relay.status().await.expect("the relay runs");
+        assert_eq!(status.clients.len(), 1);
+        assert_eq!((status.clients[0].id, status.clients[0].handle), (id, handle));
+        client.writer.close().await;
+        assert!(matches!(next(&notes).await, HubNote::Left { id: left, .. } if left == id));
+    });
+}
+
+#[test]
+fn a_client_that_sends_noise_is_hung_up_and_others_stay() {
+    story(Limits::default(), |relay| async move {
+        let (_good, id) = join(&relay, 1).await;
+        let (mut bad, _) = connect(&relay).await;
+        bad.writer.send(vec![0x55; 40_000]).await.expect("send");
+        assert!(ended(&mut bad).await);
+        let (_, status) = relay.status().await.expect("the relay runs");
+        assert_eq!(status.clients.iter().map(|c| c.id).collect::<Vec<_>>(), [id]);
+    });
+}
+
+#[test]
+fn a_client_that_proves_nothing_is_hung_up_in_time() {
+    let limits = Limits { preauth_time: Duration::from_millis(300), ..Limits::default() };
+    story(limits, |relay| async move {
+        let (mut idle, _) = connect(&relay).await;
+        assert!(ended(&mut idle).await);
+    });
+}
+
+#[test]
+fn a_relay_that_leaves_says_so_to_its_clients_and_frees_its_port() {
+    story(Limits::default(), |relay| async move {
+        let (mut client, _) = join(&relay, 1).await;
+        let address = relay.addresses()[0];
+        let ((), said) = future::zip(relay.leave(), client.reader.next()).await;
+        assert_eq!(said.map(|close| close[0]), Ok(TYPE_FRAME));
+        assert!(ended(&mut client).await);
+        assert_eq!(relay.finished().await, Ok(()));
+        assert!(relay.status().await.is_none());
+        start(&address.to_string(), Limits::default()).leave().await;
+    });
+}
+
+#[test]
+fn a_relay_without_a_free_address_says_which() {
+    let first = start("127.0.0.1:0", Limits::default());
+    let options = options(&first.addresses()[0].to_string(), Limits::default());
+    let why = relay::start(options).map(drop).expect_err("in use").to_string();
+    assert!(why.contains(&first.addresses()[0].to_string()) && why.contains("in use"), "{why}");
+    let nowhere = RelayOptions { listen: Vec::new(), ..self::options("127.0.0.1:0", Limits::default()) };
+    assert!(relay::start(nowhere).map(drop).expect_err("none").to_string().contains("--listen"));
+}
+
+// --- a client by hand ---
+
+/// Connects and goes through the handshake (protocol 3) up to ESTABLISHED.
+async fn join(relay: &Relay, number: u8) -> (Connected, PeerId) {
+    let (mut client, tls) = connect(relay).await;
+    let identity = Arc::new(Identity::from_seed([number; 32]));
+    let (setup, responder) = (Setup::client_relay(tls.exporter), relay_identity().id());
+    let suites = vec![Suite::ChaCha20Poly1305];
+    let work = Work::Offer { setup: setup.clone(), responder, sid: 7, suites, coins: [number; 96].into() };
+    let Outcome::Offered(offer) = run(work) else { panic!("an offer") };
+    client.writer.send(offer.init().to_vec()).await.expect("send");
+    let resp = client.reader.next().await.expect("RESP");
+    let params = Params { net_r: Some([3; 32]), ..Params::default() };
+    let work = Work::Conclude { setup, identity: Arc::clone(&identity), responder, offer, resp, params, coins: [number; 32].into() };
+    let Outcome::Concluded(Ok(concluded)) = run(work) else { panic!("the relay proves itself") };
+    client.writer.send(concluded.fin).await.expect("send");
+    assert_eq!(client.reader.next().await.expect("ESTABLISHED")[0], TYPE_FRAME);
+    (client, identity.id())
+}
+
+fn run(work: Work) -> Outcome {
+    Job { ticket: Ticket(1), work }.run(&AwsLc).outcome
+}
+
+async fn connect(relay: &Relay) -> (Connected, TlsFacts) {
+    let url = format!("wss://{}", relay.addresses()[0]);
+    let target = Target::Relay { index: 0, url, pin: Some(relay_identity().id()) };
+    dial(target, Duration::from_secs(10)).await.expect("dial")
+}
+
+/// Reads to the end of the connection.
+async fn ended(client: &mut Connected) -> bool {
+    loop {
+        match client.reader.next().await {
+            Ok(_) => {}
+            Err(Ended::ByPeer | Ended::Reset) => return true,
+            Err(_) => return false,
+        }
+    }
+}
+
+async fn next(notes: &flume::Receiver<(Instant, HubNote)>) -> HubNote {
+    notes.recv_async().await.expect("the relay runs").1
+}
+
+// --- the relay ---
+
+fn relay_identity() -> Identity {
+    Identity::from_seed([200; 32])
+}
+
+fn options(address: &str, limits: Limits) -> RelayOptions {
+    let address: SocketAddr = address.parse().expect("address");
+    let hub = HubConfig {
+        identity: Arc::new(relay_identity()),
+        crypto: Arc::new(AwsLc),
+        suites: vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305],
+        limits,
+        keepalive: Duration::from_secs(20),
+    };
+    RelayOptions { hub, listen: vec![address], cert_lifetime: Duration::from_hours(24) }
+}
+
+fn start(address: &str, limits: Limits) -> Relay {
+    relay::start(options(address, limits)).expect("the relay starts")
+}
+
+/// Runs a story against a relay on loopback, within a time limit.
+fn story<F: Future<Output = ()>>(limits: Limits, story: impl FnOnce(Relay) -> F) {
+    let story = story(start("127.0.0.1:0", limits));
+    smol::block_on(future::or(story, async {
+        Timer::after(Duration::from_secs(30)).await;
+        panic!("the story does not end");
+    }));
+}

@@ -1,0 +1,193 @@
+//! Real TUN and TAP devices, in a network namespace of their own. Needs root; without it the tests are ignored and say why.
+use libtest_mimic::{Arguments, Failed, Trial};
+use shadowmesh_runtime_smol::tun::{Device, Shape};
+use smol::future;
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
+    process::{Command, ExitCode, Stdio},
+    time::Duration,
+};
+
+/// Set in the copy of this program that runs inside its own network namespace.
+const INSIDE: &str = "SHADOWMESH_TEST_NETNS";
+
+/// Set in the copy that lacks the capability; it tries once and reports.
+const POWERLESS: &str = "SHADOWMESH_TEST_POWERLESS";
+
+fn main() -> ExitCode {
+    if std::env::var_os(POWERLESS).is_some() {
+        return powerless();
+    }
+    let arguments = Arguments::from_args();
+    if !arguments.list && std::env::var_os(INSIDE).is_none() && can_unshare() {
+        let program = std::env::current_exe().expect("this program has a path");
+        let mut inside = Command::new("unshare");
+        inside.arg("--net").arg("--").arg(program).args(std::env::args_os().skip(1)).env(INSIDE, "1");
+        let status = inside.status().expect("unshare ran a moment ago");
+        return if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    let ready = std::env::var_os(INSIDE).is_some();
+    let trial = |name: &str, test: fn() -> Result<(), Failed>| {
+        let name = if ready { name.to_owned() } else { format!("{name} [needs root, unshare and /dev/net/tun]") };
+        Trial::test(name, test).with_ignored_flag(!ready)
+    };
+    let trials = vec![
+        trial("a_tun_device_carries_packets_both_ways_and_goes_when_dropped", tun_both_ways),
+        trial("a_tap_device_has_its_mac_and_carries_frames", tap_frames),
+        trial("a_name_that_is_taken_is_a_sentence", name_taken),
+        trial("bad_names_and_mtus_are_sentences", bad_shapes),
+        trial("no_permission_is_a_sentence", no_permission),
+    ];
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn can_unshare() -> bool {
+    let tried = Command::new("unshare").args(["--net", "--", "test", "-c", "/dev/net/tun"]).stderr(Stdio::null()).status();
+    tried.is_ok_and(|status| status.success())
+}
+
+fn tun_both_ways() -> Result<(), Failed> {
+    let shape = shape("smtun0", false);
+    let device = Device::open(&shape)?;
+    assert_eq!(device.name(), "smtun0");
+    let (own, other) = neighbours(&shape);
+    let socket = UdpSocket::bind((own, 4000))?;
+    socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+    socket.send_to(b"out", (other, 4001))?;
+    let out = first(&device, |packet| packet[0] >> 4 == 4)?;
+    assert_eq!(out[12..20], [own.octets(), other.octets()].concat());
+    assert!(out.ends_with(b"out"));
+    assert!(device.write(&udp_packet(other, own, 4001, 4000, b"in")));
+    let mut came = [0; 16];
+    let (len, from) = socket.recv_from(&mut came)?;
+    assert_eq!((&came[..len], from.ip()), (&b"in"[..], IpAddr::V4(other)));
+    let addresses = shadowmesh_runtime_std::interfaces::local_addresses(None)?;
+    assert!(shape.addresses.iter().all(|given| addresses.iter().any(|a| (a.address, a.prefix) == *given)));
+    let without = shadowmesh_runtime_std::interfaces::local_addresses(Some("smtun0"))?;
+    assert!(without.iter().all(|a| a.interface != "smtun0"));
+    drop(device);
+    assert!(!std::path::Path::new("/proc/sys/net/ipv4/conf/smtun0").exists());
+    Ok(())
+}
+
+fn tap_frames() -> Result<(), Failed> {
+    let shape = shape("smtap0", true);
+    let device = Device::open(&shape)?;
+    let (own, other) = neighbours(&shape);
+    UdpSocket::bind((own, 0))?.send_to(b"who is there", (other, 4001))?;
+    let question = first(&device, |frame| frame[12..14] == [0x08, 0x06])?;
+    assert_eq!(&question[..6], &[0xff; 6]);
+    assert_eq!(&question[6..12], &MAC);
+    Ok(())
+}
+
+fn name_taken() -> Result<(), Failed> {
+    let _first = Device::open(&shape("smtwice0", false))?;
+    let why = Device::open(&shape("smtwice0", false)).map(drop).expect_err("taken").to_string();
+    assert!(why.contains("smtwice0 is taken") && why.contains("--interface"), "{why}");
+    let why = Device::open(&shape("lo", false)).map(drop).expect_err("taken").to_string();
+    assert!(why.contains("lo is taken"), "{why}");
+    Ok(())
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the form of all trials")]
+fn bad_shapes() -> Result<(), Failed> {
+    for name in ["", "a name", "much-too-long-a-name", "a/b", ".."] {
+        let why = Device::open(&shape(name, false)).map(drop).expect_err(name).to_string();
+        assert!(why.contains("cannot be the name of an interface"), "{why}");
+    }
+    let why = Device::open(&Shape { mtu: 1000, ..shape("smmtu0", false) }).map(drop).expect_err("mtu").to_string();
+    assert!(why.contains("at least 1280"), "{why}");
+    Ok(())
+}
+
+fn no_permission() -> Result<(), Failed> {
+    let program = std::env::current_exe()?;
+    let mut powerless = Command::new("setpriv");
+    powerless.args(["--bounding-set", "-net_admin", "--inh-caps", "-net_admin", "--"]).arg(program).env(POWERLESS, "1");
+    let output = powerless.output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    Ok(())
+}
+
+/// Tries to make a device without the capability; succeeds if that fails with the right sentence.
+fn powerless() -> ExitCode {
+    match Device::open(&shape("smnone0", false)) {
+        Err(why) if why.to_string().contains("needs CAP_NET_ADMIN") => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("another reason: {why}");
+            ExitCode::FAILURE
+        }
+        Ok(_) => {
+            eprintln!("it was allowed");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+// --- helpers ---
+
+const MAC: [u8; 6] = [0x02, 0x91, 0, 0, 0, 0x01];
+
+/// A device in a subnet of its own: the tests run side by side.
+fn shape(name: &str, layer2: bool) -> Shape {
+    let net = name.bytes().fold(0u8, |sum, b| sum.wrapping_mul(31).wrapping_add(b));
+    Shape {
+        name: name.to_owned(),
+        layer2,
+        mtu: 1280,
+        addresses: vec![
+            (IpAddr::V4(Ipv4Addr::new(10, 91, net, 1)), 24),
+            (IpAddr::V6(Ipv6Addr::new(0xfd00, 0x91, 0, net.into(), 0, 0, 0, 1)), 64),
+        ],
+        mac: layer2.then_some(MAC),
+    }
+}
+
+/// The device's own address and one beside it.
+fn neighbours(shape: &Shape) -> (Ipv4Addr, Ipv4Addr) {
+    let IpAddr::V4(own) = shape.addresses[0].0 else { panic!("the first address is IPv4") };
+    (own, Ipv4Addr::from_bits(own.to_bits() + 1))
+}
+
+/// The first packet that fits; the kernel sends some of its own.
+fn first(device: &Device, fits: fn(&[u8]) -> bool) -> Result<Vec<u8>, Failed> {
+    let search = async {
+        let mut buffer = vec![0; device.buffer_len()];
+        let mut found = None;
+        while found.is_none() {
+            let take = |packet: &[u8]| {
+                if found.is_none() && fits(packet) {
+                    found = Some(packet.to_vec());
+                }
+            };
+            device.read(&mut buffer, take).await?;
+        }
+        Ok(found.unwrap_or_default())
+    };
+    let too_late = async {
+        smol::Timer::after(Duration::from_secs(5)).await;
+        Err(Failed::from("no such packet came"))
+    };
+    smol::block_on(future::or(search, too_late))
+}
+
+/// An IPv4 packet with a UDP datagram (RFC 791, RFC 768; UDP checksum left out).
+fn udp_packet(from: Ipv4Addr, to: Ipv4Addr, from_port: u16, to_port: u16, body: &[u8]) -> Vec<u8> {
+    let udp_len = u16::try_from(8 + body.len()).expect("short");
+    let mut packet = vec![0x45, 0];
+    packet.extend((20 + udp_len).to_be_bytes());
+    packet.extend([0, 0, 0, 0, 64, 17, 0, 0]);
+    packet.extend(from.octets());
+    packet.extend(to.octets());
+    let sum: u32 = packet.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    packet[10..12].copy_from_slice(&(!u16::try_from(folded).expect("ten words carry once")).to_be_bytes());
+    packet.extend(from_port.to_be_bytes());
+    packet.extend(to_port.to_be_bytes());
+    packet.extend(udp_len.to_be_bytes());
+    packet.extend([0, 0]);
+    packet.extend(body);
+    packet
+}
