@@ -1,0 +1,171 @@
+//! A relay in the foreground: from the settings to SIGINT or SIGTERM.
+use crate::{
+    Failure, cli, dev, metrics,
+    report::{Report, Sample},
+    say,
+    settings::Settings,
+};
+use async_signal::{Signal, Signals};
+use core::net::SocketAddr;
+use futures_lite::StreamExt;
+use shadowmesh_core::{
+    config::HubConfig,
+    crypto::awslc::AwsLc,
+    hub::HubStatus,
+    id::PeerId,
+    session::Suite,
+    time::{Duration, Instant},
+};
+use shadowmesh_runtime_smol::{
+    control::ControlSocket,
+    http::{self, Response},
+    relay::{self, Relay, RelayOptions},
+};
+use shadowmesh_runtime_std::clock;
+use smol::{future, net::TcpListener};
+use std::{cell::RefCell, io::IsTerminal, sync::Arc};
+
+/// Rates in `status` are told over at least this, or since the start.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Runs until a signal, or until the relay cannot go on.
+pub fn run(settings: &Settings) -> Result<(), Failure> {
+    log_to_stderr(settings);
+    let identity = cli::load_identity(settings)?;
+    let id = identity.id();
+    let control = ControlSocket::bind(&settings.control_socket()).map_err(Failure::failed)?;
+    let http = settings.metrics.map(bind_metrics).transpose()?;
+    let options = RelayOptions {
+        hub: HubConfig {
+            identity: Arc::new(identity),
+            crypto: Arc::new(AwsLc),
+            suites: vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305],
+            limits: settings.limits.clone(),
+            keepalive: settings.keepalive,
+        },
+        listen: listen_addresses(settings),
+        cert_lifetime: settings.cert_lifetime,
+    };
+    // Before anybody can know that the relay is there: whoever reads the line may send a signal at once.
+    let signals = Signals::new([Signal::Int, Signal::Term]).map_err(|error| Failure::failed(format!("signals: {error}")))?;
+    let relay = relay::start(options).map_err(Failure::failed)?;
+    announce(settings, id, relay.addresses())?;
+    smol::block_on(Running::new(relay, http.as_ref()).until_the_end(signals, control, http))
+}
+
+/// What to listen on: a machine without IPv6 cannot take the default.
+fn listen_addresses(settings: &Settings) -> Vec<SocketAddr> {
+    let has_v6 = || std::net::UdpSocket::bind((core::net::Ipv6Addr::LOCALHOST, 0)).is_ok();
+    if settings.listen == Settings::default().listen && !has_v6() {
+        return settings.listen.iter().map(|address| SocketAddr::from(([0, 0, 0, 0], address.port()))).collect();
+    }
+    settings.listen.clone()
+}
+
+/// The one line that says where the relay is and who it is, and with `--dev` the token.
+fn announce(settings: &Settings, id: PeerId, addresses: &[SocketAddr]) -> Result<(), Failure> {
+    let token = if settings.dev { Some(dev::join_token(&settings.state_dir, id, addresses)?) } else { None };
+    say(format!("shadowmesh-relay listening on {} id {id}", urls(addresses).join(", ")));
+    if let Some(token) = token {
+        say(token);
+    }
+    Ok(())
+}
+
+fn urls(addresses: &[SocketAddr]) -> Vec<String> {
+    addresses.iter().map(|address| format!("wss://{address}")).collect()
+}
+
+fn log_to_stderr(settings: &Settings) {
+    let filter = tracing_subscriber::EnvFilter::try_new(&settings.log_level).expect("the filter was checked with the settings");
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
+    // A second subscriber in one process would be a test's: the first one stays.
+    let _ = if settings.log_json { builder.json().try_init() } else { builder.try_init() };
+}
+
+fn bind_metrics(address: SocketAddr) -> Result<TcpListener, Failure> {
+    smol::block_on(TcpListener::bind(address)).map_err(|error| Failure::failed(format!("--metrics {address}: {error}")))
+}
+
+/// A started relay and what is asked of it.
+struct Running {
+    relay: Relay,
+    started: Instant,
+    metrics: Option<String>,
+    samples: RefCell<Option<[Sample; 2]>>,
+}
+
+impl Running {
+    fn new(relay: Relay, http: Option<&TcpListener>) -> Self {
+        let metrics = http.and_then(|listener| listener.local_addr().ok()).map(|address| format!("http://{address}/metrics"));
+        Self { relay, started: clock::now(), metrics, samples: RefCell::new(None) }
+    }
+
+    async fn until_the_end(&self, mut signals: Signals, control: ControlSocket, http: Option<TcpListener>) -> Result<(), Failure> {
+        let serve_control = async {
+            control.serve(|line| self.answer(line)).await;
+            Ok(())
+        };
+        let serve_http = async {
+            match http {
+                Some(listener) => http::serve(listener, |path| self.page(path)).await,
+                None => future::pending().await,
+            }
+            Ok(())
+        };
+        let stop = async {
+            let signal = signals.next().await;
+            tracing::info!(?signal, "leaving");
+            Ok(())
+        };
+        let end = async { self.relay.finished().await.map_err(Failure::failed) };
+        let result = future::or(future::or(stop, end), future::or(serve_control, serve_http)).await;
+        self.relay.leave().await;
+        result
+    }
+
+    /// One line of the control socket.
+    async fn answer(&self, line: String) -> String {
+        let request: Option<serde_json::Value> = serde_json::from_str(&line).ok();
+        let command = request.as_ref().and_then(|request| request.get("cmd")).and_then(serde_json::Value::as_str);
+        match command {
+            Some("status") => match self.relay.status().await {
+                Some((now, status)) => self.report(now, &status),
+                None => r#"{"error":"the relay is leaving"}"#.into(),
+            },
+            Some(_) => r#"{"error":"the only command is {\"cmd\":\"status\"}"}"#.into(),
+            None => r#"{"error":"a request is one line like {\"cmd\":\"status\"}"}"#.into(),
+        }
+    }
+
+    fn report(&self, now: Instant, status: &HubStatus) -> String {
+        let report = Report::new(now, self.started, urls(self.relay.addresses()), self.metrics.clone(), status, &self.sample(now, status));
+        serde_json::to_string(&report).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
+    }
+
+    /// The counters to tell rates from: those of the start for the first asker, later ones of some seconds ago.
+    fn sample(&self, now: Instant, status: &HubStatus) -> Sample {
+        let mut samples = self.samples.borrow_mut();
+        let current = Sample::of(now, status);
+        let [old, new] = samples.take().unwrap_or_else(|| [Sample::empty(self.started), current.clone()]);
+        let kept = if now.since(new.at()) >= SAMPLE_INTERVAL { [new, current] } else { [old, new] };
+        let [old, _] = samples.insert(kept);
+        old.clone()
+    }
+
+    /// One page of the metrics port.
+    async fn page(&self, path: String) -> Response {
+        match path.as_str() {
+            "/metrics" => match self.relay.status().await {
+                Some((_, status)) => Response::metrics(metrics::render(&status)),
+                None => Response::text(503, "leaving\n"),
+            },
+            "/healthz" | "/readyz" => match self.relay.status().await {
+                Some(_) => Response::text(200, "ok\n"),
+                None => Response::text(503, "leaving\n"),
+            },
+            _ => Response::not_found(),
+        }
+    }
+}

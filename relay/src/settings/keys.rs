@@ -1,0 +1,188 @@
+//! The table of keys: name, variable, what a value must be, and where it goes.
+use super::Settings;
+use crate::Failure;
+use core::{net::SocketAddr, time::Duration};
+use std::path::PathBuf;
+
+/// One key of relay.toml.
+pub(super) struct Key {
+    pub(super) section: &'static str,
+    pub(super) name: &'static str,
+    /// The variable, where it is not `SHADOWMESH_SECTION_KEY`.
+    variable: Option<&'static str>,
+    set: Set,
+}
+
+/// What a value must be, and where it goes.
+enum Set {
+    Number { least: u64, most: u64, set: fn(&mut Settings, u64) },
+    Duration { least: Duration, most: Duration, set: fn(&mut Settings, Duration) },
+    Word { words: &'static [&'static str], set: fn(&mut Settings, &str) },
+    Address(fn(&mut Settings, SocketAddr)),
+    Addresses(fn(&mut Settings, Vec<SocketAddr>)),
+    Path(fn(&mut Settings, PathBuf)),
+    Filter(fn(&mut Settings, &str)),
+}
+
+/// A value as file or environment give it.
+pub(super) enum Given {
+    Text(String),
+    Number(i128),
+    List(Vec<String>),
+    /// Of a type that no key takes; the word names it.
+    Other(&'static str),
+}
+
+const fn key(section: &'static str, name: &'static str, set: Set) -> Key {
+    Key { section, name, variable: None, set }
+}
+
+const fn number(name: &'static str, least: u64, most: u64, set: fn(&mut Settings, u64)) -> Key {
+    key("limits", name, Set::Number { least, most, set })
+}
+
+const fn span(section: &'static str, name: &'static str, least: Duration, most: Duration, set: fn(&mut Settings, Duration)) -> Key {
+    key(section, name, Set::Duration { least, most, set })
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const GIB: u64 = 1 << 30;
+
+/// Every key.
+pub(super) const KEYS: &[Key] = &[
+    key("identity", "file", Set::Path(|s, path| s.identity = path)),
+    key("state", "dir", Set::Path(|s, path| s.state_dir = path)),
+    key("listen", "tcp", Set::Addresses(|s, list| s.listen = list)),
+    span("tls", "cert_lifetime", Duration::from_mins(1), Duration::from_hours(24 * 365), |s, time| s.cert_lifetime = time),
+    Key { variable: Some("SHADOWMESH_LOG"), ..key("log", "level", Set::Filter(|s, filter| filter.clone_into(&mut s.log_level))) },
+    key("log", "format", Set::Word { words: &["text", "json"], set: |s, word| s.log_json = word == "json" }),
+    key("metrics", "listen", Set::Address(|s, address| s.metrics = Some(address))),
+    span("limits", "keepalive", SECOND, Duration::from_hours(1), |s, time| s.keepalive = time),
+    span("limits", "preauth_time", Duration::from_millis(100), Duration::from_mins(5), |s, time| s.limits.preauth_time = time),
+    span("limits", "stall_time", Duration::from_millis(100), Duration::from_mins(5), |s, time| s.limits.stall_time = time),
+    // A peer's RESP is about 9 KB and travels as one frame; a record's length has 16 bits.
+    number("frame_bytes", 9_216, 60_000, |s, n| s.limits.frame_bytes = size(n)),
+    number("control_bytes", 1_024, 60_000, |s, n| s.limits.control_bytes = size(n)),
+    // HELLO and RESPONSE together are about 10 KB.
+    number("preauth_bytes", 12_288, 1 << 20, |s, n| s.limits.preauth_bytes = size(n)),
+    number("preauth_total", 1, 1 << 20, |s, n| s.limits.preauth_total = size(n)),
+    number("preauth_per_source", 1, 1 << 20, |s, n| s.limits.preauth_per_source = size(n)),
+    number("joins_per_second", 0, 1 << 20, |s, n| s.limits.joins_per_second = word(n)),
+    number("join_burst", 1, 1 << 20, |s, n| s.limits.join_burst = word(n)),
+    number("queue_frames", 16, 1 << 20, |s, n| s.limits.queue_frames = size(n)),
+    number("queue_bytes", 16_384, GIB, |s, n| s.limits.queue_bytes = size(n)),
+    number("queue_total_bytes", 1 << 20, 1024 * GIB, |s, n| s.limits.queue_total_bytes = size(n)),
+    number("handshakes_per_second", 0, 1 << 20, |s, n| s.limits.handshakes_per_second = word(n)),
+    number("handshake_burst", 1, 1 << 20, |s, n| s.limits.handshake_burst = word(n)),
+    number("half_open_total", 1, 1 << 20, |s, n| s.limits.half_open_total = size(n)),
+    number("client_bytes_per_second", 0, 1024 * GIB, |s, n| s.limits.client_bytes_per_second = n),
+    number("client_frames_per_second", 0, 1 << 40, |s, n| s.limits.client_frames_per_second = n),
+    number("clients", 1, 1 << 20, |s, n| s.limits.clients = size(n)),
+];
+
+fn size(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+fn word(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// Every key as `section.key` with its variable, for documentation and tests.
+pub fn names() -> impl Iterator<Item = (String, String)> {
+    KEYS.iter().map(|key| (key.dotted(), key.variable()))
+}
+
+/// Takes what the environment sets.
+pub(super) fn from_environment(settings: &mut Settings, environment: &dyn Fn(&str) -> Option<String>) -> Result<(), Failure> {
+    for key in KEYS {
+        let variable = key.variable();
+        // An empty variable is one that is not set.
+        if let Some(text) = environment(&variable).filter(|text| !text.is_empty()) {
+            let given = key.read(text);
+            key.apply(settings, &given).map_err(|why| Failure::usage(format!("{variable}: {why}")))?;
+        }
+    }
+    Ok(())
+}
+
+impl Key {
+    pub(super) fn dotted(&self) -> String {
+        format!("{}.{}", self.section, self.name)
+    }
+
+    fn variable(&self) -> String {
+        self.variable.map_or_else(|| format!("SHADOWMESH_{}_{}", self.section, self.name).to_uppercase(), str::to_owned)
+    }
+
+    /// A variable's text as the type that the key takes.
+    fn read(&self, text: String) -> Given {
+        match &self.set {
+            Set::Number { .. } => text.trim().parse().map_or(Given::Text(text), Given::Number),
+            Set::Addresses(_) => Given::List(text.split(',').map(|part| part.trim().to_owned()).collect()),
+            Set::Duration { .. } | Set::Word { .. } | Set::Address(_) | Set::Path(_) | Set::Filter(_) => Given::Text(text),
+        }
+    }
+
+    /// Takes a value, or says what it is and what would be right.
+    pub(super) fn apply(&self, settings: &mut Settings, given: &Given) -> Result<(), String> {
+        match (&self.set, given) {
+            (Set::Number { least, most, set }, Given::Number(n)) => {
+                let n = u64::try_from(*n).ok().filter(|n| (least..=most).contains(&n)).ok_or_else(|| self.wrong(given))?;
+                set(settings, n);
+            }
+            (Set::Duration { least, most, set }, Given::Text(text)) => {
+                let time =
+                    humantime::parse_duration(text).ok().filter(|time| (least..=most).contains(&time)).ok_or_else(|| self.wrong(given))?;
+                set(settings, time);
+            }
+            (Set::Word { words, set }, Given::Text(text)) if words.contains(&text.as_str()) => set(settings, text),
+            (Set::Address(set), Given::Text(text)) => set(settings, text.parse().map_err(|_| self.wrong(given))?),
+            (Set::Addresses(set), Given::List(list)) if !list.is_empty() => {
+                let list = list.iter().map(|text| text.parse().map_err(|_| self.wrong(&Given::Text(text.clone()))));
+                set(settings, list.collect::<Result<_, _>>()?);
+            }
+            (Set::Path(set), Given::Text(text)) if !text.is_empty() => set(settings, text.into()),
+            (Set::Filter(set), Given::Text(text)) if is_filter(text) => set(settings, text),
+            _ => return Err(self.wrong(given)),
+        }
+        Ok(())
+    }
+
+    fn wrong(&self, given: &Given) -> String {
+        let given = match given {
+            Given::Text(text) => format!("{:?}", text.chars().take(60).collect::<String>()),
+            Given::Number(number) => number.to_string(),
+            Given::List(list) if list.is_empty() => "an empty list".into(),
+            Given::List(_) => "a list".into(),
+            Given::Other(word) => (*word).into(),
+        };
+        let right = match &self.set {
+            Set::Number { least, most, .. } => format!("a whole number from {least} to {most}"),
+            Set::Duration { least, most, .. } => {
+                format!(
+                    "a time from {} to {} like \"500ms\", \"30s\" or \"2m\"",
+                    humantime::format_duration(*least),
+                    humantime::format_duration(*most)
+                )
+            }
+            Set::Word { words, .. } => words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(" or "),
+            Set::Address(_) => "an address with port like \"127.0.0.1:9090\" or \"[::1]:9090\"".into(),
+            Set::Addresses(_) => "addresses with ports like [\"0.0.0.0:443\", \"[::]:443\"]".into(),
+            Set::Path(_) => "a path".into(),
+            Set::Filter(_) => {
+                "\"error\", \"warn\", \"info\", \"debug\", \"trace\" or filters by module like \"info,shadowmesh_core=debug\"".into()
+            }
+        };
+        format!("{} cannot be {given}; right would be {right}", self.dotted())
+    }
+}
+
+/// Whether tracing understands the filter, and it is not just the name of some module.
+fn is_filter(text: &str) -> bool {
+    let directives_ok = text.split(',').all(|part| {
+        let level = part.rsplit('=').next().unwrap_or(part).trim();
+        ["off", "error", "warn", "info", "debug", "trace"].contains(&level.to_lowercase().as_str())
+    });
+    directives_ok && tracing_subscriber::EnvFilter::try_new(text).is_ok()
+}
