@@ -1,0 +1,277 @@
+//! The command line: its words, and how its flags become a layer of the configuration.
+use crate::config::{Given, Raw, Source};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use std::{path::PathBuf, time::Duration};
+
+/// A post-quantum peer-to-peer overlay network.
+#[derive(Debug, Parser)]
+#[command(name = "shadowmesh", version, about, propagate_version = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Makes a new identity file and prints its `PeerId`
+    Keygen {
+        /// Where the secret key goes [default: the identity file of the configuration]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        #[command(flatten)]
+        files: FileArgs,
+    },
+    /// Prints the `PeerId` of an identity file
+    Id {
+        /// The identity file [default: that of the configuration]
+        #[arg(long, value_name = "FILE")]
+        identity: Option<PathBuf>,
+        #[command(flatten)]
+        files: FileArgs,
+    },
+    /// Makes networks
+    #[command(subcommand)]
+    Network(NetworkCommand),
+    /// Runs the peer in the foreground until SIGINT or SIGTERM
+    Up(Box<UpArgs>),
+    /// Asks the running peer to leave, and waits until it has
+    Down {
+        #[command(flatten)]
+        files: FileArgs,
+    },
+    /// Who is there, over which path, since when
+    Status {
+        /// Prints JSON
+        #[arg(long)]
+        json: bool,
+        /// Prints again each second until interrupted
+        #[arg(long)]
+        watch: bool,
+        /// Prints nothing; exit code 0 when the peer runs (live) or is connected (ready)
+        #[arg(long, value_name = "STATE")]
+        check: Option<Check>,
+        #[command(flatten)]
+        files: FileArgs,
+    },
+    /// Sends overlay pings and names the path that each answer took
+    Ping(PingArgs),
+    /// Tells about one peer
+    #[command(subcommand)]
+    Peer(PeerCommand),
+    /// Checks and shows the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Prints the running peer's metrics as Prometheus text
+    Metrics {
+        #[command(flatten)]
+        files: FileArgs,
+    },
+    /// Shows a relay, two peers, a migration, a killed path and its recovery on this machine
+    Demo {
+        /// About how long it runs
+        #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u64).range(5..=3600))]
+        seconds: u64,
+        /// Prints only the measured summary, as JSON
+        #[arg(long)]
+        json: bool,
+        /// What drives the machines
+        #[arg(long, value_name = "KIND", default_value = "smol")]
+        runtime: Runtime,
+    },
+    /// Prints a completion script for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Prints the version
+    Version {
+        /// Prints JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Commands about networks.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NetworkCommand {
+    /// Makes a network and prints its join token
+    New {
+        /// A name for people
+        #[arg(long, default_value = "mesh", value_name = "N")]
+        name: String,
+        /// A relay of the network, like <wss://relay.example:443>
+        #[arg(long, required = true, value_name = "URL")]
+        relay: Vec<String>,
+        /// The relays' ids in the same order, as `shadowmesh-relay id` prints them
+        #[arg(long, value_name = "ID")]
+        relay_id: Vec<String>,
+    },
+}
+
+/// Commands about one peer.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PeerCommand {
+    /// Why this peer is on the path it is on
+    Explain {
+        /// Name, overlay address, or the beginning of a `PeerId`
+        peer: String,
+        /// Prints JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        files: FileArgs,
+    },
+}
+
+/// Commands about the configuration.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Checks a configuration file
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+    /// Prints the configuration
+    Show {
+        /// Every key with the value that holds and where it comes from; without it, only what differs from the defaults
+        #[arg(long)]
+        effective: bool,
+        #[command(flatten)]
+        files: FileArgs,
+    },
+}
+
+/// What `status --check` looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Check {
+    /// The peer runs and answers
+    Live,
+    /// A relay or a peer is connected
+    Ready,
+}
+
+/// What drives the machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Runtime {
+    /// One asynchronous thread
+    Smol,
+    /// Blocking threads
+    Threads,
+}
+
+/// Where the configuration, the state and the running peer are.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct FileArgs {
+    /// Configuration file [default: /etc/shadowmesh/peer.toml]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// State directory [default: /var/lib/shadowmesh]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Control socket of the peer [default: control.sock in --state-dir, or /run/shadowmesh/peer.sock]
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) control: Option<PathBuf>,
+}
+
+/// Flags of `up`.
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    #[command(flatten)]
+    pub(crate) files: FileArgs,
+    /// Join token of the network; remembered in the state directory
+    #[arg(long, value_name = "TOKEN", conflicts_with = "join_file")]
+    pub(crate) join: Option<String>,
+    /// File that holds the join token
+    #[arg(long, value_name = "FILE")]
+    pub(crate) join_file: Option<PathBuf>,
+    /// What others call this peer [default: the host name]
+    #[arg(long, value_name = "N")]
+    pub(crate) name: Option<String>,
+    /// Name of the network interface [default: mesh0]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) interface: Option<String>,
+    /// Kind of interface: tun, tap or userspace [default: tun]
+    #[arg(long, value_name = "MODE")]
+    pub(crate) mode: Option<String>,
+    /// Overlay address with prefix length, like 10.77.0.2/24; may be given several times
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) address: Vec<String>,
+    /// What drives the peer: smol or threads
+    #[arg(long, value_name = "KIND", default_value = "smol")]
+    pub(crate) runtime: Runtime,
+    /// Where Prometheus metrics are served, or off [default: 127.0.0.1:9461]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) metrics: Option<String>,
+}
+
+/// Flags of `ping`.
+#[derive(Debug, Args)]
+pub(crate) struct PingArgs {
+    /// Name, overlay address, or the beginning of a `PeerId`
+    pub(crate) peer: String,
+    /// How many pings; without it, until interrupted
+    #[arg(short = 'c', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) count: Option<u32>,
+    /// Time between two pings
+    #[arg(long, value_name = "D", default_value = "1s", value_parser = positive_duration)]
+    pub(crate) interval: Duration,
+    /// Stops as soon as an answer went out and came back over a direct path
+    #[arg(long)]
+    pub(crate) until_direct: bool,
+    /// For the whole command [default with --until-direct: 30s]
+    #[arg(long, value_name = "D", value_parser = positive_duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Prints one JSON object at the end
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) files: FileArgs,
+}
+
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(value) if value >= Duration::from_millis(10) && value <= Duration::from_hours(24) => Ok(value),
+        Ok(_) => Err("it is at least 10ms and at most 24h".to_owned()),
+        Err(_) => Err("write it like 500ms, 30s or 2m".to_owned()),
+    }
+}
+
+impl FileArgs {
+    /// As a layer of the configuration.
+    pub(crate) fn layer(&self) -> Vec<Given> {
+        let mut layer = Vec::new();
+        push_path(&mut layer, "state.dir", "--state-dir", self.state_dir.as_ref());
+        push_path(&mut layer, "control.socket", "--control", self.control.as_ref());
+        layer
+    }
+}
+
+impl UpArgs {
+    /// As a layer of the configuration.
+    pub(crate) fn layer(&self) -> Vec<Given> {
+        let mut layer = self.files.layer();
+        push(&mut layer, "network.join", "--join", self.join.as_ref());
+        push_path(&mut layer, "network.join_file", "--join-file", self.join_file.as_ref());
+        push(&mut layer, "network.name", "--name", self.name.as_ref());
+        push(&mut layer, "interface.name", "--interface", self.interface.as_ref());
+        push(&mut layer, "interface.mode", "--mode", self.mode.as_ref());
+        push(&mut layer, "metrics.listen", "--metrics", self.metrics.as_ref());
+        if !self.address.is_empty() {
+            layer.push(Given { key: "interface.address", raw: Raw::List(self.address.clone()), source: Source::Flag("--address") });
+        }
+        layer
+    }
+}
+
+fn push(layer: &mut Vec<Given>, key: &'static str, flag: &'static str, value: Option<&String>) {
+    if let Some(text) = value {
+        layer.push(Given { key, raw: Raw::Text(text.clone()), source: Source::Flag(flag) });
+    }
+}
+
+fn push_path(layer: &mut Vec<Given>, key: &'static str, flag: &'static str, value: Option<&PathBuf>) {
+    push(layer, key, flag, value.map(|path| path.display().to_string()).as_ref());
+}

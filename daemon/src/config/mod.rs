@@ -1,0 +1,405 @@
+//! The configuration of a peer: from flags, environment, file and defaults to one checked value.
+//!
+//! ```text
+//! flags ─┐
+//! env ───┼─▶ Layers (as written, with places) ─▶ Settings (understood) ─▶ `up`, `config show`, …
+//! file ──┘
+//! ```
+pub(crate) mod keys;
+mod members;
+pub(crate) mod parse;
+mod raw;
+
+pub(crate) use members::Listed;
+pub(crate) use raw::{Given, Layers, Raw, Source};
+
+use crate::{credentials, failure::Failure};
+use keys::Key;
+use parse::{InterfaceMode, LogFormat, TransportChoice};
+use shadowmesh_core::{config::Mode, network::Network, session::Suite};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Where a file is looked for when none is named.
+pub(crate) const DEFAULT_FILE: &str = "/etc/shadowmesh/peer.toml";
+
+/// Everything a peer is told, understood and checked.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// The identity file; made when missing.
+    pub(crate) identity_file: PathBuf,
+    /// The network, when a token or a token file was given (not when it is remembered).
+    pub(crate) join: Option<JoinSource>,
+    /// What others call this peer.
+    pub(crate) name: String,
+    /// `interface.mode`.
+    pub(crate) interface_mode: InterfaceMode,
+    /// `interface.name`.
+    pub(crate) interface_name: String,
+    /// `interface.address`.
+    pub(crate) addresses: Vec<(IpAddr, u8)>,
+    /// `interface.mtu`.
+    pub(crate) mtu: u16,
+    /// `p2p.transports`.
+    pub(crate) transports: Vec<TransportChoice>,
+    /// `p2p.listen_tcp`.
+    pub(crate) listen_tcp: SocketAddr,
+    /// `p2p.advertise`.
+    pub(crate) advertise: Vec<SocketAddr>,
+    /// `p2p.retry_interval`.
+    pub(crate) retry_interval: Duration,
+    /// `p2p.health_check_interval`.
+    pub(crate) health_check_interval: Duration,
+    /// `p2p.connect_timeout`.
+    pub(crate) connect_timeout: Duration,
+    /// `p2p.close_relay`.
+    pub(crate) close_relay: bool,
+    /// `p2p.mode`.
+    pub(crate) mode: Mode,
+    /// `crypto.suites`.
+    pub(crate) suites: Vec<Suite>,
+    /// `tls.cert_lifetime`.
+    pub(crate) cert_lifetime: Duration,
+    /// `log.level`.
+    pub(crate) log_level: String,
+    /// `log.format`.
+    pub(crate) log_format: LogFormat,
+    /// `state.dir`.
+    pub(crate) state_dir: PathBuf,
+    /// `control.socket`.
+    pub(crate) control_socket: PathBuf,
+    /// `metrics.listen`; None: off.
+    pub(crate) metrics_listen: Option<SocketAddr>,
+    /// Whether somebody asked for that metrics address: then a port in use is an error.
+    pub(crate) metrics_asked: bool,
+    /// `[[peer]]`.
+    pub(crate) peers: Vec<Listed>,
+    /// For `config show`.
+    pub(crate) shown: Vec<Shown>,
+}
+
+/// Where the join token was given.
+#[derive(Debug)]
+pub(crate) enum JoinSource {
+    /// The token itself, checked.
+    Token(Box<Network>, Secret),
+    /// A file that holds it.
+    File(PathBuf, Source),
+}
+
+/// Text that no log and no `{:?}` may show.
+#[derive(Clone)]
+pub(crate) struct Secret(pub(crate) String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+/// One key for `config show --effective`.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    /// The key.
+    pub(crate) key: &'static str,
+    /// Its value as it would stand in a file.
+    pub(crate) text: String,
+    /// Where it comes from.
+    pub(crate) source: String,
+}
+
+/// This process's environment.
+pub(crate) fn environment() -> BTreeMap<String, String> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+}
+
+/// Puts the layers together. A file that was named must exist; the usual one may be missing.
+pub(crate) fn layers(file: Option<&Path>, flags: Vec<Given>) -> Result<Layers, Failure> {
+    let layer = match file {
+        Some(path) => raw::read_file(path)?.ok_or_else(|| {
+            Failure::usage(format!("{}: there is no such file; give an existing TOML file with --config", path.display()))
+        })?,
+        None => raw::read_file(Path::new(DEFAULT_FILE))?.unwrap_or_default(),
+    };
+    Ok(Layers { flags, variables: raw::environment(&environment()), file: layer })
+}
+
+/// Flags and environment only.
+pub(crate) fn without_file(flags: Vec<Given>) -> Layers {
+    Layers { flags, variables: raw::environment(&environment()), ..Layers::default() }
+}
+
+/// The layers of one file alone, for `config check`.
+pub(crate) fn file_alone(path: &Path) -> Result<Layers, Failure> {
+    let file = raw::read_file(path)?
+        .ok_or_else(|| Failure::usage(format!("{}: there is no such file; name an existing TOML file", path.display())))?;
+    Ok(Layers { file, ..Layers::default() })
+}
+
+/// Where the running peer listens for commands: per layer the socket itself, or `control.sock` in the state directory.
+pub(crate) fn control_socket(layers: &Layers) -> Result<(PathBuf, String), Failure> {
+    for layer in layers.in_order() {
+        let find = |name: &str| layer.iter().find(|given| given.key == name);
+        if let Some(given) = find("control.socket") {
+            let path = parse::path(&given.raw).map_err(|why| Failure::usage(format!("{}: control.socket: {why}", given.source)))?;
+            return Ok((path, given.source.to_string()));
+        }
+        if let Some(given) = find("state.dir") {
+            let dir = parse::path(&given.raw).map_err(|why| Failure::usage(format!("{}: state.dir: {why}", given.source)))?;
+            return Ok((dir.join("control.sock"), format!("{} (with state.dir)", given.source)));
+        }
+    }
+    Ok((PathBuf::from(key("control.socket").default), Source::Default.to_string()))
+}
+
+fn key(name: &str) -> &'static Key {
+    keys::find(name).expect("every key that the code names is in the table")
+}
+
+/// Takes values out of the layers and writes down where each came from.
+struct Taker<'a> {
+    layers: &'a Layers,
+    shown: Vec<Shown>,
+}
+
+impl Taker<'_> {
+    /// The value of a key that may be unset.
+    fn optional<T>(&mut self, name: &str, parse: impl Fn(&Raw) -> Result<T, String>) -> Result<Option<(T, Source)>, Failure> {
+        let key = key(name);
+        let taken = self.layers.take(key, parse)?;
+        if let Some((_, raw, source)) = &taken {
+            let secret = key.name == "network.join";
+            let text = if secret { "\"smesh1:(hidden)\"".to_owned() } else { as_toml(key, raw) };
+            self.show(key.name, text, source.to_string());
+        }
+        Ok(taken.map(|(value, _, source)| (value, source)))
+    }
+
+    /// The value of a key that has a default.
+    fn value<T>(&mut self, name: &str, parse: impl Fn(&Raw) -> Result<T, String>) -> Result<T, Failure> {
+        if let Some((value, _)) = self.optional(name, &parse)? {
+            return Ok(value);
+        }
+        let key = key(name);
+        let raw = default_raw(key);
+        self.show(key.name, as_toml(key, &raw), Source::Default.to_string());
+        Ok(parse(&raw).expect("the defaults of the table are right"))
+    }
+
+    fn show(&mut self, key: &'static str, text: String, source: String) {
+        self.shown.push(Shown { key, text, source });
+    }
+}
+
+/// The default of the table as a value.
+fn default_raw(key: &Key) -> Raw {
+    let default = key.default;
+    if default == "true" || default == "false" {
+        return Raw::Bool(default == "true");
+    }
+    if let Ok(number) = default.parse() {
+        return Raw::Integer(number);
+    }
+    match default.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(inner) if !inner.contains(':') => {
+            Raw::List(inner.split(',').map(|item| item.trim().trim_matches('"').to_owned()).filter(|item| !item.is_empty()).collect())
+        }
+        _ => Raw::Text(default.to_owned()),
+    }
+}
+
+/// A value as it would stand in the file: text from a flag becomes the list, number or boolean that it means.
+fn as_toml(key: &Key, raw: &Raw) -> String {
+    match (raw, default_raw(key)) {
+        (Raw::Text(_), Raw::List(_)) => parse::list(raw).map_or_else(|_| raw.to_string(), |list| Raw::List(list).to_string()),
+        (Raw::Text(text), Raw::Bool(_)) => text.clone(),
+        (Raw::Text(text), Raw::Integer(_)) if text.parse::<i64>().is_ok() => text.clone(),
+        _ => raw.to_string(),
+    }
+}
+
+/// Understands the layers.
+pub(crate) fn settings(layers: &Layers) -> Result<Settings, Failure> {
+    let mut take = Taker { layers, shown: Vec::new() };
+    let identity_file = take.value("identity.file", parse::path)?;
+    let join = join(&mut take)?;
+    let name = name(&mut take)?;
+    let interface_mode = take.value("interface.mode", parse::interface_mode)?;
+    let interface_name = take.value("interface.name", parse::interface_name)?;
+    let addresses = take.value("interface.address", parse::addresses)?;
+    let mtu = take.value("interface.mtu", parse::mtu)?;
+    let transports = take.value("p2p.transports", parse::transports)?;
+    // Both are checked and shown; they take effect with the UDP transport.
+    take.value("p2p.listen_udp", parse::socket)?;
+    let listen_tcp = take.value("p2p.listen_tcp", parse::socket)?;
+    take.value("p2p.port_mapping", parse::boolean)?;
+    let advertise = take.value("p2p.advertise", parse::advertised)?;
+    let retry_interval = take.value("p2p.retry_interval", parse::duration(millis(100), hours(24)))?;
+    let health_check_interval = take.value("p2p.health_check_interval", parse::duration(millis(100), hours(1)))?;
+    let connect_timeout = take.value("p2p.connect_timeout", parse::duration(millis(100), millis(60_000)))?;
+    let close_relay = take.value("p2p.close_relay", parse::boolean)?;
+    let mode = take.value("p2p.mode", parse::mode)?;
+    let suites = take.value("crypto.suites", parse::suites)?;
+    let cert_lifetime = take.value("tls.cert_lifetime", parse::duration(millis(60_000), hours(24 * 366)))?;
+    let log_level = take.value("log.level", parse::log_level)?;
+    let log_format = take.value("log.format", parse::log_format)?;
+    let state_dir = take.value("state.dir", parse::path)?;
+    let (control_socket, socket_source) = control_socket(layers)?;
+    layers.take(key("control.socket"), parse::path)?;
+    take.show("control.socket", format!("{:?}", control_socket.display().to_string()), socket_source);
+    let metrics_asked = layers.take(key("metrics.listen"), parse::socket_or_off)?.is_some();
+    let metrics_listen = take.value("metrics.listen", parse::socket_or_off)?;
+    Ok(Settings {
+        identity_file: state_dir.join(identity_file),
+        join,
+        name,
+        interface_mode,
+        interface_name,
+        addresses,
+        mtu,
+        transports,
+        listen_tcp,
+        advertise,
+        retry_interval,
+        health_check_interval,
+        connect_timeout,
+        close_relay,
+        mode,
+        suites,
+        cert_lifetime,
+        log_level,
+        log_format,
+        state_dir,
+        control_socket,
+        metrics_listen,
+        metrics_asked,
+        peers: members::understand(&layers.file)?,
+        shown: take.shown,
+    })
+}
+
+const fn millis(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+const fn hours(count: u64) -> Duration {
+    Duration::from_secs(count * 3600)
+}
+
+/// The join token: `join` and `join_file` exclude each other in one layer; a higher layer's one hides a lower layer's other.
+fn join(take: &mut Taker<'_>) -> Result<Option<JoinSource>, Failure> {
+    let layers = take.layers;
+    for layer in layers.in_order() {
+        let given: Vec<&Given> = layer.iter().filter(|given| given.key == "network.join" || given.key == "network.join_file").collect();
+        if let [first, second, ..] = given.as_slice() {
+            let line = if first.key == "network.join" { second } else { first };
+            return Err(Failure::usage(format!("{}: network.join_file: stands beside network.join; keep one of the two", line.source)));
+        }
+    }
+    let rank = |name: &str| layers.in_order().iter().position(|layer| layer.iter().any(|given| given.key == name));
+    let (token_rank, file_rank) = (rank("network.join"), rank("network.join_file"));
+    let token = layers.take(key("network.join"), |raw| {
+        let text = parse::text(raw)?;
+        credentials::network(&text).map(|network| (Box::new(network), Secret(text)))
+    })?;
+    layers.take(key("network.join_file"), parse::path)?;
+    match (token_rank, file_rank) {
+        (Some(token_rank), file) if file.is_none_or(|file| token_rank < file) => {
+            take.optional("network.join", |_| Ok(()))?;
+            Ok(token.map(|((network, text), _, _)| JoinSource::Token(network, text)))
+        }
+        (_, Some(_)) => Ok(take.optional("network.join_file", parse::path)?.map(|(path, source)| JoinSource::File(path, source))),
+        (_, None) => Ok(None),
+    }
+}
+
+/// The name that was given, or the host's.
+fn name(take: &mut Taker<'_>) -> Result<String, Failure> {
+    if let Some((name, _)) = take.optional("network.name", parse::peer_name)? {
+        return Ok(name);
+    }
+    let host = hostname::get().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+    let mut name: String = host.chars().filter(|c| parse::name_char(*c)).take(63).collect();
+    if name.is_empty() {
+        "peer".clone_into(&mut name);
+    }
+    take.show("network.name", format!("{name:?}"), "default (host name)".to_owned());
+    Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> Layers {
+        Layers { file: raw::parse_text("peer.toml", text).expect("valid in this test"), ..Layers::default() }
+    }
+
+    fn flag(key: &'static str, text: &str) -> Given {
+        Given { key, raw: Raw::Text(text.to_owned()), source: Source::Flag("--flag") }
+    }
+
+    #[test]
+    fn every_default_is_understood() {
+        let settings = settings(&Layers::default()).expect("defaults are right");
+        assert_eq!(settings.retry_interval, Duration::from_mins(1));
+        assert_eq!(settings.health_check_interval, Duration::from_secs(30));
+        assert_eq!(settings.connect_timeout, Duration::from_secs(5));
+        assert_eq!(settings.cert_lifetime, Duration::from_hours(24));
+        assert_eq!(settings.transports, [TransportChoice::Udp, TransportChoice::Wss]);
+        assert_eq!(settings.suites, [Suite::Aes256Gcm, Suite::ChaCha20Poly1305]);
+        assert!(!settings.close_relay);
+        assert_eq!(settings.identity_file, Path::new("/var/lib/shadowmesh/identity.key"));
+        let shown: Vec<&str> = settings.shown.iter().map(|shown| shown.key).collect();
+        for key in &keys::KEYS {
+            assert!(shown.contains(&key.name) || key.default.is_empty(), "{} is not shown", key.name);
+        }
+    }
+
+    #[test]
+    fn a_flag_hides_a_variable_hides_the_file() {
+        let mut layers = file("[interface]\nmtu = 1300\nname = \"m1\"\n[p2p]\nconnect_timeout = \"2s\"");
+        layers.variables = raw::environment(&BTreeMap::from([
+            ("SHADOWMESH_INTERFACE_NAME".to_owned(), "m2".to_owned()),
+            ("SHADOWMESH_INTERFACE_MTU".to_owned(), "1400".to_owned()),
+        ]));
+        layers.flags = vec![flag("interface.name", "m3")];
+        let settings = settings(&layers).expect("all right");
+        assert_eq!(settings.interface_name, "m3");
+        assert_eq!(settings.mtu, 1400);
+        assert_eq!(settings.connect_timeout, Duration::from_secs(2));
+        let source = |key: &str| settings.shown.iter().find(|shown| shown.key == key).map(|shown| shown.source.clone());
+        assert_eq!(source("interface.name").as_deref(), Some("--flag"));
+        assert_eq!(source("interface.mtu").as_deref(), Some("SHADOWMESH_INTERFACE_MTU"));
+        assert_eq!(source("p2p.connect_timeout").as_deref(), Some("peer.toml:5"));
+        assert_eq!(source("p2p.mode").as_deref(), Some("default"));
+    }
+
+    #[test]
+    fn a_hidden_mistake_is_still_told() {
+        let mut layers = file("[interface]\nmtu = 12");
+        layers.flags = vec![flag("interface.mtu", "1400")];
+        let failure = settings(&layers).expect_err("the file is wrong");
+        assert!(failure.sentence.starts_with("peer.toml:2: interface.mtu: 12 is not an MTU"), "{failure}");
+    }
+
+    #[test]
+    fn the_state_directory_takes_the_control_socket_along_within_its_layer() {
+        let mut layers = file("[control]\nsocket = \"/a.sock\"");
+        assert_eq!(control_socket(&layers).expect("right").0, Path::new("/a.sock"));
+        layers.flags = vec![flag("state.dir", "/s")];
+        assert_eq!(control_socket(&layers).expect("right").0, Path::new("/s/control.sock"));
+        layers.flags.push(flag("control.socket", "/c.sock"));
+        assert_eq!(control_socket(&layers).expect("right").0, Path::new("/c.sock"));
+    }
+
+    #[test]
+    fn empty_transports_mean_relay_only() {
+        let settings = settings(&file("[p2p]\ntransports = []")).expect("right");
+        assert!(settings.transports.is_empty());
+    }
+}

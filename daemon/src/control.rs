@@ -1,0 +1,121 @@
+//! What commands and the running peer say to each other: one JSON line each way over the control socket.
+use crate::{
+    cli::FileArgs,
+    config::{self, Layers},
+    failure::Failure,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use shadowmesh_runtime_smol::control::{ControlClient, ControlError};
+use std::time::Duration;
+
+/// Long enough for a busy machine, short enough for a script.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+
+/// What can be asked of a running peer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum Request {
+    /// Everything about it.
+    Status {},
+    /// The Prometheus text.
+    Metrics {},
+    /// Leave; the connection ends when it has gone.
+    Leave {},
+    /// One overlay ping.
+    Ping {
+        /// Name, overlay address or beginning of a `PeerId`.
+        peer: String,
+        /// How long to wait for the answer.
+        wait_ms: u64,
+    },
+    /// Why a peer is on its path.
+    Explain {
+        /// Name, overlay address or beginning of a `PeerId`.
+        peer: String,
+    },
+}
+
+/// What comes back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Answer<T> {
+    /// It worked.
+    Ok(T),
+    /// A sentence.
+    Error(String),
+}
+
+/// Whom a ping went to, and what came back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Pinged {
+    /// Who.
+    pub(crate) id: String,
+    /// Its name, when it has one.
+    pub(crate) name: Option<String>,
+    /// Its first overlay address.
+    pub(crate) address: Option<String>,
+    /// Nothing: no answer in time.
+    pub(crate) reply: Option<Reply>,
+}
+
+/// The answer to one ping.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Reply {
+    /// There and back.
+    pub(crate) rtt_ms: f64,
+    /// The path it went out on, as `direct/wss`.
+    pub(crate) out: String,
+    /// The path it came back on.
+    pub(crate) back: String,
+}
+
+/// A connection to the running peer.
+pub(crate) struct Client(ControlClient);
+
+impl Client {
+    /// Connects to the peer that the flags, variables and file name.
+    pub(crate) fn connect(files: &FileArgs) -> Result<Self, Failure> {
+        let (path, _) = config::control_socket(&layers(files)?)?;
+        ControlClient::connect(&path, ANSWER_TIME).map(Self).map_err(|error| match error {
+            ControlError::NotRunning(_) => Failure::failed(format!(
+                "no peer is running at {}; start one with `shadowmesh up`, or name its socket with --control or --state-dir",
+                path.display()
+            )),
+            other => Failure::failed(other.to_string()),
+        })
+    }
+
+    /// Asks one thing.
+    pub(crate) fn ask<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, Failure> {
+        let line = serde_json::to_string(request).expect("requests are plain data");
+        let answer = self.0.request(&line).map_err(|error| match error {
+            ControlError::NotRunning(_) => Failure::failed("the peer ended before it answered"),
+            other => Failure::failed(other.to_string()),
+        })?;
+        match serde_json::from_str(&answer) {
+            Ok(Answer::Ok(value)) => Ok(value),
+            Ok(Answer::Error(sentence)) => Err(Failure::failed(sentence)),
+            Err(error) => Err(Failure::failed(format!("the running peer answers in a form that this version does not know: {error}"))),
+        }
+    }
+
+    /// Asks the peer to leave and waits until it has.
+    pub(crate) fn leave(mut self) -> Result<(), Failure> {
+        let line = serde_json::to_string(&Request::Leave {}).expect("requests are plain data");
+        match self.0.request(&line) {
+            // The peer keeps the connection open for as long as it has something to tidy up.
+            Err(ControlError::NotRunning(_)) => Ok(()),
+            Ok(answer) => Err(Failure::failed(format!("the peer does not leave: {answer}"))),
+            Err(error) => Err(Failure::failed(error.to_string())),
+        }
+    }
+}
+
+/// The layers in which a command looks for the socket. The usual file helps where it can be read; only a named one must be right.
+fn layers(files: &FileArgs) -> Result<Layers, Failure> {
+    match config::layers(files.config.as_deref(), files.layer()) {
+        Ok(layers) => Ok(layers),
+        Err(failure) if files.config.is_some() => Err(failure),
+        Err(_) => Ok(config::without_file(files.layer())),
+    }
+}

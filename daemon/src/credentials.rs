@@ -1,0 +1,88 @@
+//! Identities, join tokens and `PeerId`s as the command line meets them: text in, checked values or sentences out.
+use crate::failure::Failure;
+use shadowmesh_core::{
+    crypto::{Identity, Provider, awslc::AwsLc},
+    id::PeerId,
+    network::{Network, RelayAddress},
+};
+use shadowmesh_runtime_std::identity::{self, IdentityError};
+use std::{path::Path, sync::Arc};
+
+/// A join token is a few hundred bytes; a larger file is something else.
+const MAX_TOKEN_BYTES: u64 = 64 * 1024;
+
+/// The back end for all arithmetic of the daemon.
+pub(crate) fn provider() -> Arc<dyn Provider> {
+    Arc::new(AwsLc)
+}
+
+/// The network of a join token, or what is wrong with the token.
+pub(crate) fn network(token: &str) -> Result<Network, String> {
+    Network::from_token(token).map_err(|why| format!("{why}; `shadowmesh network new` makes one"))
+}
+
+/// Reads a join token from a file.
+pub(crate) fn network_of_file(path: &Path) -> Result<(Network, String), String> {
+    let shown = path.display();
+    let meta = std::fs::metadata(path).map_err(|error| format!("{shown}: the join token cannot be read: {error}"))?;
+    if !meta.is_file() || meta.len() > MAX_TOKEN_BYTES {
+        return Err(format!("{shown}: is not a file with a join token"));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{shown}: the join token cannot be read: {error}"))?;
+    let token = text.trim().to_owned();
+    network(&token).map(|network| (network, token)).map_err(|why| format!("{shown}: {why}"))
+}
+
+/// A new network: its join token.
+pub(crate) fn new_network(name: &str, urls: &[String], ids: &[String]) -> Result<String, Failure> {
+    if ids.len() > urls.len() {
+        return Err(Failure::usage(format!(
+            "--relay-id is given {} times and --relay {} times; give each relay at most one id, in the same order",
+            ids.len(),
+            urls.len()
+        )));
+    }
+    let mut relays = Vec::with_capacity(urls.len());
+    for (index, url) in urls.iter().enumerate() {
+        let id = ids.get(index).map(|text| peer_id(text)).transpose().map_err(|why| Failure::usage(format!("--relay-id: {why}")))?;
+        relays.push(RelayAddress::new(url, id).map_err(|why| Failure::usage(format!("--relay: {why}")))?);
+    }
+    let network = Network::new(secret()?, name, relays).and_then(|network| network.token());
+    network.map_err(|why| Failure::usage(format!("network new: {why}")))
+}
+
+/// 32 bytes from the operating system.
+pub(crate) fn secret() -> Result<[u8; 32], Failure> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| Failure::failed(format!("the operating system gives no random numbers: {error}")))?;
+    Ok(bytes)
+}
+
+/// A whole `PeerId`, or what is wrong with the text.
+pub(crate) fn peer_id(text: &str) -> Result<PeerId, String> {
+    text.trim().parse::<PeerId>().map_err(|why| format!("{text:?} is not a PeerId: {why}; write it as `shadowmesh id` prints it"))
+}
+
+/// Reads an identity; a missing or damaged file is the operator's to repair.
+pub(crate) fn identity(path: &Path) -> Result<Identity, Failure> {
+    identity::load(path).map_err(|error| told(&error))
+}
+
+/// Makes a new identity file.
+pub(crate) fn new_identity(path: &Path) -> Result<Identity, Failure> {
+    identity::create(path).map_err(|error| told(&error))
+}
+
+/// Reads an identity, or makes it on the first start.
+pub(crate) fn identity_or_new(path: &Path) -> Result<Identity, Failure> {
+    identity::load_or_create(path).map_err(|error| told(&error))
+}
+
+fn told(error: &IdentityError) -> Failure {
+    match error {
+        IdentityError::Truncated(_) | IdentityError::Checksum(_) | IdentityError::Malformed(..) | IdentityError::Exposed(..) => {
+            Failure::usage(error.to_string())
+        }
+        IdentityError::Missing(_) | IdentityError::Exists(_) | IdentityError::Io(..) => Failure::failed(error.to_string()),
+    }
+}

@@ -1,0 +1,92 @@
+//! `shadowmesh`: the peer's command line, configuration, control socket, metrics and demo.
+//!
+//! ```text
+//!   cli ─▶ commands (keygen id network config version completions)   nothing runs
+//!       ─▶ up       settings ─▶ runtime's peer; answers on the control socket and the metrics port
+//!       ─▶ status ping explain metrics down                          clients of the control socket
+//!       ─▶ demo     relay and two peers in this process
+//! ```
+mod cli;
+mod commands;
+mod config;
+mod control;
+mod credentials;
+mod demo;
+mod explain;
+mod failure;
+mod logs;
+mod metrics;
+mod out;
+mod ping;
+mod resolve;
+mod status;
+mod up;
+
+use clap::{Parser, error::ErrorKind};
+use cli::{Cli, Command, ConfigCommand, NetworkCommand, PeerCommand};
+use control::{Client, Request};
+use failure::Failure;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.sentence.is_empty() {
+                eprintln!("shadowmesh: {failure}");
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// Help and version are results; anything else about the command line is wrong usage.
+fn usage(error: &clap::Error) -> ExitCode {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        out::raw(&error.to_string());
+        return ExitCode::SUCCESS;
+    }
+    let text = error.to_string();
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        eprint!("{text}");
+    } else {
+        // What is wrong and what would be right in one line; the usage stands in the help.
+        let said = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("For more information"));
+        let said: Vec<&str> = said.take_while(|line| !line.starts_with("Usage:")).collect();
+        eprintln!("shadowmesh: {}; `shadowmesh help` tells more", said.join(" ").trim_start_matches("error: "));
+    }
+    ExitCode::from(2)
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Keygen { out, files } => commands::keygen(out, &files),
+        Command::Id { identity, files } => commands::id(identity, &files),
+        Command::Network(NetworkCommand::New { name, relay, relay_id }) => commands::network_new(&name, &relay, &relay_id),
+        Command::Up(args) => up::run(&args),
+        Command::Down { files } => Client::connect(&files)?.leave(),
+        Command::Status { json, watch, check, files } => status::run(json, watch, check, &files),
+        Command::Ping(args) => ping::run(&args),
+        Command::Peer(PeerCommand::Explain { peer, json, files }) => explain::run(&peer, json, &files),
+        Command::Config(ConfigCommand::Check { file }) => commands::config_check(&file),
+        Command::Config(ConfigCommand::Show { effective, files }) => commands::config_show(effective, &files),
+        Command::Metrics { files } => {
+            let text: String = Client::connect(&files)?.ask(&Request::Metrics {})?;
+            out::raw(&text);
+            Ok(())
+        }
+        Command::Demo { seconds, json, runtime } => demo::run(seconds, json, runtime),
+        Command::Completions { shell } => {
+            commands::completions(shell);
+            Ok(())
+        }
+        Command::Version { json } => {
+            commands::version(json);
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The JSON of `status --json`: its fields are an interface, added to but never renamed.
+use serde::{Deserialize, Serialize};
+use shadowmesh_core::{
+    status::{PathStatus, PeerState, PeerStatus, RelayState, RelayStatus, Status},
+    time::{Duration, Instant},
+    wire::PathLabel,
+};
+use std::net::IpAddr;
+
+/// A running peer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) version: String,
+    pub(crate) id: String,
+    pub(crate) name: String,
+    /// `starting`, `ready` or `offline`.
+    pub(crate) state: String,
+    pub(crate) runtime: String,
+    pub(crate) uptime_s: f64,
+    pub(crate) interface: InterfaceReport,
+    pub(crate) relays: Vec<RelayReport>,
+    pub(crate) peers: Vec<PeerReport>,
+}
+
+/// Its network interface.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct InterfaceReport {
+    pub(crate) name: String,
+    pub(crate) mode: String,
+    pub(crate) mtu: u16,
+    pub(crate) addresses: Vec<String>,
+}
+
+/// One relay.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RelayReport {
+    pub(crate) url: String,
+    pub(crate) id: Option<String>,
+    /// `connecting`, `connected`, `waiting` or `parked`.
+    pub(crate) state: String,
+    pub(crate) rtt_ms: Option<f64>,
+    pub(crate) observed: Option<String>,
+    /// Why the last connection ended or never came to be.
+    pub(crate) error: Option<String>,
+}
+
+/// One remote peer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PeerReport {
+    pub(crate) id: String,
+    pub(crate) name: Option<String>,
+    /// `connecting`, `connected` or `offline`.
+    pub(crate) state: String,
+    pub(crate) addresses: Vec<String>,
+    /// The path we send on.
+    pub(crate) path: Option<PathReport>,
+    /// All live paths.
+    pub(crate) paths: Vec<PathReport>,
+    pub(crate) suite: Option<String>,
+    pub(crate) epoch: u32,
+    pub(crate) handshake_age_s: Option<f64>,
+    pub(crate) migrations: u64,
+    pub(crate) fallbacks: u64,
+    pub(crate) retries: u64,
+    pub(crate) tx_frames: u64,
+    pub(crate) tx_bytes: u64,
+    pub(crate) rx_frames: u64,
+    pub(crate) rx_bytes: u64,
+    pub(crate) lost_frames: u64,
+    pub(crate) duplicate_frames: u64,
+    pub(crate) reordered_frames: u64,
+    pub(crate) resent_frames: u64,
+    /// Addresses that it announced and that were refused.
+    pub(crate) refused: Vec<RefusedReport>,
+}
+
+impl PeerReport {
+    /// The address to show to people: an IPv4 one where there is one, for it is short.
+    pub(crate) fn address(&self) -> Option<&String> {
+        self.addresses.iter().find(|address| !address.contains(':')).or(self.addresses.first())
+    }
+}
+
+/// One way to a remote peer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PathReport {
+    /// `relay` or `direct`.
+    pub(crate) kind: String,
+    /// `wss` or `udp`.
+    pub(crate) transport: String,
+    /// `active`, `standby`, `validating` or `suspect`.
+    pub(crate) state: String,
+    pub(crate) remote: Option<String>,
+    pub(crate) since_s: f64,
+    pub(crate) rtt_ms: Option<f64>,
+}
+
+/// An announced address that was refused, and why.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RefusedReport {
+    pub(crate) address: String,
+    pub(crate) why: String,
+}
+
+/// What the daemon knows besides the node.
+#[derive(Clone, Debug)]
+pub(crate) struct Facts {
+    /// `smol`.
+    pub(crate) runtime: &'static str,
+    /// As the kernel named it.
+    pub(crate) interface_name: String,
+    /// `tun` or `tap`.
+    pub(crate) interface_mode: &'static str,
+    /// Of the interface.
+    pub(crate) mtu: u16,
+    /// When the daemon started.
+    pub(crate) started: std::time::Instant,
+}
+
+/// Makes the report. `been_ready`: whether a relay or peer has been connected since the start.
+pub(crate) fn from_core(now: Instant, status: &Status, facts: &Facts, been_ready: bool) -> Report {
+    Report {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        id: status.id.to_string(),
+        name: status.name.clone(),
+        state: peer_state(status, been_ready).to_owned(),
+        runtime: facts.runtime.to_owned(),
+        uptime_s: seconds(facts.started.elapsed()),
+        interface: InterfaceReport {
+            name: facts.interface_name.clone(),
+            mode: facts.interface_mode.to_owned(),
+            mtu: facts.mtu,
+            addresses: status.addresses.iter().map(|(address, length)| format!("{address}/{length}")).collect(),
+        },
+        relays: status.relays.iter().map(relay).collect(),
+        peers: status.peers.iter().map(|peer| remote(now, peer)).collect(),
+    }
+}
+
+/// `ready` with a relay or a peer; else `offline` once something was there or an attempt failed, `starting` before.
+fn peer_state(status: &Status, been_ready: bool) -> &'static str {
+    let relay = status.relays.iter().any(|relay| relay.state == RelayState::Connected);
+    let peer = status.peers.iter().any(|peer| peer.state == PeerState::Connected);
+    let failed = status.relays.iter().any(|relay| relay.last_error.is_some() || relay.state == RelayState::Waiting);
+    match (relay || peer, been_ready || failed) {
+        (true, _) => "ready",
+        (false, true) => "offline",
+        (false, false) => "starting",
+    }
+}
+
+/// Kind and transport of a path.
+pub(crate) const fn label(label: PathLabel) -> (&'static str, &'static str) {
+    match label {
+        PathLabel::RelayWss => ("relay", "wss"),
+        PathLabel::DirectWss => ("direct", "wss"),
+        PathLabel::DirectUdp => ("direct", "udp"),
+    }
+}
+
+fn relay(relay: &RelayStatus) -> RelayReport {
+    let state = match relay.state {
+        RelayState::Connecting => "connecting",
+        RelayState::Connected => "connected",
+        RelayState::Waiting => "waiting",
+        RelayState::Parked => "parked",
+    };
+    RelayReport {
+        url: relay.url.clone(),
+        id: relay.id.map(|id| id.to_string()),
+        state: state.to_owned(),
+        rtt_ms: relay.rtt.map(millis),
+        observed: relay.observed.map(|address| address.to_string()),
+        error: relay.last_error.clone(),
+    }
+}
+
+fn remote(now: Instant, peer: &PeerStatus) -> PeerReport {
+    let state = match peer.state {
+        PeerState::Connecting => "connecting",
+        PeerState::Connected => "connected",
+        PeerState::Offline => "offline",
+    };
+    PeerReport {
+        id: peer.id.to_string(),
+        name: peer.name.clone(),
+        state: state.to_owned(),
+        addresses: peer.addresses.iter().map(IpAddr::to_string).collect(),
+        path: peer.path.as_ref().map(|one| path(now, one)),
+        paths: peer.paths.iter().map(|one| path(now, one)).collect(),
+        suite: peer.suite.map(str::to_owned),
+        epoch: peer.epoch,
+        handshake_age_s: peer.handshake_at.map(|at| seconds(now.since(at))),
+        migrations: peer.migrations,
+        fallbacks: peer.fallbacks,
+        retries: peer.retries,
+        tx_frames: peer.tx_frames,
+        tx_bytes: peer.tx_bytes,
+        rx_frames: peer.rx_frames,
+        rx_bytes: peer.rx_bytes,
+        lost_frames: peer.lost_frames,
+        duplicate_frames: peer.duplicate_frames,
+        reordered_frames: peer.reordered_frames,
+        resent_frames: peer.resent_frames,
+        refused: peer.refused.iter().map(|(address, why)| RefusedReport { address: address.to_string(), why: (*why).to_owned() }).collect(),
+    }
+}
+
+fn path(now: Instant, path: &PathStatus) -> PathReport {
+    let (kind, transport) = label(path.label);
+    PathReport {
+        kind: kind.to_owned(),
+        transport: transport.to_owned(),
+        state: path.state.to_owned(),
+        remote: path.remote.map(|address| address.to_string()),
+        since_s: seconds(now.since(path.since)),
+        rtt_ms: path.rtt.map(millis),
+    }
+}
+
+/// Seconds with three digits: the JSON stays readable.
+fn seconds(span: Duration) -> f64 {
+    (span.as_secs_f64() * 1e3).round() / 1e3
+}
+
+/// Milliseconds with three digits.
+pub(crate) fn millis(span: Duration) -> f64 {
+    (span.as_secs_f64() * 1e6).round() / 1e3
+}

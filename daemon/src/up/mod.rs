@@ -1,0 +1,258 @@
+//! `up`: runs the peer in the foreground, from its settings to a clean exit.
+//!
+//! ```text
+//!   settings ─▶ state (lock, identity, token, claims) ─▶ control socket, metrics port ─▶ peer thread
+//!                                                                                          │ notes, claims
+//!   one task here: control socket ∥ metrics port ∥ notes ∥ claims ∥ signals  ◀─────────────┘
+//! ```
+mod node;
+mod observer;
+mod serve;
+mod state;
+
+use crate::{
+    cli::{Runtime, UpArgs},
+    config::{self, JoinSource, Settings, parse::InterfaceMode},
+    credentials,
+    failure::Failure,
+    logs::{self, Levels},
+    status::Facts,
+};
+use async_signal::{Signal, Signals};
+use futures_lite::{StreamExt, future};
+use observer::Observer;
+use serve::Service;
+use shadowmesh_core::network::Network;
+use shadowmesh_runtime_smol::{
+    control::ControlSocket,
+    http,
+    peer::{self, Peer},
+};
+use smol::{Timer, net::TcpListener};
+use state::{Claims, State};
+use std::{cell::RefCell, fs::DirBuilder, os::unix::fs::DirBuilderExt, path::Path, rc::Rc, time::Duration};
+
+/// Saying good-bye takes milliseconds; a peer that cannot is ended anyway.
+const LEAVE_TIME: Duration = Duration::from_secs(5);
+/// Claims that come in a burst are written once.
+const CLAIMS_PAUSE: Duration = Duration::from_secs(1);
+
+/// Runs `shadowmesh up`.
+pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
+    if args.runtime == Runtime::Threads {
+        return Err(Failure::usage("--runtime: the threads runtime is not built in yet; use --runtime smol"));
+    }
+    let started = std::time::Instant::now();
+    let settings = config::settings(&config::layers(args.files.config.as_deref(), args.layer())?)?;
+    let levels = logs::start(&settings.log_level, settings.log_format).map_err(Failure::failed)?;
+    warn_unknown_variables();
+    let state = State::open(&settings.state_dir)?;
+    let network = network(&settings, &state)?;
+    let identity = credentials::identity_or_new(&settings.identity_file)?;
+    let claims = state.claims();
+    smol::block_on(async {
+        let socket = bind_control(&settings.control_socket)?;
+        let metrics = bind_metrics(&settings).await?;
+        let mut signals = Signals::new([Signal::Int, Signal::Term, Signal::Hup])
+            .map_err(|error| Failure::failed(format!("signals cannot be received: {error}")))?;
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), id = %identity.id(), name = settings.name, "starting");
+        let options = node::options(&settings, identity, network, claims.list());
+        let peer = peer::start(options).map_err(|error| Failure::failed(error.to_string()))?;
+        tracing::info!(interface = peer.interface_name(), control = %settings.control_socket.display(), "running");
+        let (leave, leaving) = flume::bounded(1);
+        let service = service(&settings, started, &peer, leave);
+        let work = async {
+            let scraped = async {
+                match metrics {
+                    Some(listener) => http::serve(listener, |path| service.http(path)).await,
+                    None => future::pending().await,
+                }
+            };
+            let told = future::zip(watch(&service, &peer), keep(&peer, &state, claims));
+            future::zip(told, future::zip(socket.serve(|line| service.control(line)), scraped)).await;
+            future::pending().await
+        };
+        let life = async {
+            let end = future::or(until_end(&mut signals, &leaving, args, &levels), ended(&peer)).await;
+            finish(&peer, &mut signals, end).await
+        };
+        // Both in one: the control socket answers until the peer has gone, and who waits at it for the end sees the end.
+        future::or(life, work).await
+    })
+}
+
+/// Why the daemon ends.
+enum End {
+    /// Somebody asked for it.
+    Asked(&'static str),
+    /// The peer ended by itself.
+    Itself(Result<(), String>),
+}
+
+/// The network: as given, or as an earlier start remembered it.
+fn network(settings: &Settings, state: &State) -> Result<Network, Failure> {
+    let (network, token) = match &settings.join {
+        Some(JoinSource::Token(network, token)) => ((**network).clone(), token.0.trim().to_owned()),
+        Some(JoinSource::File(path, source)) => {
+            credentials::network_of_file(path).map_err(|why| Failure::usage(format!("{source}: network.join_file: {why}")))?
+        }
+        None => {
+            return state.remembered_network()?.ok_or_else(|| {
+                Failure::usage(format!(
+                    "network.join: no join token was given and none is remembered in {}; start once with --join TOKEN or --join-file FILE",
+                    settings.state_dir.display()
+                ))
+            });
+        }
+    };
+    state.remember_network(&token)?;
+    Ok(network)
+}
+
+fn bind_control(path: &Path) -> Result<ControlSocket, Failure> {
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.exists()) {
+        DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(|error| {
+            Failure::failed(format!("{}: cannot be made for the control socket: {error}; choose another with --control", parent.display()))
+        })?;
+    }
+    ControlSocket::bind(path).map_err(|error| Failure::failed(format!("{error}; choose another with --control or --state-dir")))
+}
+
+/// The metrics port. The default one may be taken by another peer of this host; one that was asked for may not.
+async fn bind_metrics(settings: &Settings) -> Result<Option<TcpListener>, Failure> {
+    let Some(address) = settings.metrics_listen else { return Ok(None) };
+    match TcpListener::bind(address).await {
+        Ok(listener) => {
+            let bound = listener.local_addr().map_or(address, |bound| bound);
+            tracing::info!(address = %bound, "metrics are served");
+            Ok(Some(listener))
+        }
+        Err(error) if settings.metrics_asked => {
+            Err(Failure::failed(format!("metrics.listen: {address} cannot be used: {error}; choose another with --metrics, or off")))
+        }
+        Err(error) => {
+            tracing::info!(%address, %error, "the default metrics port cannot be used; `shadowmesh metrics` works without it");
+            Ok(None)
+        }
+    }
+}
+
+fn service(settings: &Settings, started: std::time::Instant, peer: &Peer, leave: flume::Sender<()>) -> Service {
+    Service {
+        peer: peer.clone(),
+        observer: Rc::new(RefCell::new(Observer::new())),
+        facts: Facts {
+            runtime: "smol",
+            interface_name: peer.interface_name(),
+            interface_mode: match settings.interface_mode {
+                InterfaceMode::Tun => "tun",
+                InterfaceMode::Tap => "tap",
+            },
+            mtu: settings.mtu,
+            started,
+        },
+        listed: settings.peers.iter().filter_map(|peer| Some((peer.name.clone()?, peer.id))).collect(),
+        transports: settings.transports.clone(),
+        leave,
+    }
+}
+
+/// Takes what the node tells until it has ended.
+async fn watch(service: &Service, peer: &Peer) {
+    let notes = peer.notes();
+    while let Ok((at, note)) = notes.recv_async().await {
+        service.observer.borrow_mut().note(at, &note);
+    }
+}
+
+/// Writes down which peer owns which address, so that a restart does not let another take it.
+async fn keep(peer: &Peer, state: &State, mut claims: Claims) {
+    let told = peer.claims();
+    while let Ok((address, owner)) = told.recv_async().await {
+        let mut changed = claims.add(address, owner);
+        let burst = async {
+            while let Ok((address, owner)) = told.recv_async().await {
+                changed |= claims.add(address, owner);
+            }
+        };
+        future::or(burst, async {
+            Timer::after(CLAIMS_PAUSE).await;
+        })
+        .await;
+        if changed && let Err(error) = state.keep_claims(&claims) {
+            tracing::warn!(%error, "owners of addresses cannot be written down");
+        }
+    }
+}
+
+/// Waits for a signal or for `down`; SIGHUP reads the log level again and goes on.
+async fn until_end(signals: &mut Signals, leaving: &flume::Receiver<()>, args: &UpArgs, levels: &Levels) -> End {
+    loop {
+        let signal = async { signals.next().await };
+        let down = async {
+            // The sender lives as long as this task.
+            let _ = leaving.recv_async().await;
+            None
+        };
+        match future::or(signal, down).await {
+            Some(Ok(Signal::Hup)) => reload(args, levels),
+            Some(Ok(Signal::Int)) => return End::Asked("SIGINT"),
+            Some(Ok(_)) => return End::Asked("SIGTERM"),
+            Some(Err(error)) => tracing::warn!(%error, "a signal could not be read"),
+            None => return End::Asked("shadowmesh down"),
+        }
+    }
+}
+
+async fn ended(peer: &Peer) -> End {
+    End::Itself(peer.finished().await)
+}
+
+/// Leaves in an orderly way; a second signal ends at once.
+async fn finish(peer: &Peer, signals: &mut Signals, end: End) -> Result<(), Failure> {
+    match end {
+        End::Itself(Ok(())) => Ok(()),
+        End::Itself(Err(why)) => Err(Failure::failed(format!("the peer ended: {why}"))),
+        End::Asked(by) => {
+            tracing::info!(by, "leaving");
+            let left = async {
+                peer.leave().await;
+                Ok(())
+            };
+            let late = async {
+                Timer::after(LEAVE_TIME).await;
+                Err(Failure::failed("the peer did not end in time"))
+            };
+            let again = async {
+                loop {
+                    if let Some(Ok(Signal::Int | Signal::Term)) = signals.next().await {
+                        return Err(Failure::failed("ended by a second signal"));
+                    }
+                }
+            };
+            future::or(left, future::or(again, late)).await
+        }
+    }
+}
+
+/// Reads the configuration again; of it, the log level changes in a running process.
+fn reload(args: &UpArgs, levels: &Levels) {
+    let read = config::layers(args.files.config.as_deref(), args.layer()).and_then(|layers| config::settings(&layers));
+    match read {
+        Ok(settings) => match levels.set(&settings.log_level) {
+            Ok(()) => tracing::info!(level = settings.log_level, "configuration read again; other keys take effect at the next start"),
+            Err(error) => tracing::warn!(error, "the log level cannot be changed"),
+        },
+        Err(failure) => tracing::warn!(error = %failure, "the configuration has a mistake; everything stays as it was"),
+    }
+}
+
+/// A misspelt variable has no effect: say so.
+fn warn_unknown_variables() {
+    let known: Vec<String> = config::keys::KEYS.iter().map(config::keys::Key::variable).collect();
+    for name in config::environment().keys().filter(|name| name.starts_with("SHADOWMESH_") && !known.contains(name)) {
+        if let Some(near) = config::keys::nearest(name, known.iter().map(String::as_str)) {
+            tracing::warn!(variable = name, "unknown variable; did you mean {near}?");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! From settings to what the runtime is started with.
+use crate::{
+    config::{
+        Settings,
+        parse::{InterfaceMode, TransportChoice},
+    },
+    credentials,
+};
+use shadowmesh_core::{
+    config::{Member, NodeConfig},
+    crypto::Identity,
+    id::PeerId,
+    network::Network,
+};
+use shadowmesh_runtime_smol::peer::{Interface, PeerOptions};
+use std::{net::IpAddr, sync::Arc};
+
+/// The options of a peer on a device of the kernel.
+pub(crate) fn options(settings: &Settings, identity: Identity, network: Network, claims: Vec<(IpAddr, PeerId)>) -> PeerOptions {
+    let layer2 = settings.interface_mode == InterfaceMode::Tap;
+    let mac = layer2.then(|| network.mac_address(identity.id()));
+    let node = NodeConfig {
+        identity: Arc::new(identity),
+        crypto: credentials::provider(),
+        network,
+        name: settings.name.clone(),
+        suites: settings.suites.clone(),
+        layer2,
+        mtu: settings.mtu,
+        addresses: settings.addresses.clone(),
+        direct: settings.transports.contains(&TransportChoice::Wss),
+        retry_interval: settings.retry_interval,
+        health_check_interval: settings.health_check_interval,
+        connect_timeout: settings.connect_timeout,
+        close_relay: settings.close_relay,
+        mode: settings.mode,
+        advertise: settings.advertise.clone(),
+        members: settings.peers.iter().map(|peer| Member { id: peer.id, name: peer.name.clone(), allowed: peer.allowed.clone() }).collect(),
+        claims,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let interface =
+        Interface::Device { name: settings.interface_name.clone(), layer2, mtu: settings.mtu, addresses: node.overlay_addresses(), mac };
+    PeerOptions { node, interface, listen_tcp: settings.listen_tcp, cert_lifetime: settings.cert_lifetime }
+}

@@ -1,0 +1,253 @@
+//! What the running peer answers: on the control socket and on the metrics port.
+use super::observer::Observer;
+use crate::{
+    config::parse::TransportChoice,
+    control::{Answer, Pinged, Reply, Request},
+    explain::Explanation,
+    resolve::{Unresolved, resolve},
+    status::{self, Facts, Report},
+};
+use serde::Serialize;
+use shadowmesh_core::{id::PeerId, status::Status, time::Instant, wire::PathLabel};
+use shadowmesh_runtime_smol::{http::Response, peer::Peer};
+use smol::{Timer, future};
+use std::{cell::RefCell, rc::Rc, time::Duration};
+
+/// The longest that a ping may ask to wait; the client's own limit is above it.
+const MAX_PING_WAIT: Duration = Duration::from_secs(5);
+/// Bytes in an overlay ping, as `ping` has by custom.
+const PING_BYTES: usize = 56;
+
+/// The running peer and what is known about it.
+pub(crate) struct Service {
+    /// The peer.
+    pub(crate) peer: Peer,
+    /// What it told so far.
+    pub(crate) observer: Rc<RefCell<Observer>>,
+    /// What the node does not know.
+    pub(crate) facts: Facts,
+    /// Names from `[[peer]]`.
+    pub(crate) listed: Vec<(String, PeerId)>,
+    /// `p2p.transports`.
+    pub(crate) transports: Vec<TransportChoice>,
+    /// Tells the main task to leave.
+    pub(crate) leave: flume::Sender<()>,
+}
+
+impl Service {
+    /// One control request, one answer line.
+    pub(crate) async fn control(&self, line: String) -> String {
+        match serde_json::from_str(&line) {
+            Ok(Request::Status {}) => answer(self.report().await.map(|(report, _, _)| report)),
+            Ok(Request::Metrics {}) => answer(self.metrics().await),
+            Ok(Request::Ping { peer, wait_ms }) => answer(self.ping(&peer, wait_ms).await),
+            Ok(Request::Explain { peer }) => answer(self.explain(&peer).await),
+            Ok(Request::Leave {}) => {
+                // The main task takes the first wish to leave; the connection ends when everything is tidied up.
+                let _ = self.leave.try_send(());
+                future::pending().await
+            }
+            Err(error) => answer::<()>(Err(format!("unknown request: {error}"))),
+        }
+    }
+
+    /// One request at the metrics port.
+    pub(crate) async fn http(&self, path: String) -> Response {
+        match path.as_str() {
+            "/metrics" => match self.metrics().await {
+                Ok(text) => Response::metrics(text),
+                Err(why) => Response::text(503, why + "\n"),
+            },
+            "/healthz" => match self.peer.status().await {
+                Some(_) => Response::text(200, "ok\n"),
+                None => Response::text(503, "the peer has ended\n"),
+            },
+            "/readyz" => match self.report().await {
+                Ok((report, _, _)) if report.state == "ready" => Response::text(200, "ready\n"),
+                Ok((report, _, _)) => Response::text(503, report.state + "\n"),
+                Err(why) => Response::text(503, why + "\n"),
+            },
+            _ => Response::not_found(),
+        }
+    }
+
+    async fn report(&self) -> Result<(Report, Instant, Status), String> {
+        let (now, status) = self.peer.status().await.ok_or("the peer has ended")?;
+        let been_ready = self.observer.borrow().been_ready;
+        Ok((status::from_core(now, &status, &self.facts, been_ready), now, status))
+    }
+
+    async fn metrics(&self) -> Result<String, String> {
+        let (_, status) = self.peer.status().await.ok_or("the peer has ended")?;
+        Ok(self.observer.borrow().metrics.render(&status, self.facts.started.elapsed()))
+    }
+
+    async fn ping(&self, text: &str, wait_ms: u64) -> Result<Pinged, String> {
+        let (report, _, status) = self.report().await?;
+        let id = resolve(&status, &self.listed, text).map_err(|why| sentence(&why))?;
+        let key = id.to_string();
+        let known = report.peers.iter().find(|peer| peer.id == key);
+        let name = self.listed.iter().find(|(_, listed)| *listed == id).map(|(name, _)| name.clone());
+        let mut pinged = Pinged {
+            id: key.clone(),
+            name: name.or_else(|| known.and_then(|peer| peer.name.clone())),
+            address: known.and_then(|peer| peer.address().cloned()),
+            reply: None,
+        };
+        let (ping, answers) = self.observer.borrow_mut().expect_pong().ok_or("too many pings at once; try again")?;
+        self.peer.ping(id, ping, vec![0; PING_BYTES]);
+        let wait = Duration::from_millis(wait_ms).min(MAX_PING_WAIT);
+        let late = async {
+            Timer::after(wait).await;
+            None
+        };
+        let answer = future::or(async { answers.recv_async().await.ok() }, late).await;
+        self.observer.borrow_mut().forget_ping(ping);
+        pinged.reply = answer.map(|pong| Reply { rtt_ms: status::millis(pong.rtt), out: path_text(pong.out), back: path_text(pong.back) });
+        Ok(pinged)
+    }
+
+    async fn explain(&self, text: &str) -> Result<Explanation, String> {
+        let (report, now, status) = self.report().await?;
+        let id = resolve(&status, &self.listed, text).map_err(|why| sentence(&why))?;
+        let key = id.to_string();
+        let peer = report.peers.into_iter().find(|peer| peer.id == key);
+        let peer = peer.ok_or_else(|| format!("{text} has not been seen since the start"))?;
+        let direct = self.transports.iter().filter(|transport| **transport == TransportChoice::Wss).map(|_| "wss".to_owned());
+        let told = status.peers.iter().find(|peer| peer.id == id).ok_or_else(|| format!("{text} has not been seen since the start"))?;
+        Ok(Explanation::new(now, told, peer, self.observer.borrow().history(now, id), direct.collect()))
+    }
+}
+
+fn path_text(path: PathLabel) -> String {
+    let (kind, transport) = status::label(path);
+    format!("{kind}/{transport}")
+}
+
+fn sentence(why: &Unresolved) -> String {
+    why.sentence().to_owned()
+}
+
+fn answer<T: Serialize>(result: Result<T, String>) -> String {
+    let answer = match result {
+        Ok(value) => Answer::Ok(value),
+        Err(sentence) => Answer::Error(sentence),
+    };
+    serde_json::to_string(&answer).expect("answers are plain data")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{credentials, status::Report};
+    use serde_json::Value;
+    use shadowmesh_core::{
+        config::{Mode, NodeConfig},
+        crypto::Identity,
+        network::{Network, RelayAddress},
+        session::Suite,
+    };
+    use shadowmesh_runtime_smol::peer::{self, Interface, MemoryInterface, PeerOptions};
+    use std::{net::SocketAddr, sync::Arc};
+
+    /// A peer without a device, whose relay never answers.
+    fn alone() -> Service {
+        let relay = RelayAddress::new("wss://127.0.0.1:9", None).expect("a relay");
+        let node = NodeConfig {
+            identity: Arc::new(Identity::from_seed([7; 32])),
+            crypto: credentials::provider(),
+            network: Network::new([8; 32], "test", vec![relay]).expect("a network"),
+            name: "alone".to_owned(),
+            suites: vec![Suite::ChaCha20Poly1305],
+            layer2: false,
+            mtu: 1280,
+            addresses: Vec::new(),
+            direct: true,
+            retry_interval: Duration::from_secs(1),
+            health_check_interval: Duration::from_secs(1),
+            connect_timeout: Duration::from_secs(1),
+            close_relay: false,
+            mode: Mode::SwitchLossless,
+            advertise: Vec::new(),
+            members: Vec::new(),
+            claims: Vec::new(),
+            version: "test".to_owned(),
+        };
+        let (_, inbound) = flume::bounded(1);
+        let (outbound, _) = flume::bounded(1);
+        let interface = Interface::Memory(MemoryInterface { inbound, outbound });
+        let listen_tcp = SocketAddr::from(([127, 0, 0, 1], 0));
+        let peer = peer::start(PeerOptions { node, interface, listen_tcp, cert_lifetime: Duration::from_hours(1) }).expect("starts");
+        Service {
+            facts: Facts {
+                runtime: "smol",
+                interface_name: peer.interface_name(),
+                interface_mode: "tun",
+                mtu: 1280,
+                started: std::time::Instant::now(),
+            },
+            peer,
+            observer: Rc::new(RefCell::new(Observer::new())),
+            listed: vec![("server".to_owned(), PeerId([1; 32]))],
+            transports: vec![TransportChoice::Wss],
+            leave: flume::bounded(1).0,
+        }
+    }
+
+    fn ask(service: &Service, line: &str) -> Value {
+        let answer = smol::block_on(service.control(line.to_owned()));
+        assert!(!answer.contains('\n'), "one line: {answer}");
+        serde_json::from_str(&answer).expect("an answer is JSON")
+    }
+
+    #[test]
+    fn a_lonely_peer_answers_for_itself() {
+        let service = alone();
+        let report: Report = serde_json::from_value(ask(&service, r#"{"op":"status"}"#)["ok"].clone()).expect("a report");
+        assert_eq!((report.name.as_str(), report.peers.len(), report.relays.len()), ("alone", 0, 1));
+        assert_ne!(report.state, "ready");
+        let metrics = ask(&service, r#"{"op":"metrics"}"#);
+        assert!(metrics["ok"].as_str().is_some_and(|text| text.contains("shadowmesh_peers{path=\"none\"} 0")), "{metrics}");
+        let ping = ask(&service, r#"{"op":"ping","peer":"b","wait_ms":10}"#);
+        assert!(ping["error"].as_str().is_some_and(|text| text.starts_with("no peer is called")), "{ping}");
+        // Listed, but never seen: a ping may be tried, and nothing answers.
+        let ping = ask(&service, r#"{"op":"ping","peer":"server","wait_ms":10}"#);
+        assert_eq!((&ping["ok"]["name"], &ping["ok"]["reply"]), (&Value::from("server"), &Value::Null));
+        let explained = ask(&service, r#"{"op":"explain","peer":"server"}"#);
+        assert!(explained["error"].as_str().is_some(), "{explained}");
+        smol::block_on(service.peer.leave());
+        assert_eq!(ask(&service, r#"{"op":"status"}"#)["error"], "the peer has ended");
+    }
+
+    #[test]
+    fn nonsense_on_the_control_socket_gets_an_error() {
+        let service = alone();
+        let deep = "[".repeat(10_000);
+        for line in [
+            "",
+            "status",
+            "{}",
+            r#"{"op":"fly"}"#,
+            r#"{"op":"status","why":1}"#,
+            r#"{"op":"ping"}"#,
+            r#"{"op":"ping","peer":"b","wait_ms":-1}"#,
+            r#"{"op":"ping","peer":7,"wait_ms":1}"#,
+            "\u{0}\u{1}",
+            &deep,
+        ] {
+            let answer = ask(&service, line);
+            assert!(answer["error"].as_str().is_some_and(|text| text.starts_with("unknown request")), "{line:?} gave {answer}");
+        }
+        assert!(ask(&service, r#"{"op":"status"}"#)["ok"].is_object());
+        smol::block_on(service.peer.leave());
+    }
+
+    #[test]
+    fn the_metrics_port_tells_live_from_ready() {
+        let service = alone();
+        let status = |path: &str| smol::block_on(service.http(path.to_owned())).status;
+        assert_eq!([status("/healthz"), status("/readyz"), status("/metrics"), status("/"), status("/../etc")], [200, 503, 200, 404, 404]);
+        smol::block_on(service.peer.leave());
+        assert_eq!([status("/healthz"), status("/readyz"), status("/metrics")], [503, 503, 503]);
+    }
+}

@@ -1,0 +1,168 @@
+//! The state directory: one daemon at a time in it, the remembered join token, and which peer owns which address.
+use crate::{credentials, failure::Failure};
+use shadowmesh_core::{id::PeerId, network::Network};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Write},
+    net::IpAddr,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+/// More remembered addresses than this are an attack or a mistake; newer ones are then not remembered.
+const MAX_CLAIMS: usize = 65_536;
+/// One line a claim.
+const MAX_CLAIMS_BYTES: u64 = 16 << 20;
+
+/// A state directory that this process owns until it ends.
+#[derive(Debug)]
+pub(crate) struct State {
+    dir: PathBuf,
+    /// The lock lives as long as the file is open.
+    _lock: File,
+}
+
+impl State {
+    /// Makes the directory when missing and takes its lock.
+    pub(crate) fn open(dir: &Path) -> Result<Self, Failure> {
+        let failed = |error: io::Error| {
+            Failure::failed(format!("{}: the state directory cannot be used: {error}; choose another with --state-dir", dir.display()))
+        };
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(dir.join("lock")).map_err(failed)?;
+        match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { dir: dir.to_owned(), _lock: lock }),
+            Err(error) if error == rustix::io::Errno::WOULDBLOCK => Err(Failure::failed(format!(
+                "{}: another peer runs with this state; stop it with `shadowmesh down`, or choose another with --state-dir",
+                dir.display()
+            ))),
+            Err(error) => Err(failed(error.into())),
+        }
+    }
+
+    /// The network that an earlier `up --join` left here.
+    pub(crate) fn remembered_network(&self) -> Result<Option<Network>, Failure> {
+        let path = self.dir.join("join.token");
+        if !path.exists() {
+            return Ok(None);
+        }
+        credentials::network_of_file(&path).map(|(network, _)| Some(network)).map_err(Failure::usage)
+    }
+
+    /// Keeps a join token for the next start.
+    pub(crate) fn remember_network(&self, token: &str) -> Result<(), Failure> {
+        let path = self.dir.join("join.token");
+        if fs::read_to_string(&path).is_ok_and(|known| known.trim() == token) {
+            return Ok(());
+        }
+        self.replace("join.token", format!("{token}\n").as_bytes())
+            .map_err(|error| Failure::failed(format!("{}: the join token cannot be kept: {error}", path.display())))
+    }
+
+    /// The addresses that peers proved to own in earlier runs.
+    pub(crate) fn claims(&self) -> Claims {
+        let path = self.dir.join("claims");
+        let owners = match read_claims(&path) {
+            Ok(owners) => owners,
+            Err(error) => {
+                tracing::warn!(file = %path.display(), %error, "remembered addresses cannot be read; starting without them");
+                BTreeMap::new()
+            }
+        };
+        Claims { owners }
+    }
+
+    /// Writes the claims down.
+    pub(crate) fn keep_claims(&self, claims: &Claims) -> io::Result<()> {
+        let mut text = String::new();
+        for (address, peer) in &claims.owners {
+            let _ = writeln!(text, "{address} {peer}");
+        }
+        self.replace("claims", text.as_bytes())
+    }
+
+    /// Writes a private file beside the old one and puts it in its place: there is always a whole one.
+    fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let fresh = self.dir.join(format!("{name}.new"));
+        match fs::remove_file(&fresh) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&fresh)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&fresh, self.dir.join(name))
+    }
+}
+
+/// Which peer proved to own which address first.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Claims {
+    owners: BTreeMap<IpAddr, PeerId>,
+}
+
+impl Claims {
+    /// Adds one; false when nothing changed.
+    pub(crate) fn add(&mut self, address: IpAddr, peer: PeerId) -> bool {
+        if self.owners.get(&address) == Some(&peer) || (self.owners.len() >= MAX_CLAIMS && !self.owners.contains_key(&address)) {
+            return false;
+        }
+        self.owners.insert(address, peer);
+        true
+    }
+
+    /// As the node wants them.
+    pub(crate) fn list(&self) -> Vec<(IpAddr, PeerId)> {
+        self.owners.iter().map(|(address, peer)| (*address, *peer)).collect()
+    }
+}
+
+fn read_claims(path: &Path) -> io::Result<BTreeMap<IpAddr, PeerId>> {
+    let meta = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        other => other?,
+    };
+    if meta.len() > MAX_CLAIMS_BYTES {
+        return Err(io::Error::other("the file is too large"));
+    }
+    let mut owners = BTreeMap::new();
+    for (number, line) in fs::read_to_string(path)?.lines().enumerate() {
+        let parsed = line.split_once(' ').and_then(|(address, peer)| Some((address.parse().ok()?, peer.parse().ok()?)));
+        let (address, peer) = parsed.ok_or_else(|| io::Error::other(format!("line {} is not an address and a PeerId", number + 1)))?;
+        owners.insert(address, peer);
+    }
+    Ok(owners)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_directory_has_one_owner_at_a_time() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let first = State::open(dir.path()).expect("nobody else is there");
+        let second = State::open(dir.path()).expect_err("the first one holds it");
+        assert_eq!(second.code, 1);
+        assert!(second.sentence.contains("another peer runs"), "{second}");
+        drop(first);
+        State::open(dir.path()).expect("it is free again");
+    }
+
+    #[test]
+    fn claims_survive_and_damage_is_not_fatal() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let state = State::open(dir.path()).expect("nobody else is there");
+        let mut claims = state.claims();
+        assert_eq!(claims, Claims::default());
+        let address: IpAddr = "10.77.0.1".parse().expect("an address");
+        assert!(claims.add(address, PeerId([1; 32])));
+        assert!(!claims.add(address, PeerId([1; 32])));
+        state.keep_claims(&claims).expect("written");
+        assert_eq!(state.claims(), claims);
+        fs::write(dir.path().join("claims"), "nonsense\n").expect("written");
+        assert_eq!(state.claims(), Claims::default());
+    }
+}

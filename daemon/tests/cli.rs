@@ -1,0 +1,179 @@
+//! The commands that need no running peer, as a person or a script calls them.
+mod support;
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use support::{run, shadowmesh, succeed, text};
+use tempfile::tempdir;
+
+#[test]
+fn keygen_makes_a_private_file_once() {
+    let dir = tempdir().expect("a temporary directory");
+    let key = dir.path().join("identity.key");
+    let printed = succeed(&["keygen", "--out", text(&key)]);
+    assert!(printed.starts_with("sm-") && printed.len() == 60 && printed.ends_with('\n'), "{printed:?}");
+    assert_eq!(fs::metadata(&key).expect("made").permissions().mode() & 0o777, 0o600);
+    assert_eq!(succeed(&["id", "--identity", text(&key)]), printed);
+    let before = fs::read(&key).expect("readable");
+    let again = run(&["keygen", "--out", text(&key)]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(again.stdout.is_empty());
+    assert!(String::from_utf8_lossy(&again.stderr).contains("is not overwritten"));
+    assert_eq!(fs::read(&key).expect("still there"), before);
+}
+
+#[test]
+fn two_identities_and_two_networks_differ() {
+    let dir = tempdir().expect("a temporary directory");
+    let [first, second] = ["a", "b"].map(|name| succeed(&["keygen", "--out", text(&dir.path().join(name))]));
+    assert_ne!(first, second);
+    let token = || succeed(&["network", "new", "--relay", "wss://192.0.2.1:443", "--relay-id", first.trim()]);
+    let (one, other) = (token(), token());
+    assert_ne!(one, other);
+    for token in [one, other] {
+        assert!(token.starts_with("smesh1:") && token.lines().count() == 1, "{token:?}");
+    }
+}
+
+#[test]
+fn a_token_made_here_is_taken_by_a_configuration() {
+    let dir = tempdir().expect("a temporary directory");
+    let token = succeed(&["network", "new", "--name", "home", "--relay", "wss://relay.example", "--relay", "wss://[2001:db8::1]:8443"]);
+    let file = dir.path().join("peer.toml");
+    fs::write(&file, format!("[network]\njoin = \"{}\"\nname = \"laptop\"\n[state]\ndir = {:?}\n", token.trim(), dir.path()))
+        .expect("writes");
+    assert_eq!(succeed(&["config", "check", text(&file)]), format!("{}: ok\n", file.display()));
+    let shown = succeed(&["config", "show", "--effective", "--config", text(&file)]);
+    assert!(!shown.contains(token.trim()), "the token is secret");
+    assert!(shown.contains("join = \"smesh1:(hidden)\""), "{shown}");
+}
+
+#[test]
+fn every_key_of_the_interface_is_taken() {
+    let dir = tempdir().expect("a temporary directory");
+    let id = succeed(&["keygen", "--out", text(&dir.path().join("other.key"))]);
+    let file = dir.path().join("peer.toml");
+    fs::write(&file, everything(dir.path(), id.trim())).expect("writes");
+    succeed(&["config", "check", text(&file)]);
+    let shown = succeed(&["config", "show", "--effective", "--config", text(&file)]);
+    let defaults: Vec<&str> = shown.lines().filter(|line| line.contains("# default")).collect();
+    assert!(defaults.is_empty(), "all keys are in the file, but: {defaults:?}");
+}
+
+fn everything(dir: &Path, id: &str) -> String {
+    format!(
+        r#"
+[identity]
+file = "identity.key"
+[network]
+join_file = "{token}"
+name = "laptop"
+[interface]
+mode = "tap"
+name = "mesh7"
+address = ["10.77.0.2/24", "fd77::2/64"]
+mtu = "auto"
+[p2p]
+transports = ["wss"]
+listen_udp = "0.0.0.0:4433"
+listen_tcp = "[::]:4433"
+port_mapping = false
+advertise = ["198.51.100.4:4433"]
+retry_interval = "2m"
+health_check_interval = "500ms"
+connect_timeout = "3s"
+close_relay = true
+mode = "redundant"
+[crypto]
+suites = ["chacha20-poly1305"]
+[tls]
+cert_lifetime = "12h"
+[log]
+level = "warn,shadowmesh_core=debug"
+format = "json"
+[state]
+dir = "{dir}"
+[control]
+socket = "{dir}/c.sock"
+[metrics]
+listen = "off"
+[[peer]]
+id = "{id}"
+name = "server"
+allowed = ["10.77.0.1/32", "10.78.0.0/16"]
+"#,
+        token = make_token(dir),
+        dir = dir.display(),
+    )
+}
+
+fn make_token(dir: &Path) -> String {
+    let path = dir.join("join.token");
+    fs::write(&path, succeed(&["network", "new", "--relay", "wss://192.0.2.1"])).expect("writes");
+    path.display().to_string()
+}
+
+#[test]
+fn flags_win_over_variables_over_the_file() {
+    let dir = tempdir().expect("a temporary directory");
+    let file = dir.path().join("peer.toml");
+    fs::write(&file, "[p2p]\nretry_interval = \"10s\"\nconnect_timeout = \"4s\"\n").expect("writes");
+    let output = shadowmesh(&["config", "show", "--effective", "--config", text(&file), "--state-dir", "/flag"])
+        .env("SHADOWMESH_P2P_RETRY_INTERVAL", "20s")
+        .env("SHADOWMESH_STATE_DIR", "/variable")
+        .env("SHADOWMESH_P2P_TRANSPORTS", "")
+        .env("SHADOWMESH_LOG", "debug")
+        .output()
+        .expect("the binary starts");
+    let shown = String::from_utf8(output.stdout).expect("text");
+    let line = |key: &str| shown.lines().find(|line| line.starts_with(key)).unwrap_or_else(|| panic!("{key} is not in {shown}"));
+    for (key, parts) in [
+        ("retry_interval", ["\"20s\"", "SHADOWMESH_P2P_RETRY_INTERVAL"]),
+        ("connect_timeout", ["\"4s\"", "peer.toml:3"]),
+        ("dir", ["\"/flag\"", "--state-dir"]),
+        ("socket", ["\"/flag/control.sock\"", "--state-dir"]),
+        ("transports", ["[]", "SHADOWMESH_P2P_TRANSPORTS"]),
+        ("level", ["\"debug\"", "SHADOWMESH_LOG"]),
+        ("health_check_interval", ["\"30s\"", "default"]),
+    ] {
+        for part in parts {
+            assert!(line(key).contains(part), "{part} is not in {:?}", line(key));
+        }
+    }
+}
+
+#[test]
+fn what_config_show_prints_is_a_configuration() {
+    let dir = tempdir().expect("a temporary directory");
+    let file = dir.path().join("peer.toml");
+    fs::write(&file, succeed(&["config", "show", "--effective"])).expect("writes");
+    succeed(&["config", "check", text(&file)]);
+}
+
+#[test]
+fn version_tells_itself_as_text_and_json() {
+    assert!(succeed(&["version"]).starts_with(concat!("shadowmesh ", env!("CARGO_PKG_VERSION"))));
+    let json: serde_json::Value = serde_json::from_str(&succeed(&["version", "--json"])).expect("JSON");
+    assert_eq!(json["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(json["protocol"], 1);
+    assert!(succeed(&["--version"]).contains(env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn completions_know_the_commands() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = succeed(&["completions", shell]);
+        for command in ["keygen", "until-direct", "network"] {
+            assert!(script.contains(command), "{command} is not in the completions for {shell}");
+        }
+    }
+}
+
+#[test]
+fn help_is_a_result() {
+    let help = succeed(&["--help"]);
+    for command in
+        ["keygen", "id", "network", "up", "down", "status", "ping", "peer", "config", "metrics", "demo", "completions", "version"]
+    {
+        assert!(help.lines().any(|line| line.trim_start().starts_with(command)), "{command} is not in the help");
+    }
+}
