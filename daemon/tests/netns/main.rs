@@ -1,0 +1,110 @@
+//! Proof from outside: the real programs on real interfaces, in network namespaces of their own.
+//!
+//! Each test makes a small world (`world`), runs relay and peers in it (`mesh`), sends traffic of its
+//! own through it (`stream`, `bulk`, `frames`) and looks at what came out. It needs root and
+//! `/dev/net/tun`; without them every test is reported as ignored, with the reason.
+
+mod bulk;
+mod doors;
+mod frames;
+mod instruments;
+mod layer2;
+mod life;
+mod mesh;
+mod paths;
+mod process;
+mod stream;
+mod sys;
+mod world;
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use world::{Underlay, World};
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Two cores serve relay, peers, traffic and the tests themselves: one world at a time, unless asked.
+    arguments.test_threads = arguments.test_threads.or(Some(1));
+    let obstacle = obstacle();
+    if obstacle.is_none() && !arguments.list {
+        world::sweep();
+    }
+    let trials = all().into_iter().map(|scenario| trial(scenario, obstacle.as_deref())).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// A named story in a world of its own.
+struct Scenario {
+    name: &'static str,
+    underlay: Underlay,
+    story: fn(&World),
+}
+
+fn all() -> Vec<Scenario> {
+    [instruments::all(), doors::all(), life::all(), paths::all(), layer2::all()].into_iter().flatten().collect()
+}
+
+/// A scenario on hosts with IPv4 and IPv6.
+const fn scenario(name: &'static str, story: fn(&World)) -> Scenario {
+    Scenario { name, underlay: Underlay::Both, story }
+}
+
+fn trial(scenario: Scenario, obstacle: Option<&str>) -> Trial {
+    let name = scenario.name;
+    // nextest takes an ignored run for a passed one, so there the flag has to be in the list.
+    let flag = obstacle.is_some() && std::env::var_os("NEXTEST").is_some();
+    let reason = obstacle.map(str::to_owned);
+    let run = move || match reason {
+        Some(reason) => Ok(Completion::ignored_with(reason)),
+        None => tell(&scenario).map(|()| Completion::Completed),
+    };
+    Trial::ignorable_test(name, run).with_ignored_flag(flag)
+}
+
+/// Runs the story, demands clean logs, and shows the logs when something was wrong.
+fn tell(scenario: &Scenario) -> Result<(), Failed> {
+    let world = World::new(scenario.underlay);
+    let result = catch_unwind(AssertUnwindSafe(|| (scenario.story)(&world)));
+    let complaints = world.complaints();
+    let failure = match result {
+        Err(panic) => Some(message(&*panic)),
+        Ok(()) if !complaints.is_empty() => Some(format!("the logs complain:\n{}", complaints.join("\n"))),
+        Ok(()) => None,
+    };
+    failure.map_or(Ok(()), |failure| {
+        eprintln!("==== {} failed; the ends of its logs ====", scenario.name);
+        world.show_logs();
+        Err(failure.into())
+    })
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panicked".to_owned())
+}
+
+/// Why the tests cannot run here, in one sentence.
+fn obstacle() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("network namespaces need root".to_owned());
+    }
+    if !Path::new("/dev/net/tun").exists() {
+        return Some("there is no /dev/net/tun here".to_owned());
+    }
+    for (program, argument) in [("ip", "-V"), ("nft", "-v")] {
+        let mut command = Command::new(program);
+        command.arg(argument).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        if !command.status().is_ok_and(|status| status.success()) {
+            return Some(format!("the program {program} is not installed"));
+        }
+    }
+    let name = format!("sm{}-probe", std::process::id());
+    let made = Command::new("ip").args(["netns", "add", &name]).output();
+    if !made.is_ok_and(|output| output.status.success()) {
+        return Some("the kernel does not let us make a network namespace".to_owned());
+    }
+    let _ = Command::new("ip").args(["netns", "delete", &name]).output();
+    None
+}

@@ -1,0 +1,202 @@
+//! The heart of it: traffic runs while its path changes, and nothing is lost, doubled or reordered.
+
+use crate::bulk::{Iperf, Transfer};
+use crate::frames::Capture;
+use crate::mesh::{Mesh, counter, remote};
+use crate::stream::Stream;
+use crate::world::{Underlay, World, end_resets, reset_between};
+use crate::{Scenario, scenario};
+use std::time::Duration;
+
+/// About a third of a second of the stream in both directions.
+const A_WHILE: u64 = 300;
+/// What the capture on the relay looks for: the filler of the numbered stream.
+const STREAM_TEXT: &[u8] = &[0x5a; 64];
+
+pub(crate) fn all() -> Vec<Scenario> {
+    let v6 = |name, story| Scenario { name, underlay: Underlay::OnlyV6, story };
+    vec![
+        scenario("two_peers_ping_over_relay", two_peers_ping_over_relay),
+        scenario("migrate_to_direct", migrate_to_direct),
+        v6("ipv6_underlay", migrate_to_direct),
+        scenario("drop_of_direct_path_loses_nothing", drop_of_direct_path),
+        scenario("reset_of_direct_path_loses_nothing", reset_of_direct_path),
+        scenario("file_100mb_across_all", file_100mb_across_all),
+        scenario("three_peers_at_once", three_peers_at_once),
+        scenario("capture_on_relay_shows_no_plaintext", capture_on_relay),
+    ]
+}
+
+fn two_peers_ping_over_relay(world: &World) {
+    let relay_only = |options: crate::mesh::Options| options.set("SHADOWMESH_P2P_TRANSPORTS", "");
+    let mut mesh = Mesh::start(world, &["a", "b"], false, relay_only);
+    mesh.until_all("relay");
+    for (from, to) in [(0, "b"), (1, "a")] {
+        let output = mesh.peers[from].ask(&["ping", to, "-c", "3"]);
+        assert!(output.status.success(), "{}", output.text());
+        assert!(output.stdout.contains("relay"), "ping names the path: {}", output.stdout);
+        assert!(!output.stdout.contains("direct"), "there is no direct path: {}", output.stdout);
+    }
+    let stream = Stream::start(mesh.end(0), mesh.end(1));
+    stream.wait_for_more(world, 2 * A_WHILE);
+    stream.finish_perfect();
+
+    // The address made from the identity works as well, without any configuration.
+    let [a, b] = [0, 1].map(|index| mesh.peers[index].derived_address());
+    let stream = Stream::start((&mesh.peers[0].host, a), (&mesh.peers[1].host, b));
+    stream.wait_for_more(world, A_WHILE);
+    stream.finish_perfect();
+    for (from, to) in [(0, "b"), (1, "a")] {
+        let peer = mesh.peers[from].knows(to);
+        assert_eq!(peer["path"]["kind"], "relay", "{peer:#}");
+        assert_eq!(counter(&peer, "migrations"), 0, "{peer:#}");
+    }
+}
+
+fn migrate_to_direct(world: &World) {
+    let mut mesh = Mesh::start(world, &["a", "b"], true, |options| options);
+    mesh.until_all("relay");
+    let stream = Stream::start(mesh.end(0), mesh.end(1));
+    stream.wait_for_more(world, A_WHILE);
+    mesh.join();
+    let output = mesh.peers[0].ask(&["ping", "b", "--until-direct", "--timeout", "20s"]);
+    assert!(output.status.success(), "both directions become direct: {}", output.text());
+    mesh.until_all("direct");
+    stream.wait_for_more(world, A_WHILE);
+
+    // Seen from the relay: the stream no longer comes by.
+    let capture = Capture::start(&mesh.relay_host, STREAM_TEXT);
+    stream.wait_for_more(world, 1000);
+    let seen = capture.totals();
+    assert!(seen.bytes < 100_000, "a megabyte of stream passes elsewhere, but the relay saw {seen:?}");
+    stream.finish_perfect();
+    for (index, other) in [(0, 1), (1, 0)] {
+        let host = mesh.peers[other].host.clone();
+        let peer = mesh.peers[index].knows(&host.name);
+        assert!(counter(&peer, "migrations") >= 1, "{peer:#}");
+        assert_clean(&peer);
+        let address = remote(&peer["path"]).ip();
+        assert!(
+            host.v4.is_some_and(|v4| address == v4) || address == host.v6,
+            "the direct path leads to the other host itself, not to {address}"
+        );
+    }
+}
+
+fn drop_of_direct_path(world: &World) {
+    let mut mesh = Mesh::start(world, &["a", "b"], false, |options| options);
+    mesh.until_all("direct");
+    let stream = Stream::start(mesh.end(0), mesh.end(1));
+    let iperf = Iperf::start(world, mesh.end(0).0, mesh.end(1), 12);
+    stream.wait_for_more(world, A_WHILE);
+    world.drop_between(&mesh.peers[0].host, &mesh.peers[1].host);
+    mesh.until_all("relay");
+    stream.wait_for_more(world, A_WHILE);
+    world.heal(&mesh.peers[0].host, &mesh.peers[1].host);
+    mesh.until_all("direct");
+    stream.wait_for_more(world, A_WHILE);
+    if let Some(iperf) = iperf {
+        let bytes = iperf.finish(Duration::from_secs(25));
+        assert!(bytes > 10_000_000, "iperf3 at 20 Mbit/s for 12 s moved only {bytes} bytes");
+    }
+    stream.finish_perfect();
+    assert_fell_back(&mesh);
+}
+
+fn reset_of_direct_path(world: &World) {
+    let mut mesh = Mesh::start(world, &["a", "b"], false, |options| options);
+    mesh.until_all("direct");
+    let stream = Stream::start(mesh.end(0), mesh.end(1));
+    stream.wait_for_more(world, A_WHILE);
+    reset_between(&mesh.peers[0].host, &mesh.peers[1].host);
+    mesh.until_all("relay");
+    stream.wait_for_more(world, A_WHILE);
+    end_resets(&mesh.peers[0].host, &mesh.peers[1].host);
+    mesh.until_all("direct");
+    stream.wait_for_more(world, A_WHILE);
+    stream.finish_perfect();
+    assert_fell_back(&mesh);
+}
+
+fn file_100mb_across_all(world: &World) {
+    let total = 100_000_000;
+    let mut mesh = Mesh::start(world, &["a", "b"], true, |options| options);
+    mesh.until_all("relay");
+    let stream = Stream::start(mesh.end(0), mesh.end(1));
+    let file = Transfer::start(mesh.end(0).0, mesh.end(1), total, 5_000_000);
+    file.wait_for_more(world, 5_000_000);
+    mesh.join();
+    mesh.until_all("direct");
+    file.wait_for_more(world, 5_000_000);
+    world.drop_between(&mesh.peers[0].host, &mesh.peers[1].host);
+    mesh.until_all("relay");
+    file.wait_for_more(world, 5_000_000);
+    world.heal(&mesh.peers[0].host, &mesh.peers[1].host);
+    mesh.until_all("direct");
+    assert!(file.received() < total, "the file was still under way at each change");
+    // The stream ends before the file goes as fast as it can: how a full queue is shared is another matter.
+    stream.finish_perfect();
+    let arrived = file.finish(world, Duration::from_secs(40));
+    assert_eq!(arrived.bytes, total);
+    assert_eq!(arrived.sent, arrived.received, "SHA-256 at both ends");
+    assert_fell_back(&mesh);
+}
+
+fn three_peers_at_once(world: &World) {
+    let mut mesh = Mesh::start(world, &["a", "b", "c"], true, |options| options);
+    mesh.until_all("relay");
+    let streams = [(0, 1), (1, 2), (2, 0)].map(|(from, to)| Stream::start(mesh.end(from), mesh.end(to)));
+    for stream in &streams {
+        stream.wait_for_more(world, A_WHILE);
+    }
+    mesh.join();
+    mesh.until_all("direct");
+    for stream in &streams {
+        stream.wait_for_more(world, A_WHILE);
+    }
+    // One pair loses its direct path; the others must not notice.
+    let [a, b] = [0, 1].map(|index| mesh.peers[index].host.clone());
+    world.drop_between(&a, &b);
+    mesh.peers[0].until_path("b", "relay");
+    mesh.peers[1].until_path("a", "relay");
+    for (peer, other) in [(0, "c"), (1, "c"), (2, "a"), (2, "b")] {
+        let peer = mesh.peers[peer].knows(other);
+        assert_eq!(peer["path"]["kind"], "direct", "only a and b are cut: {peer:#}");
+        assert_eq!(counter(&peer, "fallbacks"), 0, "{peer:#}");
+    }
+    world.heal(&a, &b);
+    mesh.until_all("direct");
+    for stream in streams {
+        stream.finish_perfect();
+    }
+}
+
+fn capture_on_relay(world: &World) {
+    let relay_only = |options: crate::mesh::Options| options.set("SHADOWMESH_P2P_TRANSPORTS", "");
+    let mut mesh = Mesh::start(world, &["a", "b"], false, relay_only);
+    mesh.until_all("relay");
+    let on_relay = Capture::start(&mesh.relay_host, STREAM_TEXT);
+    // The same search on the peer's own host, where the stream enters the tunnel, shows that it can find.
+    let on_peer = Capture::start(&mesh.peers[0].host, STREAM_TEXT);
+    let stream = Stream::start(mesh.end(0), mesh.end(1));
+    stream.wait_for_more(world, 1000);
+    stream.finish_perfect();
+    let (relay, peer) = (on_relay.totals(), on_peer.totals());
+    assert!(peer.found >= 1000, "the search finds the plaintext where it is: {peer:?}");
+    assert!(relay.bytes > 1_000_000, "the stream went over the relay: {relay:?}");
+    assert_eq!(relay.found, 0, "no frame on the relay holds plaintext: {relay:?}");
+}
+
+fn assert_fell_back(mesh: &Mesh<'_>) {
+    for (index, other) in [(0, "b"), (1, "a")] {
+        let peer = mesh.peers[index].knows(other);
+        assert!(counter(&peer, "fallbacks") >= 1, "{peer:#}");
+        assert!(counter(&peer, "migrations") >= 2, "to direct, and to direct again: {peer:#}");
+        assert_clean(&peer);
+    }
+}
+
+fn assert_clean(peer: &serde_json::Value) {
+    let [lost, reordered] = ["lost_frames", "reordered_frames"].map(|key| counter(peer, key));
+    assert_eq!((lost, reordered), (0, 0), "the product's own count agrees: {peer:#}");
+}
