@@ -1,0 +1,151 @@
+# Short names for what people do here. Nothing needs `just`: each recipe is a plain command to copy.
+
+set positional-arguments
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+export CARGO_TARGET_DIR := env("CARGO_TARGET_DIR", justfile_directory() / "target")
+
+# Programs, state and tokens of the little network on this machine.
+bin := CARGO_TARGET_DIR / "release"
+dev := justfile_directory() / "target/dev"
+
+# The bridge on which its hosts meet, and the relay on it.
+bridge := "smbr0"
+underlay4 := "10.99.0"
+underlay6 := "fd99:0:0:1"
+port := "4443"
+
+# List the recipes.
+default:
+    @just --list --unsorted
+
+# Relay, two peers, a migration, a dead path and its recovery, on loopback.
+demo *ARGS:
+    cargo run --release -- demo "$@"
+
+# Everything that can run without root; with root the network namespaces too.
+test *ARGS:
+    cargo test --workspace "$@"
+
+# All that CI runs.
+check *STEPS:
+    .ci/run "$@"
+
+# The property tests of the core, with more cases than usual.
+prop CASES="2000":
+    PROPTEST_CASES={{ CASES }} cargo test -p shadowmesh-core -p shadowmesh-fuzz
+
+# The real programs on real interfaces (root).
+netns *ARGS:
+    cargo test -p shadowmesh-daemon --test netns -- "$@"
+
+# The figures of docs/performance.md.
+bench *ARGS:
+    cargo bench --workspace --benches -- "$@"
+
+# The documentation of all crates.
+doc:
+    cargo doc --workspace --no-deps
+    @echo "{{ CARGO_TARGET_DIR }}/doc/shadowmesh_core/index.html"
+
+# Run a relay: as root on a bridge for `run-peer`, else on loopback.
+[no-exit-message]
+run-relay *ARGS: _build
+    #!/usr/bin/env bash
+    set -euo pipefail
+    if [ "$(id -u)" != 0 ]; then
+        exec "{{ bin }}/shadowmesh-relay" --dev "$@"
+    fi
+    mkdir -p "{{ dev }}/relay"
+    if ! ip link show "{{ bridge }}" >/dev/null 2>&1; then
+        ip link add "{{ bridge }}" type bridge
+        trap 'ip link delete "{{ bridge }}" 2>/dev/null || true' EXIT
+    fi
+    ip address replace "{{ underlay4 }}.1/24" dev "{{ bridge }}"
+    ip address replace "{{ underlay6 }}::1/64" dev "{{ bridge }}" nodad
+    ip link set "{{ bridge }}" up
+    id=$("{{ bin }}/shadowmesh-relay" id --state-dir "{{ dev }}/relay")
+    if [ "$(cat "{{ dev }}/bridge.relay" 2>/dev/null || true)" != "$id" ]; then
+        # The secret of the network is in this file: for its owner alone.
+        (umask 077; "{{ bin }}/shadowmesh" network new --name dev --relay "wss://{{ underlay4 }}.1:{{ port }}" --relay-id "$id" >"{{ dev }}/bridge.token")
+        echo "$id" >"{{ dev }}/bridge.relay"
+    fi
+    echo "join token: {{ dev }}/bridge.token"
+    # A signal ends the relay, and then this script goes on to take the bridge away.
+    trap 'kill -TERM "$child" 2>/dev/null || true' INT TERM
+    "{{ bin }}/shadowmesh-relay" --state-dir "{{ dev }}/relay" --listen "127.0.0.1:{{ port }}" \
+        --listen "{{ underlay4 }}.1:{{ port }}" --listen "[{{ underlay6 }}::1]:{{ port }}" "$@" &
+    child=$!
+    result=0
+    wait "$child" || result=$?
+    while kill -0 "$child" 2>/dev/null; do result=0; wait "$child" || result=$?; done
+    exit "$result"
+
+# Run a peer in a network namespace of its own on the relay's bridge (root).
+[no-exit-message]
+run-peer NAME="a" *ARGS: _build
+    #!/usr/bin/env bash
+    set -euo pipefail
+    name=$1; shift
+    if [ "$(id -u)" != 0 ]; then
+        echo "run-peer makes a network namespace and a TUN interface: run it as root" >&2
+        exit 2
+    fi
+    if [[ ! "$name" =~ ^[a-z0-9][a-z0-9-]{0,7}$ ]]; then
+        echo "NAME is 1 to 8 lower-case letters, digits or hyphens: $name" >&2
+        exit 2
+    fi
+    if [ ! -s "{{ dev }}/bridge.token" ] || ! ip link show "{{ bridge }}" >/dev/null 2>&1; then
+        echo "no relay runs on the bridge {{ bridge }}: start one with 'just run-relay' in another terminal" >&2
+        exit 2
+    fi
+    namespace=smdev-$name
+    if ip netns list | grep -qw -- "$namespace"; then
+        echo "the namespace $namespace exists: a peer of this name runs already (else: ip netns delete $namespace)" >&2
+        exit 2
+    fi
+    # A host number that nobody has: the folder that can be made is ours.
+    mkdir -p "{{ dev }}/hosts"
+    number=
+    for candidate in $(seq 2 254); do
+        owner=$(cat "{{ dev }}/hosts/$candidate/owner" 2>/dev/null || true)
+        if [ -n "$owner" ] && ! ip netns list | grep -qw -- "$owner"; then rm -rf "{{ dev }}/hosts/$candidate"; fi
+        if mkdir "{{ dev }}/hosts/$candidate" 2>/dev/null; then number=$candidate; break; fi
+    done
+    [ -n "$number" ] || { echo "253 peers run already" >&2; exit 2; }
+    trap 'ip netns delete "$namespace" 2>/dev/null || true; rm -rf "{{ dev }}/hosts/$number"' EXIT
+    ip netns add "$namespace"
+    echo "$namespace" >"{{ dev }}/hosts/$number/owner"
+    ip link add "smv-$name" type veth peer name eth0 netns "$namespace"
+    ip link set "smv-$name" master "{{ bridge }}" up
+    ip -n "$namespace" link set lo up
+    ip -n "$namespace" address add "{{ underlay4 }}.$number/24" dev eth0
+    ip -n "$namespace" address add "{{ underlay6 }}::$(printf '%x' "$number")/64" dev eth0 nodad
+    ip -n "$namespace" link set eth0 up
+    mkdir -p "{{ dev }}/$name"
+    echo "peer $name has 10.77.0.$number; to work in it:"
+    echo "    just in $name bash          (or: ip netns exec $namespace bash)"
+    trap 'kill -TERM "$child" 2>/dev/null || true' INT TERM
+    ip netns exec "$namespace" "{{ bin }}/shadowmesh" up --join-file "{{ dev }}/bridge.token" --name "$name" \
+        --address "10.77.0.$number/24" --state-dir "{{ dev }}/$name" "$@" &
+    child=$!
+    result=0
+    wait "$child" || result=$?
+    while kill -0 "$child" 2>/dev/null; do result=0; wait "$child" || result=$?; done
+    exit "$result"
+
+# Run a command inside a peer of `run-peer`; `shadowmesh` there speaks to that peer.
+[no-exit-message]
+in NAME +CMD:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    name=$1; shift
+    if ! ip netns list | grep -qw -- "smdev-$name"; then
+        echo "no peer $name runs here: start it with 'just run-peer $name' (root)" >&2
+        exit 2
+    fi
+    export PATH="{{ bin }}:$PATH" SHADOWMESH_STATE_DIR="{{ dev }}/$name"
+    exec ip netns exec "smdev-$name" "$@"
+
+_build:
+    cargo build --release --quiet --bins -p shadowmesh-daemon -p shadowmesh-relay
