@@ -1,6 +1,7 @@
 //! How many frames a second one `Forwarder` moves, in one thread and without I/O: `cargo bench -p shadowmesh-core --bench forward`.
 //!
 //! One source sends WebSocket messages of several records to one client, which takes them at once, as a relay's pumps do.
+#![expect(clippy::disallowed_types, reason = "a bench measures by the clock")]
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
 use shadowmesh_core::{
     config::Limits,

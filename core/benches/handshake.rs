@@ -3,6 +3,7 @@
 //! `cargo bench -p shadowmesh-core --features aws-lc --bench handshake`
 //!
 //! The back ends take turns within each round, so that a busy moment of the machine hits both; the median of the rounds counts.
+#![expect(clippy::disallowed_types, reason = "a bench measures by the clock")]
 #![expect(clippy::print_stdout, reason = "the figures are the output")]
 use shadowmesh_core::{
     crypto::{Identity, Provider, rustcrypto::RustCrypto},

@@ -1,6 +1,7 @@
 //! CPU time of a whole re-handshake, both sides together: three messages made and checked (aim: at most 10 us).
 //!
 //! `cargo bench -p shadowmesh-core --bench rehandshake`
+#![expect(clippy::disallowed_types, reason = "a bench measures by the clock")]
 #![expect(clippy::print_stdout, reason = "the figures are the output")]
 use shadowmesh_core::{
     crypto::{Identity, Provider, rustcrypto::RustCrypto},

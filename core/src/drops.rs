@@ -30,7 +30,7 @@ pub enum Drop {
     Packet,
     /// The queue before sealing was full.
     QueueFull,
-    /// Dropped by CoDel before sealing: the path is congested.
+    /// Dropped by `CoDel` before sealing: the path is congested.
     Congestion,
     /// Frames waiting for order reached their bound.
     HoldFull,

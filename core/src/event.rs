@@ -167,6 +167,7 @@ pub enum Target {
 }
 
 /// What a peer's machine wants done.
+#[expect(clippy::large_enum_variant, reason = "edits are rare and short-lived; a box each would cost more than it saves")]
 pub enum Action {
     /// Open TCP, TLS 1.3 and WebSocket; answer with `Opened` or `Closed` within `timeout`.
     Dial {
@@ -281,7 +282,7 @@ pub enum Note {
         peer: PeerId,
         /// Why.
         why: &'static str,
-        /// From the last sign of life on the dead path to the switch.
+        /// How long data had been unanswered on the dead path; zero when its end was noticed at once.
         silent: Duration,
     },
     /// A direct path was tried again after it had failed.

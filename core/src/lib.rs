@@ -1,4 +1,4 @@
-//! The ShadowMesh protocol as pure state machines: state, an instant and an event go in; actions come out.
+//! The `ShadowMesh` protocol as pure state machines: state, an instant and an event go in; actions come out.
 #![forbid(unsafe_code)]
 pub mod config;
 pub mod control;

@@ -66,6 +66,8 @@ struct Network {
     changed: BTreeMap<PeerId, Handle>,
     /// When these are due to be told; none while nothing changed or a broadcast is under way.
     due: Option<Instant>,
+    /// When changes were told last.
+    told_at: Option<Instant>,
     broadcast: Option<Broadcast>,
 }
 
@@ -154,6 +156,7 @@ impl Directory {
             if let Some(network) = self.networks.get_mut(&number) {
                 let changed = core::mem::take(&mut network.changed).into_iter().collect();
                 network.due = None;
+                network.told_at = Some(now);
                 network.broadcast = Some(Broadcast { changed, page: 0, told: None });
                 self.turns.push_back(number);
             }
@@ -200,6 +203,7 @@ impl Directory {
             replacements: BTreeMap::new(),
             changed: BTreeMap::new(),
             due: None,
+            told_at: None,
             broadcast: None,
         };
         self.networks.insert(number, network);
@@ -213,8 +217,10 @@ impl Directory {
         }
         network.changed.insert(peer, handle);
         if network.broadcast.is_none() && network.due.is_none() {
-            network.due = Some(now + MERGE_TIME);
-            self.gathering.insert((now + MERGE_TIME, number));
+            // the first change after a quiet time is told at once: who joins is greeted sooner
+            let due = network.told_at.map_or(now, |at| now.max(at + MERGE_TIME));
+            network.due = Some(due);
+            self.gathering.insert((due, number));
         }
     }
 }

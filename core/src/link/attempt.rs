@@ -92,17 +92,23 @@ impl Link {
 
     /// Something changed: try at once, from the first wait on.
     pub(crate) fn attempt_soon(&mut self, now: Instant) {
-        let Some(live) = &self.live else { return };
-        let wait = if live.side() == Side::Responder { RESPONDER_WAITS } else { Duration::ZERO };
+        if self.live.is_none() {
+            return;
+        }
         self.attempt.backoff.reset();
-        let at = now + wait;
+        let at = now + self.courtesy();
         self.attempt.at = Some(self.attempt.at.map_or(at, |known| known.min(at)));
     }
 
     /// A direct path failed: look for one again after `wait`.
     pub(super) fn attempt_after(&mut self, now: Instant, wait: Duration) {
         self.attempt.retrying = true;
-        self.attempt.at = Some(now + wait);
+        self.attempt.at = Some(now + wait + self.courtesy());
+    }
+
+    /// The session's responder lets the initiator dial first: both find out at the same moment that a path died.
+    fn courtesy(&self) -> Duration {
+        if self.live.as_ref().is_some_and(|live| live.side() == Side::Responder) { RESPONDER_WAITS } else { Duration::ZERO }
     }
 
     pub(super) fn attempt_alarm(&mut self, now: Instant, room: &mut Room) {
@@ -113,7 +119,8 @@ impl Link {
             return;
         }
         self.attempt.at = None;
-        let has_path = self.directs.iter().any(|direct| direct.is_usable());
+        // also one that the other end is proving just now
+        let has_path = !self.directs.is_empty();
         if self.live.is_some() && room.config.direct && !has_path && self.attempt.round.is_none() && !self.candidates.is_empty() {
             self.start_round(now, room);
         }
@@ -207,7 +214,7 @@ impl Link {
 
     /// A direct path was proven: the other dials of the round are not needed.
     pub(super) fn attempt_succeeded(&mut self, room: &mut Room) {
-        let proven: Vec<ConnId> = self.directs.iter().filter(|direct| direct.is_usable()).map(|direct| direct.conn()).collect();
+        let proven: Vec<ConnId> = self.directs.iter().filter(|direct| direct.is_usable()).map(super::direct::Direct::conn).collect();
         if let Some(round) = self.attempt.round.take() {
             for (conn, address) in round.dials {
                 let is_proven = proven.contains(&conn);

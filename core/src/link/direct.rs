@@ -49,8 +49,8 @@ struct Doubt {
     wait: Duration,
     left: u32,
     until: Instant,
-    /// Data is out without a receipt: copies go the relay.
-    stalled: bool,
+    /// Data is out without a receipt since then: copies go the relay.
+    stalled_since: Option<Instant>,
 }
 
 /// One direct path.
@@ -108,7 +108,7 @@ impl Direct {
     }
 
     pub(super) fn is_suspect(&self) -> bool {
-        self.doubt.is_some_and(|doubt| doubt.stalled)
+        self.doubt.is_some_and(|doubt| doubt.stalled_since.is_some())
     }
 
     pub(super) fn usable_since(&self) -> Option<Instant> {
@@ -122,8 +122,9 @@ impl Direct {
         self.first_at
     }
 
-    pub(super) fn heard_at(&self) -> Instant {
-        self.heard_at
+    /// How long data went unanswered on it; zero when its end was noticed at once.
+    pub(super) fn silent(&self, now: Instant) -> Duration {
+        self.doubt.and_then(|doubt| doubt.stalled_since).map_or(Duration::ZERO, |since| now.since(since))
     }
 
     pub(super) fn rtt(&self) -> Option<Duration> {
@@ -137,8 +138,17 @@ impl Direct {
     /// An authentic frame came on it: received data counts as life (protocol 7.5).
     pub(super) fn heard(&mut self, at: Instant) {
         self.heard_at = self.heard_at.max(at);
-        if self.doubt.is_some_and(|doubt| !doubt.stalled) {
+        if self.doubt.is_some_and(|doubt| doubt.stalled_since.is_none()) {
             self.doubt = None;
+        }
+    }
+
+    /// Another path died: this one must show life, too.
+    pub(super) fn examine(&mut self, now: Instant, room: &mut Room, key: &PathKey) {
+        if self.is_usable() && self.doubt.is_none() {
+            let wait = DOUBT_MOST / PROBES;
+            self.doubt = Some(Doubt { next_at: now + wait, wait, left: PROBES - 1, until: now + DOUBT_MOST, stalled_since: None });
+            self.request(now, room, key);
         }
     }
 
@@ -152,11 +162,12 @@ impl Direct {
         room.send(self.via(), &message);
     }
 
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Instant {
         match (self.state, self.doubt) {
-            (State::Proving { until } | State::Asked { until }, _) => Some(until),
-            (State::Usable { .. }, Some(doubt)) => Some(if doubt.left > 0 { doubt.next_at.min(doubt.until) } else { doubt.until }),
-            (State::Usable { .. }, None) => Some(self.heard_at + self.idle_after),
+            (State::Proving { until } | State::Asked { until }, _) => until,
+            (State::Usable { .. }, Some(doubt)) if doubt.left > 0 => doubt.next_at.min(doubt.until),
+            (State::Usable { .. }, Some(doubt)) => doubt.until,
+            (State::Usable { .. }, None) => self.heard_at + self.idle_after,
         }
     }
 }
@@ -254,7 +265,11 @@ impl Link {
                     room.send(direct.via(), &complete);
                     let sample = direct.asked.iter().find(|(attempt, _)| *attempt == proven.attempt()).map(|(_, at)| now.since(*at));
                     if let Some(sample) = sample {
+                        let first = direct.is_usable() && direct.rtt.smoothed().is_none();
                         direct.rtt.sample(sample);
+                        if first {
+                            room.edit(Edit::Path { link: self.id, path, via: direct.via(), window: None, rtt: Some(sample) });
+                        }
                     }
                     self.path_answers(now, room, path);
                     Ok(())
@@ -294,27 +309,41 @@ impl Link {
             room.totals.connections_direct += 1;
             room.edit(Edit::Path { link, path, via, window: None, rtt });
             room.note(Note::PathValidated { peer: self.peer, path, rehandshake: took, rtt });
+            self.measure(now, room, path);
             self.attempt_succeeded(room);
             self.consider(now, room);
             return;
         }
-        if direct.doubt.take().is_some_and(|doubt| doubt.stalled) {
+        if direct.doubt.take().is_some_and(|doubt| doubt.stalled_since.is_some()) {
             room.edit(Edit::Calm { link });
         }
+    }
+
+    /// The end that was asked measures the round trip by a request of its own.
+    fn measure(&mut self, now: Instant, room: &mut Room, path: PathId) {
+        let Some(key) = self.path_key() else { return };
+        if let Some(direct) = self.directs.iter_mut().find(|direct| direct.path == path && direct.rtt().is_none()) {
+            direct.request(now, room, &key);
+        }
+    }
+
+    /// The key that re-handshakes of the live session are sealed with.
+    pub(super) fn path_key(&self) -> Option<Arc<PathKey>> {
+        self.live.as_ref().and_then(|live| live.lane().keys()).map(|keys| Arc::clone(&keys.path))
     }
 
     /// Data went out on this path and no receipt came for a probe timeout (protocol 7.5).
     pub(super) fn suspect(&mut self, now: Instant, room: &mut Room, path: PathId, pto: Duration) {
         let rescue = self.rescue_path(path);
         let link = self.id;
-        let Some(key) = self.live.as_ref().and_then(|live| live.lane().keys()).map(|keys| Arc::clone(&keys.path)) else { return };
+        let Some(key) = self.path_key() else { return };
         let Some(direct) = self.directs.iter_mut().find(|direct| direct.path == path) else { return };
         if direct.is_suspect() {
             return;
         }
         let patience = (pto * 5 / 2).clamp(DOUBT_LEAST, DOUBT_MOST);
         let wait = patience / PROBES;
-        direct.doubt = Some(Doubt { next_at: now + wait, wait, left: PROBES - 1, until: now + patience, stalled: true });
+        direct.doubt = Some(Doubt { next_at: now + wait, wait, left: PROBES - 1, until: now + patience, stalled_since: Some(now - pto) });
         direct.request(now, room, &key);
         if let Some(rescue) = rescue {
             room.edit(Edit::Hedge { link, rescue });
@@ -322,10 +351,10 @@ impl Link {
     }
 
     pub(super) fn directs_alarm(&mut self, now: Instant, room: &mut Room) {
-        let Some(key) = self.live.as_ref().and_then(|live| live.lane().keys()).map(|keys| Arc::clone(&keys.path)) else { return };
+        let Some(key) = self.path_key() else { return };
         let mut dead = Vec::new();
         for direct in &mut self.directs {
-            if direct.deadline().is_none_or(|at| at > now) {
+            if direct.deadline() > now {
                 continue;
             }
             match (direct.state, &mut direct.doubt) {
@@ -339,7 +368,7 @@ impl Link {
                 (State::Usable { .. }, None) => {
                     let until = now + IDLE_PROBE_WAIT * PROBES;
                     direct.doubt =
-                        Some(Doubt { next_at: now + IDLE_PROBE_WAIT, wait: IDLE_PROBE_WAIT, left: PROBES - 1, until, stalled: false });
+                        Some(Doubt { next_at: now + IDLE_PROBE_WAIT, wait: IDLE_PROBE_WAIT, left: PROBES - 1, until, stalled_since: None });
                     direct.request(now, room, &key);
                 }
             }

@@ -120,12 +120,11 @@ impl Link {
         let sid = room.fresh_sid(self.peer);
         let coins = room.entropy.secret::<96>();
         let work = Work::Offer { setup: room.setup.clone(), responder: self.peer, sid, suites: room.config.suites.clone(), coins };
-        match room.compute(Owner::Greeting(self.peer), work) {
-            Some(ticket) => self.greeting.0 = Stage::Offering { ticket, sid, started: now },
-            None => {
-                room.sids.remove(&sid);
-                self.greeting.0 = Stage::Waiting { until: now + AFTER_FAILURE };
-            }
+        if let Some(ticket) = room.compute(Owner::Greeting(self.peer), work) {
+            self.greeting.0 = Stage::Offering { ticket, sid, started: now }
+        } else {
+            room.sids.remove(&sid);
+            self.greeting.0 = Stage::Waiting { until: now + AFTER_FAILURE };
         }
     }
 
@@ -143,7 +142,7 @@ impl Link {
         }
     }
 
-    /// Whether an INIT that is said to come from this peer is answered. Of crossing attempts the smaller PeerId's stands (protocol 3.8).
+    /// Whether an INIT that is said to come from this peer is answered. Of crossing attempts the smaller `PeerId`'s stands (protocol 3.8).
     pub(crate) fn yields_to_init(&mut self, room: &mut Room) -> bool {
         if !self.greeting.is_under_way() {
             return true;

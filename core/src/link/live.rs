@@ -16,15 +16,18 @@ use crate::{
 use std::sync::Arc;
 
 /// A session with data is rekeyed after so long (protocol 4.6).
-const REKEY_TIME: Duration = Duration::from_secs(120);
+const REKEY_TIME: Duration = Duration::from_mins(2);
 /// … or after so many frames over all lanes (protocol 4.6).
 const REKEY_FRAMES: u64 = 1 << 22;
 /// Keys that should have been replaced so long ago end the session (protocol 4.6).
-const REKEY_OVERDUE: Duration = Duration::from_secs(180);
+const REKEY_OVERDUE: Duration = Duration::from_mins(3);
 /// A full handshake at the latest after so long (protocol 3.9).
-const SESSION_TIME: Duration = Duration::from_secs(24 * 3600);
+const SESSION_TIME: Duration = Duration::from_hours(24);
 /// The plane keeps a replaced session for so long (protocol 3.9).
 const RETIRING: Duration = Duration::from_secs(10);
+
+/// The id of our own pings; a person's never has it.
+pub(crate) const PROD: u32 = 0;
 
 enum Rekey {
     Idle,
@@ -46,6 +49,8 @@ pub(crate) struct Live {
     /// Frames of the session when its epoch began.
     rekeyed_frames: u64,
     rekey: Rekey,
+    /// When our own ping over the relay went out that is not answered yet.
+    prodded_at: Option<Instant>,
 }
 
 /// A session that takes over, and what the other end said of itself.
@@ -69,6 +74,7 @@ impl Live {
             rekeyed_at: now,
             rekeyed_frames: 0,
             rekey: Rekey::Idle,
+            prodded_at: None,
         }
     }
 
@@ -125,10 +131,10 @@ impl Link {
         let local = live.local;
         let suite = live.chain.suite().label();
         room.edit(Edit::Promote { link: self.id, local });
-        if let Some(old) = self.live.replace(live) {
-            if let Some((sid, _)) = self.old.replace((old.local, now + RETIRING)) {
-                room.sids.remove(&sid);
-            }
+        if let Some(old) = self.live.replace(live)
+            && let Some((sid, _)) = self.old.replace((old.local, now + RETIRING))
+        {
+            room.sids.remove(&sid);
         }
         // direct paths were proven for the session before; this one starts on the relay and proves its own
         self.drop_directs(now, room);
@@ -140,6 +146,7 @@ impl Link {
         room.totals.connections_relay += 1;
         room.note(Note::PeerConnected { peer: self.peer, handshake: now.since(started), suite });
         self.keepalive(room);
+        self.prod(now, room);
         self.offer_candidates(now, room);
         self.attempt_soon(now);
         room.want_listener();
@@ -159,13 +166,26 @@ impl Link {
         self.keepalive(room);
     }
 
-    /// Asks for a sign of life.
-    pub(super) fn prod(&mut self, room: &mut Room) {
-        let via = self.control_via();
+    /// Asks for a sign of life over the relay, and measures that path by it.
+    pub(super) fn prod(&mut self, now: Instant, room: &mut Room) {
+        let via = self.relay_via().map(|(_, via, _)| via);
         if let (Some(live), Some(via)) = (&mut self.live, via) {
-            // id 0 is never a person's ping: its answer is only heard
-            let frame = live.seal(&NodeControl::Ping { id: 0, payload: Vec::new() });
+            let frame = live.seal(&NodeControl::Ping { id: PROD, payload: Vec::new() });
+            live.prodded_at = Some(now);
             room.send(via, &frame);
+        }
+    }
+
+    /// The answer to `prod`: the relay path's round trip, where it came both ways over the relay.
+    fn prod_answered(&mut self, now: Instant, room: &mut Room, out: PathLabel, back: PathLabel) {
+        let Some(at) = self.live.as_mut().and_then(|live| live.prodded_at.take()) else { return };
+        if (out, back) != (PathLabel::RelayWss, PathLabel::RelayWss) {
+            return;
+        }
+        if let Some((_, via, window)) = self.relay_via() {
+            let rtt = now.since(at);
+            self.relay_rtt = Some(rtt);
+            room.edit(Edit::Path { link: self.id, path: PathId::RELAY, via, window: Some(window), rtt: Some(rtt) });
         }
     }
 
@@ -173,13 +193,12 @@ impl Link {
     pub(crate) fn frame(&mut self, now: Instant, room: &mut Room, header: FrameHeader, via: Via, bytes: &mut [u8]) {
         let of_greeting = self.unconfirmed(header.receiver).is_some();
         let live = if of_greeting { self.unconfirmed(header.receiver) } else { self.live.as_mut() };
-        let opened = match live.filter(|live| live.local == header.receiver) {
-            Some(live) => live.lane.open(header, bytes),
-            None => {
-                // the session before: what it still says is of no use any more
-                room.drops.count(Drop::UnknownSession);
-                return;
-            }
+        let opened = if let Some(live) = live.filter(|live| live.local == header.receiver) {
+            live.lane.open(header, bytes)
+        } else {
+            // the session before: what it still says is of no use any more
+            room.drops.count(Drop::UnknownSession);
+            return;
         };
         let (epoch, inner, body) = match opened {
             Ok(opened) => opened,
@@ -205,18 +224,19 @@ impl Link {
     }
 
     fn control(&mut self, now: Instant, room: &mut Room, via: Via, control: NodeControl) {
-        let heard = self.label_of(via);
+        let heard = label_of(via);
         let Some(live) = &mut self.live else { return };
         match control {
             NodeControl::Stream { offset, bytes } => live.control.on_stream(offset, &bytes),
             NodeControl::Ack { offset } => live.control.on_ack(offset),
             NodeControl::Ping { id, payload } => {
                 let frame = live.seal(&NodeControl::Pong { id, heard, payload });
-                // the answer goes the way that our data goes, so that it tells of both directions
-                if let Some(via) = self.data_via() {
+                // the answer to a person goes the way that our data goes, so that it tells of both directions
+                if let Some(via) = if id == PROD { Some(via) } else { self.data_via() } {
                     room.send(via, &frame);
                 }
             }
+            NodeControl::Pong { id: PROD, heard: out, .. } => self.prod_answered(now, room, out, heard),
             NodeControl::Pong { id, heard: out, .. } => {
                 if let Some((peer, sent_at)) = room.pong(id)
                     && peer == self.peer
@@ -305,11 +325,6 @@ impl Link {
         if renew && self.greeting.is_idle() && !self.presences.is_empty() {
             self.greet(now, room);
         }
-    }
-
-    /// The kind of path on which a message came.
-    fn label_of(&self, via: Via) -> PathLabel {
-        if via.handle.is_some() { PathLabel::RelayWss } else { PathLabel::DirectWss }
     }
 
     // ---- rekeying (protocol 4.6) -------------------------------------------------------------------------------
@@ -430,4 +445,9 @@ impl Link {
             room.edit(Edit::Epoch { link: self.id, local: live.local, keys, seal: true });
         }
     }
+}
+
+/// The kind of path on which a message came.
+fn label_of(via: Via) -> PathLabel {
+    if via.handle.is_some() { PathLabel::RelayWss } else { PathLabel::DirectWss }
 }

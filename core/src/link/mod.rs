@@ -34,7 +34,7 @@ use steer::Steer;
 
 /// After a peer came back to a relay, its old session must show life within so long, or a new one is made: it may have restarted.
 const VERIFY_TIME: Duration = Duration::from_millis(600);
-/// The peer with the larger PeerId waits so long for the other's INIT (protocol 3.8).
+/// The peer with the larger `PeerId` waits so long for the other's INIT (protocol 3.8).
 const OTHER_FIRST: Duration = Duration::from_secs(1);
 
 /// One remote peer.
@@ -62,6 +62,7 @@ pub(crate) struct Link {
     /// When an authentic frame came last.
     heard_at: Instant,
     tally: Option<LinkTally>,
+    relay_rtt: Option<Duration>,
     migrations: u64,
     fallbacks: u64,
     retries: u64,
@@ -92,6 +93,7 @@ impl Link {
             verify_by: None,
             heard_at: now,
             tally: None,
+            relay_rtt: None,
             migrations: 0,
             fallbacks: 0,
             retries: 0,
@@ -131,7 +133,7 @@ impl Link {
         }
         if self.live.is_some() {
             self.verify_by = Some(now + VERIFY_TIME);
-            self.prod(room);
+            self.prod(now, room);
         } else if eager {
             self.seek(now, room);
         }
@@ -216,7 +218,7 @@ impl Link {
         ]
         .into_iter()
         .flatten()
-        .chain(self.directs.iter().filter_map(Direct::deadline))
+        .chain(self.directs.iter().map(Direct::deadline))
         .min()
     }
 

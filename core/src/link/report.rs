@@ -20,7 +20,7 @@ impl Link {
                 state: if main == PathId::RELAY { "active" } else { "standby" },
                 remote: relay_remote,
                 since: self.steer.main_since(),
-                rtt: self.rtt_of(PathId::RELAY),
+                rtt: self.rtt_of(PathId::RELAY).or(self.relay_rtt),
             });
         }
         paths.extend(self.directs.iter().map(|direct| self.direct_status(direct, main)));

@@ -19,7 +19,7 @@ const HOLD_FIRST: Duration = Duration::from_secs(1);
 const LIVED_WELL: Duration = Duration::from_secs(30);
 /// Switches in the last minute after which no better path is taken (protocol 7.8): room is left for the way back.
 const SWITCHES_PER_MINUTE: usize = 5;
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 /// Which path carries the traffic.
 pub(super) struct Steer {
@@ -143,17 +143,26 @@ impl Link {
         room.park_when_direct();
     }
 
-    /// Leaves a direct path that died (protocol 7.5).
+    /// Leaves a direct path that died (protocol 7.5): for the relay, since other direct paths often share its fate; they must show life.
     pub(super) fn fall_back(&mut self, now: Instant, room: &mut Room, dead: &Direct, why: &'static str) {
         let other = self.directs.iter().find(|direct| direct.is_usable() && !direct.is_suspect()).map(Direct::path);
-        let to = other.unwrap_or(PathId::RELAY);
+        let to = if self.relay_via().is_some() { PathId::RELAY } else { other.unwrap_or(PathId::RELAY) };
         room.edit(Edit::FallBack { link: self.id, to });
         self.steer.main = to;
         self.steer.main_since = now;
         self.switches.push_back(now);
+        if let Some(key) = self.path_key() {
+            for direct in &mut self.directs {
+                direct.examine(now, room, &key);
+            }
+        }
+        if to != PathId::RELAY {
+            room.note(Note::Migrated { peer: self.peer, to: PathLabel::DirectWss, took: Duration::ZERO });
+            return;
+        }
         self.fallbacks += 1;
         room.totals.fallbacks += 1;
-        room.note(Note::FellBack { peer: self.peer, why, silent: now.since(dead.heard_at()) });
+        room.note(Note::FellBack { peer: self.peer, why, silent: dead.silent(now) });
         if dead.usable_since().is_some_and(|since| now.since(since) >= LIVED_WELL) {
             self.steer.hold.reset();
         }

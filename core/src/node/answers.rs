@@ -3,15 +3,18 @@ use super::room::{Owner, Room};
 use crate::{
     drops::Drop,
     handshake::{Answer, HandshakeError, Outcome, Ticket, Verified, Work, peek_fin},
-    id::PeerId,
+    id::{Handle, PeerId},
     plane::Via,
     time::{Duration, Instant},
 };
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 /// Half-open handshakes in all, and from one sender (protocol 8.3).
 const HALF_OPEN_MAX: usize = 256;
 const HALF_OPEN_PER_SOURCE: usize = 4;
+/// INITs of senders whom the relay has not told of yet, and how long they wait: a relay tells changes every 100 ms (protocol 6.7).
+const EARLY_MAX: usize = 16;
+const EARLY_TIME: Duration = Duration::from_secs(1);
 /// Life of a half-open handshake.
 const HALF_OPEN_TIME: Duration = Duration::from_secs(10);
 
@@ -25,7 +28,7 @@ struct HalfOpen {
     id: u64,
     via: Via,
     /// Who the relay says it is; FIN must prove the same.
-    said: PeerId,
+    claimed: PeerId,
     init: Vec<u8>,
     sid: u32,
     started: Instant,
@@ -43,10 +46,35 @@ pub(crate) struct Proved {
 #[derive(Default)]
 pub(crate) struct Answers {
     list: Vec<HalfOpen>,
+    early: VecDeque<Early>,
     next_id: u64,
 }
 
+/// An INIT that came before word of its sender.
+pub(crate) struct Early {
+    at: Instant,
+    pub(crate) via: Via,
+    pub(crate) handle: Handle,
+    pub(crate) init: Vec<u8>,
+}
+
 impl Answers {
+    /// Keeps an INIT until the relay tells who has this handle. mac1 holds.
+    pub(crate) fn keep(&mut self, now: Instant, room: &mut Room, via: Via, handle: Handle, init: &[u8]) {
+        if self.early.iter().any(|early| early.via == via) || self.early.len() >= EARLY_MAX {
+            room.drops.count(Drop::Handshake);
+            return;
+        }
+        self.early.push_back(Early { at: now, via, handle, init: init.to_vec() });
+    }
+
+    /// The INIT that waited for word of this sender.
+    pub(crate) fn known_now(&mut self, now: Instant, via: Via) -> Option<Early> {
+        self.early.retain(|early| now.since(early.at) < EARLY_TIME);
+        let index = self.early.iter().position(|early| early.via == via)?;
+        self.early.remove(index)
+    }
+
     /// Whether this very INIT is being answered; then RESP goes out once more. mac1 holds.
     pub(crate) fn repeat(&self, room: &mut Room, via: Via, init: &[u8]) -> bool {
         let Some(known) = self.list.iter().find(|half| half.init == init) else { return false };
@@ -57,7 +85,7 @@ impl Answers {
     }
 
     /// Begins to answer a new INIT whose mac1 holds.
-    pub(crate) fn begin(&mut self, now: Instant, room: &mut Room, via: Via, said: PeerId, init: &[u8]) {
+    pub(crate) fn begin(&mut self, now: Instant, room: &mut Room, via: Via, claimed: PeerId, init: &[u8]) {
         if self.list.iter().filter(|half| half.via == via).count() >= HALF_OPEN_PER_SOURCE {
             // a peer that starts anew is more likely right about itself than its older attempts
             if let Some(oldest) = self.list.iter().position(|half| half.via == via) {
@@ -71,7 +99,7 @@ impl Answers {
         }
         let id = self.next_id;
         self.next_id += 1;
-        let sid = room.fresh_sid(said);
+        let sid = room.fresh_sid(claimed);
         let work = Work::Answer {
             setup: room.setup.clone(),
             identity: Arc::clone(&room.config.identity),
@@ -83,7 +111,7 @@ impl Answers {
         };
         match room.compute(Owner::HalfOpen(id), work) {
             Some(ticket) => {
-                self.list.push(HalfOpen { id, via, said, init: init.to_vec(), sid, started: now, step: Step::Answering(ticket) })
+                self.list.push(HalfOpen { id, via, claimed, init: init.to_vec(), sid, started: now, step: Step::Answering(ticket) });
             }
             None => {
                 room.sids.remove(&sid);
@@ -124,16 +152,16 @@ impl Answers {
             (Step::Answering(expected), Outcome::Answered(Err(error))) if *expected == ticket => {
                 let half = self.list.remove(index);
                 room.sids.remove(&half.sid);
-                refuse(room, half.said, "handshake", error);
+                refuse(room, half.claimed, "handshake", error);
                 None
             }
             (Step::Verifying(expected, _), Outcome::Verified(Ok(verified))) if *expected == ticket => {
                 let half = self.list.remove(index);
-                if verified.peer.id() != half.said {
+                if verified.peer.id() != half.claimed {
                     room.sids.remove(&half.sid);
                     room.drops.count(Drop::Handshake);
                     let proven = verified.peer.id().short();
-                    room.refuse(Some(half.said), format!("the relay gave a handshake of {proven} as this peer's"));
+                    room.refuse(Some(half.claimed), format!("the relay gave a handshake of {proven} as this peer's"));
                     return None;
                 }
                 Some(Proved { verified, sid: half.sid, started: half.started })
@@ -141,7 +169,7 @@ impl Answers {
             (Step::Verifying(expected, answer), Outcome::Verified(Err(error))) if *expected == ticket => {
                 // a bad FIN never ends an attempt: the right one may still come (protocol 3.8)
                 half.step = Step::Answered(Arc::clone(answer));
-                refuse(room, half.said, "handshake's last message", error);
+                refuse(room, half.claimed, "handshake's last message", error);
                 None
             }
             _ => None,

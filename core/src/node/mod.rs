@@ -12,6 +12,7 @@ mod room;
 mod uplink;
 
 pub(crate) use lane::NodeLane;
+use room::Relays;
 pub(crate) use room::{Owner, Room, Use};
 pub(crate) use uplink::Presence;
 
@@ -166,7 +167,7 @@ impl Node {
         }
     }
 
-    /// The first message on a connection of our listener must be PATH_REQ of a live session.
+    /// The first message on a connection of our listener must be `PATH_REQ` of a live session.
     fn first_word(&mut self, now: Instant, conn: ConnId, exporter: [u8; 32], remote: SocketAddr, bytes: &[u8]) {
         let header = PathHeader::parse(bytes).ok().filter(|header| header.kind == TYPE_PATH_REQ);
         let peer = header.and_then(|header| self.room.sids.get(&header.receiver).copied());
@@ -216,7 +217,7 @@ impl Node {
             return;
         }
         let Some(said) = self.uplinks.get(uplink).and_then(|uplink| uplink.holder(handle)) else {
-            self.room.drops.count(Drop::Handshake);
+            self.answers.keep(now, &mut self.room, via, handle, bytes);
             return;
         };
         if self.answers.repeat(&mut self.room, via, bytes) {
@@ -282,6 +283,9 @@ impl Node {
                 let eager = self.links.len() <= EAGER_MAX;
                 if let Some(link) = self.links.get_mut(&presence.peer) {
                     link.present(now, &mut self.room, index, presence, via, window, eager);
+                }
+                if let Some(early) = self.answers.known_now(now, via) {
+                    self.init(now, index, early.via, early.handle, &early.init);
                 }
             }
         }
@@ -423,13 +427,16 @@ impl Node {
 
     /// `p2p.close_relay`: closes relays when every peer is direct, and dials them again when one is not.
     fn park_or_wake(&mut self, now: Instant) {
-        if self.room.take_wake() {
-            for uplink in &mut self.uplinks {
-                uplink.wake(&mut self.room);
+        match self.room.take_relays() {
+            Relays::Keep => return,
+            Relays::Wake => {
+                for uplink in &mut self.uplinks {
+                    uplink.wake(&mut self.room);
+                }
+                return;
             }
-        }
-        if !self.room.take_park() || self.links.values().any(|link| link.live().is_some() && !link.is_direct()) {
-            return;
+            Relays::Park if self.links.values().any(|link| link.live().is_some() && !link.is_direct()) => return,
+            Relays::Park => {}
         }
         for index in 0..self.uplinks.len() {
             if let Some(uplink) = self.uplinks.get_mut(index) {

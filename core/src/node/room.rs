@@ -36,6 +36,17 @@ pub(crate) enum Owner {
     Rekey(PeerId, u32),
 }
 
+/// What is to be done with the relay connections (`p2p.close_relay`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Relays {
+    #[default]
+    Keep,
+    /// A link became direct: close them, when all are.
+    Park,
+    /// A link lost its direct path: dial them again.
+    Wake,
+}
+
 /// What a connection is for.
 #[derive(Clone, Debug)]
 pub(crate) enum Use {
@@ -68,8 +79,7 @@ pub(crate) struct Room {
     pub(crate) claims: BTreeMap<IpAddr, PeerId>,
     pub(crate) leaving: bool,
     listening: bool,
-    wake: bool,
-    park: bool,
+    relays: Relays,
     pings: BTreeMap<u32, (PeerId, Instant)>,
     owners: BTreeMap<Ticket, Owner>,
     next_ticket: u64,
@@ -98,8 +108,7 @@ impl Room {
             claims: config.claims.iter().copied().collect(),
             leaving: false,
             listening: false,
-            wake: false,
-            park: false,
+            relays: Relays::Keep,
             pings: BTreeMap::new(),
             owners: BTreeMap::new(),
             next_ticket: 0,
@@ -161,20 +170,19 @@ impl Room {
 
     /// A link became direct: relays may be closed, where that is configured.
     pub(crate) fn park_when_direct(&mut self) {
-        self.park = self.config.close_relay;
+        if self.config.close_relay {
+            self.relays = Relays::Park;
+        }
     }
 
     /// A link lost its direct path: parked relays are needed.
     pub(crate) fn wake_relays(&mut self) {
-        self.wake = true;
+        self.relays = Relays::Wake;
     }
 
-    pub(super) fn take_park(&mut self) -> bool {
-        core::mem::take(&mut self.park)
-    }
-
-    pub(super) fn take_wake(&mut self) -> bool {
-        core::mem::take(&mut self.wake)
+    /// What was asked for the relay connections since the last call.
+    pub(super) fn take_relays(&mut self) -> Relays {
+        core::mem::take(&mut self.relays)
     }
 
     /// Moves up to `most` actions out.

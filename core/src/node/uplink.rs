@@ -283,10 +283,10 @@ impl Uplink {
                 return News::default();
             }
         };
-        self.stand(now, room, established)
+        self.stand(now, room, &established)
     }
 
-    fn stand(&mut self, now: Instant, room: &mut Room, established: Established) -> News {
+    fn stand(&mut self, now: Instant, room: &mut Room, established: &Established) -> News {
         let greeting = match core::mem::replace(&mut self.state, State::Parked) {
             State::Greeting(greeting) => *greeting,
             other => {

@@ -31,7 +31,7 @@ pub enum Edit {
         link: LinkId,
         /// Overlay addresses that are its own.
         addresses: Vec<IpAddr>,
-        /// The MAC derived from its PeerId.
+        /// The MAC derived from its `PeerId`.
         mac: [u8; 6],
     },
     /// A peer has left for good.

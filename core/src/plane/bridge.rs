@@ -11,7 +11,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::collections::BTreeMap;
 
 /// A learned MAC stays with its peer for so long after it was last seen (protocol 2.5).
-const MAC_STICKY: Duration = Duration::from_secs(300);
+const MAC_STICKY: Duration = Duration::from_mins(5);
 /// Learned MACs a peer (protocol 2.5).
 const MACS_PER_PEER: usize = 1024;
 /// Flooded frames a second that one port may cause, and its burst (protocol 2.5).
@@ -55,7 +55,7 @@ impl Storm {
 struct Learned {
     link: LinkId,
     seen: Instant,
-    /// Derived from the PeerId: never moves.
+    /// Derived from the `PeerId`: never moves.
     bound: bool,
 }
 
@@ -266,9 +266,9 @@ mod tests {
 
     #[test]
     fn a_packet_goes_to_the_holder_of_its_address_and_comes_only_from_it() {
-        let mut bridge = Bridge::new(false, vec!["10.0.0.1".parse().unwrap()], [2; 6]);
-        bridge.set_peer(A, &["10.0.0.2".parse().unwrap()], [4; 6]);
-        bridge.set_peer(B, &["10.0.0.2".parse().unwrap(), "10.0.0.3".parse().unwrap()], [6; 6]);
+        let mut bridge = Bridge::new(false, vec!["10.0.0.1".parse().expect("an address")], [2; 6]);
+        bridge.set_peer(A, &["10.0.0.2".parse().expect("an address")], [4; 6]);
+        bridge.set_peer(B, &["10.0.0.2".parse().expect("an address"), "10.0.0.3".parse().expect("an address")], [6; 6]);
         let now = Instant::ZERO;
         assert_eq!(bridge.outbound(now, &ip([10, 0, 0, 1], [10, 0, 0, 2])), Ok(Goal::One(A)), "the first holder keeps it");
         assert_eq!(bridge.outbound(now, &ip([10, 0, 0, 1], [10, 0, 0, 9])), Err(Drop::NoRoute));

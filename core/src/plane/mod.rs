@@ -286,12 +286,9 @@ impl Plane {
             sink.punt(via.conn, via.handle, bytes);
             return;
         }
-        let header = match FrameHeader::parse(bytes) {
-            Ok(header) => header,
-            Err(_) => {
-                self.drops.count(Drop::Malformed);
-                return;
-            }
+        let Ok(header) = FrameHeader::parse(bytes) else {
+            self.drops.count(Drop::Malformed);
+            return;
         };
         if header.counter.lane() == LANE_NODE {
             sink.punt(via.conn, via.handle, bytes);

@@ -1,4 +1,4 @@
-//! The queue before sealing: one a peer, fair among flows, with CoDel. Congestion drops happen only here (protocol 7.1).
+//! The queue before sealing: one a peer, fair among flows, with `CoDel`. Congestion drops happen only here (protocol 7.1).
 //!
 //! Deficit round robin over a fixed number of flow buckets with a list for new flows, after RFC 8290 (FQ-CoDel): a sparse
 //! flow (a ping, a call, a stream of a thousand small packets a second) overtakes a bulk transfer and is never dropped for it.
@@ -28,7 +28,7 @@ struct Waiting {
     packet: Vec<u8>,
 }
 
-/// CoDel's state of one flow (RFC 8289 5).
+/// `CoDel`'s state of one flow (RFC 8289 5).
 #[derive(Debug, Default)]
 struct Codel {
     above_since: Option<Instant>,
@@ -47,7 +47,7 @@ struct Flow {
 }
 
 /// Packets of one peer that wait for room on its path.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct FairQueue {
     flows: Vec<Flow>,
     fresh: VecDeque<usize>,
@@ -55,12 +55,6 @@ pub(crate) struct FairQueue {
     packets: usize,
     bytes: usize,
     spare: Vec<Vec<u8>>,
-}
-
-impl Default for FairQueue {
-    fn default() -> Self {
-        Self { flows: Vec::new(), fresh: VecDeque::new(), old: VecDeque::new(), packets: 0, bytes: 0, spare: Vec::new() }
-    }
 }
 
 impl FairQueue {
@@ -99,7 +93,7 @@ impl FairQueue {
         }
     }
 
-    /// Length of the packet that `pop` would look at next; an estimate, since CoDel may drop it.
+    /// Length of the packet that `pop` would look at next; an estimate, since `CoDel` may drop it.
     pub(crate) fn peek_len(&self) -> Option<usize> {
         let index = self.fresh.front().or(self.old.front())?;
         self.flows.get(*index)?.packets.front().map(|waiting| waiting.packet.len()).or(Some(QUANTUM as usize))
@@ -126,7 +120,7 @@ impl FairQueue {
                 continue;
             };
             if let Some(flow) = self.flows.get_mut(index) {
-                flow.deficit -= packet.len() as i64;
+                flow.deficit -= i64::try_from(packet.len()).unwrap_or(i64::MAX);
             }
             return Some(packet);
         }
@@ -159,7 +153,7 @@ impl FairQueue {
         }
     }
 
-    /// The oldest packet of one flow that CoDel lets through.
+    /// The oldest packet of one flow that `CoDel` lets through.
     fn take(&mut self, now: Instant, index: usize, drops: &mut Drops) -> Option<Vec<u8>> {
         loop {
             let flow = self.flows.get_mut(index)?;

@@ -106,7 +106,7 @@ mod tests {
             let mut set = BTreeSet::new();
             for (step, near) in steps {
                 let sequence = if near { window.next().saturating_sub(step % 10) + step % 7 } else { step };
-                let expected = if window.next().saturating_sub((1 << 13)) > sequence {
+                let expected = if window.next().saturating_sub(1 << 13) > sequence {
                     Seen::TooOld
                 } else if set.insert(sequence) {
                     Seen::Fresh
@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(window.admit(0), Seen::Fresh);
         assert_eq!(window.admit((1 << 13) - 1), Seen::Fresh);
         assert_eq!(window.admit(0), Seen::Again);
-        assert_eq!(window.admit((1 << 13)), Seen::Fresh);
+        assert_eq!(window.admit(1 << 13), Seen::Fresh);
         assert_eq!(window.admit(0), Seen::TooOld);
         assert_eq!(window.admit(1), Seen::Fresh);
     }

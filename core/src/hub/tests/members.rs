@@ -100,12 +100,15 @@ fn the_same_identity_in_two_networks_is_two_clients() {
 }
 
 #[test]
-fn changes_are_merged_for_100_ms_and_the_last_state_wins() {
+fn the_first_change_is_told_at_once_the_next_are_merged_for_100_ms_and_the_last_state_wins() {
     let mut stage = Stage::new();
     let a = stage.member(1);
     stage.pass(200);
     stage.told(&a);
     let mut b = stage.member(2);
+    stage.pass(0);
+    let first = entries(stage.told(&a));
+    assert_eq!((first.len(), first[0].peer), (1, b.id), "who joins after a quiet time is told at once");
     let c = stage.member(3);
     let update = b.seal(&RelayMessage::Update { flags: UPDATE_WITHHOLD_ADDRESS, udp_port: 0 });
     stage.message(b.conn, &update);
