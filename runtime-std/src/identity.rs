@@ -245,13 +245,13 @@ mod tests {
         ] {
             fs::write(&path, text).expect("writes");
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("chmod");
-            let said = load(&path).err().expect("refused").to_string();
+            let said = load(&path).expect_err("refused").to_string();
             assert!(said.contains(sentence), "{text:?} gave {said:?}");
             assert!(!said.contains('\n') && said.contains("identity.key"), "{said:?}");
         }
         fs::write(&path, good.as_bytes()).expect("writes");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("chmod");
-        let said = load(&path).err().expect("refused").to_string();
+        let said = load(&path).expect_err("refused").to_string();
         assert!(said.contains("chmod 600") && said.contains("0640"), "{said:?}");
         assert!(matches!(load(dir.path()), Err(IdentityError::Malformed(..))));
         assert!(matches!(load(&dir.path().join("none")), Err(IdentityError::Missing(_))));

@@ -1,3 +1,4 @@
+//! The control stream over paths that lose, double and reorder.
 use super::*;
 use crate::wire::{CLOSE_DOWN, control::tests::any_peer_message};
 use proptest::{collection::vec, prelude::*};

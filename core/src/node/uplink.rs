@@ -173,7 +173,11 @@ impl Uplink {
         let State::Dialling { conn } = self.state else { return };
         let Some(relay) = self.pin.or(tls.identity) else {
             let who = tls.subject.clone().unwrap_or_else(|| "an unnamed certificate".into());
-            self.fail(now, room, format!("TLS is ended by {who}; without its PeerId in the join token (--relay-id) a relay with such a certificate is not trusted"));
+            self.fail(
+                now,
+                room,
+                format!("TLS is ended by {who}; a relay with such a certificate needs its PeerId in the join token (--relay-id)"),
+            );
             return;
         };
         let setup = Setup::client_relay(tls.exporter);

@@ -434,7 +434,11 @@ mod tests {
     proptest! {
         /// Two ordered paths, a switch at any point, any interleaving: nothing lost, doubled or out of order.
         #[test]
-        fn any_interleaving_of_two_ordered_paths_gives_one_order(start in 0u64..40, total in 40u64..80, picks in proptest::collection::vec(any::<bool>(), 200)) {
+        fn any_interleaving_of_two_ordered_paths_gives_one_order(
+            start in 0u64..40,
+            total in 40u64..80,
+            picks in proptest::collection::vec(any::<bool>(), 200),
+        ) {
             let mut old: std::collections::VecDeque<Option<u64>> = (0..start).map(Some).collect();
             old.push_back(None);
             let mut new: std::collections::VecDeque<u64> = (start..total).collect();

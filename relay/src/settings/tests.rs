@@ -1,3 +1,4 @@
+//! Settings of the relay: precedence, and what a wrong one is answered with.
 use super::*;
 use core::fmt::Write;
 

@@ -1,3 +1,4 @@
+//! Certificates, pinning, whole handshakes.
 use super::{cert::CertKey, *};
 use core::time::Duration;
 use rustls::{

@@ -1,3 +1,4 @@
+//! Control messages between peers: golden bytes, round trips, noise.
 use super::*;
 use crate::wire::addr::tests::any_socket;
 use proptest::{collection::vec, prelude::*};

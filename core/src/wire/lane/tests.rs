@@ -1,3 +1,4 @@
+//! Control messages of a lane: golden bytes, round trips, noise.
 use super::*;
 use proptest::prelude::*;
 
