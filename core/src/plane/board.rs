@@ -269,6 +269,11 @@ impl Paths {
         }
     }
 
+    /// The path that `via` belongs to.
+    pub(super) fn of(&self, via: Via) -> PathId {
+        self.0.iter().find(|entry| entry.via == via).map_or(PathId::RELAY, |entry| entry.path)
+    }
+
     /// The path on which a frame came; a relay path also when its handle is not known yet.
     pub(super) fn heard(&mut self, now: Instant, via: Via) -> PathId {
         match self.0.iter_mut().find(|entry| entry.via == via) {

@@ -151,6 +151,12 @@ impl RecvLane {
         fate
     }
 
+    /// SWITCH came on `via`: it is answered by a receipt, data or not, or it would be repeated for ever.
+    pub(crate) fn owe_receipt(&mut self, now: Instant, via: Via, path: PathId) {
+        self.heard.get_or_insert(Heard { via, path, at: now });
+        self.receipt_due = Some(now);
+    }
+
     /// Whether a receipt is due now.
     pub(crate) fn receipt_is_due(&self, now: Instant) -> bool {
         self.unreceipted >= RECEIPT_FRAMES

@@ -29,6 +29,8 @@ use std::sync::Arc;
 const IDLE_HEDGE: Duration = Duration::from_secs(5);
 /// A suspicion is repeated at most so often.
 const STALL_REPEAT: Duration = Duration::from_millis(500);
+/// An unconfirmed SWITCH is repeated at the latest after so long.
+const SWITCH_REPEAT_MOST: Duration = Duration::from_secs(2);
 
 /// A second path that carries copies.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +48,7 @@ struct SwitchOut {
     start: u64,
     from: PathId,
     again_at: Instant,
+    repeats: u32,
     /// DRAIN is owed on this path when all before `start` has gone out.
     drain: Option<PathId>,
 }
@@ -194,7 +197,7 @@ impl SendLane {
         self.rescue = None;
         self.stall_reported_at = None;
         self.progress_at = now;
-        self.switch_out = Some(SwitchOut { start: self.ring.next(), from, again_at: now, drain: Some(drain) });
+        self.switch_out = Some(SwitchOut { start: self.ring.next(), from, again_at: now, repeats: 0, drain: Some(drain) });
         self.send_switch(now, paths, sink);
         if self.mode == Mode::Redundant && from != to {
             self.rescue = Some(Rescue { path: from, cursor: self.ring.next(), until_receipt: false });
@@ -343,7 +346,9 @@ impl SendLane {
 
     fn send_switch(&mut self, now: Instant, paths: &Paths, sink: &mut dyn Sink) {
         let Some(switch) = &mut self.switch_out else { return };
-        switch.again_at = now + paths.pto(self.main) * 2;
+        let wait = paths.pto(self.main) * 2 * (1 << switch.repeats.min(6));
+        switch.again_at = now + wait.min(SWITCH_REPEAT_MOST);
+        switch.repeats += 1;
         let message =
             LaneControl::Switch { lane: self.lane, generation: self.generation, start: switch.start, from: switch.from, to: self.main };
         let (from, to) = (switch.from, self.main);

@@ -86,6 +86,8 @@ impl Session {
                 Ok(LaneControl::Switch { generation, start, .. }) => {
                     let deliver = &mut |plain: &[u8]| hand_in(now, link, plain, bridge, drops, sink);
                     self.rx.order().switch(now, generation, start, deliver);
+                    let path = peer.paths.of(via);
+                    self.rx.owe_receipt(now, via, path);
                 }
                 Ok(LaneControl::Drain { generation, start, .. }) => {
                     // a generation that no SWITCH announced: the session ends here (protocol 3.9)
