@@ -9,6 +9,10 @@ use crate::{
 };
 use core::net::IpAddr;
 
+/// Addresses that one peer may hold by being first: as many as it may announce at one time. Without a bound a member could take
+/// a whole prefix, sixteen addresses at a time, and fill what is remembered of it.
+const CLAIMS_PER_PEER: usize = 16;
+
 impl Link {
     /// What the peer said of itself, under the seal of the handshake.
     pub(super) fn take_params(&mut self, room: &mut Room, params: Params) {
@@ -68,6 +72,9 @@ impl Link {
         match room.claims.get(&address) {
             Some(holder) if *holder == self.peer => Ok(()),
             Some(_) => Err("another peer was proven to hold it first"),
+            None if room.claims.values().filter(|holder| **holder == self.peer).count() >= CLAIMS_PER_PEER => {
+                Err("it holds as many addresses as a peer may")
+            }
             None => {
                 room.claims.insert(address, self.peer);
                 room.act(Action::Remember { address, peer: self.peer });

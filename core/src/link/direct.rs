@@ -137,7 +137,11 @@ impl Direct {
 
     /// An authentic frame came on it: received data counts as life (protocol 7.5).
     pub(super) fn heard(&mut self, at: Instant) {
-        self.heard_at = self.heard_at.max(at);
+        // what was heard before the doubt began says nothing against it
+        if at <= self.heard_at {
+            return;
+        }
+        self.heard_at = at;
         if self.doubt.is_some_and(|doubt| doubt.stalled_since.is_none()) {
             self.doubt = None;
         }
@@ -223,7 +227,7 @@ impl Link {
             room.drops.count(Drop::Rehandshake);
             return false;
         }
-        let Some(key) = live.lane().keys_of(header.epoch).map(|keys| Arc::clone(&keys.path)) else { return false };
+        let Some(key) = live.lane().keys_of(now, header.epoch).map(|keys| Arc::clone(&keys.path)) else { return false };
         let ground = Ground { path: header.path, own_sid: live.local(), peer_sid: live.remote(), channel_binding: exporter };
         let until = now + room.config.connect_timeout;
         let mut direct = Direct::new(now, ground, conn, remote, State::Asked { until }, idle_after(room));
@@ -248,7 +252,7 @@ impl Link {
             room.drops.count(Drop::Malformed);
             return;
         };
-        let Some(key) = live.lane().keys_of(header.epoch).map(|keys| Arc::clone(&keys.path)) else {
+        let Some(key) = live.lane().keys_of(now, header.epoch).map(|keys| Arc::clone(&keys.path)) else {
             room.drops.count(Drop::UnknownEpoch);
             return;
         };
@@ -416,4 +420,24 @@ impl Link {
 
 fn idle_after(room: &Room) -> Duration {
     room.config.health_check_interval.min(IDLE_PROBE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_heard_before_an_idle_probe_does_not_call_it_off() {
+        let start = Instant::from_millis(1000);
+        let ground = Ground { path: PathId(2), own_sid: 1, peer_sid: 2, channel_binding: [0; 32] };
+        let remote = SocketAddr::from(([192, 0, 2, 1], 4000));
+        let mut direct = Direct::new(start, ground, ConnId(4), remote, State::Usable { since: start }, IDLE_PROBE);
+        let later = start + IDLE_PROBE;
+        let doubt = Doubt { next_at: later, wait: IDLE_PROBE_WAIT, left: 2, until: later + IDLE_PROBE_WAIT, stalled_since: None };
+        direct.doubt = Some(doubt);
+        direct.heard(start);
+        assert!(direct.doubt.is_some(), "the plane tells each second when data came last");
+        direct.heard(later);
+        assert!(direct.doubt.is_none());
+    }
 }

@@ -113,10 +113,10 @@ impl Greeting {
 impl Link {
     /// Starts a handshake.
     pub(super) fn greet(&mut self, now: Instant, room: &mut Room) {
+        self.abandon_greeting(room);
         if self.presences.is_empty() || room.leaving {
             return;
         }
-        self.abandon_greeting(room);
         let sid = room.fresh_sid(self.peer);
         let coins = room.entropy.secret::<96>();
         let work = Work::Offer { setup: room.setup.clone(), responder: self.peer, sid, suites: room.config.suites.clone(), coins };

@@ -23,6 +23,12 @@ const REKEY_FRAMES: u64 = 1 << 22;
 const REKEY_OVERDUE: Duration = Duration::from_mins(3);
 /// A full handshake at the latest after so long (protocol 3.9).
 const SESSION_TIME: Duration = Duration::from_hours(24);
+/// Shortest life of an epoch that the other end may cause: it must not keep us busy with KEM operations, nor pile up keys.
+const REKEY_LEAST: Duration = Duration::from_secs(2);
+/// The first frame in a new epoch is repeated so often, at doubling distances from this: until it has come, the responder seals
+/// in the old epoch.
+const TURN_REPEATS: u32 = 3;
+const TURN_FIRST: Duration = Duration::from_secs(1);
 /// The plane keeps a replaced session for so long (protocol 3.9).
 const RETIRING: Duration = Duration::from_secs(10);
 
@@ -49,6 +55,10 @@ pub(crate) struct Live {
     /// Frames of the session when its epoch began.
     rekeyed_frames: u64,
     rekey: Rekey,
+    /// Since when the keys wait for their replacement with data flowing.
+    due_since: Option<Instant>,
+    /// The first frame of the new epoch goes again then; how many times it went again before.
+    turn: Option<(Instant, u32)>,
     /// When our own ping over the relay went out that is not answered yet.
     prodded_at: Option<Instant>,
 }
@@ -74,6 +84,8 @@ impl Live {
             rekeyed_at: now,
             rekeyed_frames: 0,
             rekey: Rekey::Idle,
+            due_since: None,
+            turn: None,
             prodded_at: None,
         }
     }
@@ -113,9 +125,11 @@ impl Live {
         self.lane.seal(INNER_CONTROL, |out| message.emit(out))
     }
 
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        let renewal = (self.side == Side::Initiator).then_some(self.made_at + SESSION_TIME);
-        [self.control.deadline(), renewal].into_iter().flatten().min()
+    /// When something is due that can be done now: control messages need a way, a renewal needs a relay and no attempt under way.
+    pub(super) fn deadline(&self, has_way: bool, may_greet: bool) -> Option<Instant> {
+        let renewal = (may_greet && self.side == Side::Initiator).then_some(self.made_at + SESSION_TIME);
+        let control = self.control.deadline().filter(|_| has_way);
+        [control, renewal, self.turn.map(|(at, _)| at)].into_iter().flatten().min()
     }
 }
 
@@ -194,7 +208,7 @@ impl Link {
         let of_greeting = self.unconfirmed(header.receiver).is_some();
         let live = if of_greeting { self.unconfirmed(header.receiver) } else { self.live.as_mut() };
         let opened = if let Some(live) = live.filter(|live| live.local == header.receiver) {
-            live.lane.open(header, bytes)
+            live.lane.open(now, header, bytes)
         } else {
             // the session before: what it still says is of no use any more
             room.drops.count(Drop::UnknownSession);
@@ -257,9 +271,12 @@ impl Link {
     fn message(&mut self, now: Instant, room: &mut Room, message: PeerMessage) {
         match message {
             PeerMessage::Candidates { generation, candidates } => self.take_candidates(now, room, generation, &candidates),
-            PeerMessage::Rekey1 { epoch, x25519, mlkem_ek } => self.answer_rekey(room, epoch, [&x25519[..], &mlkem_ek[..]].concat()),
+            PeerMessage::Rekey1 { epoch, x25519, mlkem_ek } => self.answer_rekey(now, room, epoch, [&x25519[..], &mlkem_ek[..]].concat()),
             PeerMessage::Rekey2 { epoch, x25519, mlkem_ct } => self.conclude_rekey(room, epoch, [&x25519[..], &mlkem_ct[..]].concat()),
-            PeerMessage::RekeyPlease => self.start_rekey(room),
+            PeerMessage::RekeyPlease if self.live.as_ref().is_some_and(|live| now.since(live.rekeyed_at) >= REKEY_LEAST) => {
+                self.start_rekey(room);
+            }
+            PeerMessage::RekeyPlease => room.drops.count(Drop::Control),
             PeerMessage::Close { .. } => self.end(now, room, "it left"),
             PeerMessage::Update { params } => match Params::parse(&params) {
                 Ok(params) => self.take_params(room, params),
@@ -286,7 +303,10 @@ impl Link {
         if live.control.failure().is_some() {
             room.refuse(Some(self.peer), "its control stream broke the protocol; the session is made anew");
             self.end(now, room, "protocol error");
-            self.seek(now, room);
+            // not at once: a peer that does so each time must not keep us busy with handshakes
+            if self.greeting.is_idle() {
+                self.greeting = super::Greeting::waiting(now + super::OTHER_FIRST);
+            }
             return;
         }
         let Some(via) = via else { return };
@@ -320,6 +340,13 @@ impl Link {
         if live.control.deadline().is_some_and(|at| at <= now) {
             self.flush_control(now, room);
         }
+        if let Some(live) = &mut self.live
+            && let Some((at, times)) = live.turn
+            && at <= now
+        {
+            live.turn = (times + 1 < TURN_REPEATS).then(|| (now + TURN_FIRST * (2 << times), times + 1));
+            self.keepalive(room);
+        }
         let Some(live) = &self.live else { return };
         let renew = live.side == Side::Initiator && live.made_at + SESSION_TIME <= now;
         if renew && self.greeting.is_idle() && !self.presences.is_empty() {
@@ -331,13 +358,15 @@ impl Link {
 
     /// Looks whether the keys are due for replacement.
     pub(super) fn consider_rekey(&mut self, now: Instant, room: &mut Room, frames: u64) {
-        let Some(live) = &self.live else { return };
+        let Some(live) = &mut self.live else { return };
         let used = frames.saturating_sub(live.rekeyed_frames);
         let age = now.since(live.rekeyed_at);
         if used == 0 || (age < REKEY_TIME && used < REKEY_FRAMES) {
             return;
         }
-        if age >= REKEY_TIME + REKEY_OVERDUE {
+        // not the age alone: after a long silence the first frame makes the keys due, not overdue
+        let due_since = *live.due_since.get_or_insert(now);
+        if now.since(due_since) >= REKEY_OVERDUE {
             if self.greeting.is_idle() {
                 self.greet(now, room);
             }
@@ -346,7 +375,7 @@ impl Link {
         match live.side {
             Side::Initiator => self.start_rekey(room),
             // the initiator sees the same counters; ask only when it does not act
-            Side::Responder if age >= REKEY_TIME + Duration::from_secs(10) && matches!(live.rekey, Rekey::Idle) => {
+            Side::Responder if now.since(due_since) >= Duration::from_secs(10) && matches!(live.rekey, Rekey::Idle) => {
                 self.tell(now, room, &PeerMessage::RekeyPlease);
             }
             Side::Responder => {}
@@ -364,10 +393,11 @@ impl Link {
         }
     }
 
-    fn answer_rekey(&mut self, room: &mut Room, epoch: u32, rekey1: Vec<u8>) {
+    pub(super) fn answer_rekey(&mut self, now: Instant, room: &mut Room, epoch: u32, rekey1: Vec<u8>) {
         let Some(live) = &mut self.live else { return };
-        // one rekey an epoch: a second one would fork the chain (protocol 4.6)
-        if live.side != Side::Responder || epoch != live.chain.epoch() + 1 || !matches!(live.rekey, Rekey::Idle) {
+        // one rekey an epoch: a second one would fork the chain; and the one before must be in use both ways (protocol 4.5)
+        let in_use = live.lane.seal_epoch() == live.chain.epoch() && now.since(live.rekeyed_at) >= REKEY_LEAST;
+        if live.side != Side::Responder || epoch != live.chain.epoch() + 1 || !in_use || !matches!(live.rekey, Rekey::Idle) {
             room.drops.count(Drop::Unexpected);
             return;
         }
@@ -421,13 +451,15 @@ impl Link {
     }
 
     /// Takes up the keys of the next epoch; the initiator seals with them at once, the responder when it has received with them.
-    fn next_epoch(&mut self, now: Instant, room: &mut Room, chain: Arc<Chain>, seal: bool) {
+    pub(super) fn next_epoch(&mut self, now: Instant, room: &mut Room, chain: Arc<Chain>, seal: bool) {
         let Some(live) = &mut self.live else { return };
         let keys = chain.keys(live.side, &*room.config.crypto);
-        live.lane.add(keys.clone());
+        live.lane.add(now, keys.clone());
         if seal {
             live.lane.seal_with(keys.epoch);
+            live.turn = Some((now + TURN_FIRST, 0));
         }
+        live.due_since = None;
         live.chain = chain;
         live.rekeyed_at = now;
         live.rekeyed_frames = self.tally.as_ref().map_or(0, |tally| tally.session_frames);
@@ -435,11 +467,10 @@ impl Link {
     }
 
     /// An authentic frame came in this epoch: the responder may seal in it now (protocol 4.6).
-    fn epoch_heard(&mut self, now: Instant, room: &mut Room, epoch: u32) {
-        let _ = now;
+    pub(super) fn epoch_heard(&mut self, now: Instant, room: &mut Room, epoch: u32) {
         let Some(live) = &mut self.live else { return };
         if epoch > live.lane.seal_epoch()
-            && let Some(keys) = live.lane.keys_of(epoch as u8).cloned()
+            && let Some(keys) = live.lane.keys_of(now, epoch as u8).cloned()
         {
             live.lane.seal_with(epoch);
             room.edit(Edit::Epoch { link: self.id, local: live.local, keys, seal: true });

@@ -15,6 +15,8 @@ mod greeting;
 mod live;
 mod report;
 mod steer;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use greeting::Greeting;
 pub(crate) use live::{Adoption, Live};
@@ -148,6 +150,11 @@ impl Link {
         }
     }
 
+    /// Whether a handshake could begin now.
+    fn may_greet(&self) -> bool {
+        self.greeting.is_idle() && !self.presences.is_empty()
+    }
+
     /// Starts a handshake, or waits for the other end to do so.
     fn seek(&mut self, now: Instant, room: &mut Room) {
         if !self.greeting.is_idle() || self.presences.is_empty() || room.leaving {
@@ -210,7 +217,7 @@ impl Link {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         [
             self.greeting.deadline(),
-            self.live.as_ref().and_then(Live::deadline),
+            self.live.as_ref().and_then(|live| live.deadline(self.control_via().is_some(), self.may_greet())),
             self.attempt.deadline(),
             self.steer.deadline(),
             self.verify_by,

@@ -15,6 +15,8 @@ const HALF_OPEN_PER_SOURCE: usize = 4;
 /// INITs of senders whom the relay has not told of yet, and how long they wait: a relay tells changes every 100 ms (protocol 6.7).
 const EARLY_MAX: usize = 16;
 const EARLY_TIME: Duration = Duration::from_secs(1);
+/// A half-open handshake of this age gives way to a newer one of the same sender.
+const REPLACE_AFTER: Duration = Duration::from_secs(2);
 /// Life of a half-open handshake.
 const HALF_OPEN_TIME: Duration = Duration::from_secs(10);
 
@@ -61,6 +63,7 @@ pub(crate) struct Early {
 impl Answers {
     /// Keeps an INIT until the relay tells who has this handle. mac1 holds.
     pub(crate) fn keep(&mut self, now: Instant, room: &mut Room, via: Via, handle: Handle, init: &[u8]) {
+        self.early.retain(|early| now.since(early.at) < EARLY_TIME);
         if self.early.iter().any(|early| early.via == via) || self.early.len() >= EARLY_MAX {
             room.drops.count(Drop::Handshake);
             return;
@@ -88,9 +91,13 @@ impl Answers {
     pub(crate) fn begin(&mut self, now: Instant, room: &mut Room, via: Via, claimed: PeerId, init: &[u8]) {
         if self.list.iter().filter(|half| half.via == via).count() >= HALF_OPEN_PER_SOURCE {
             // a peer that starts anew is more likely right about itself than its older attempts
-            if let Some(oldest) = self.list.iter().position(|half| half.via == via) {
+            // but not so often that one peer uses up what all share
+            if let Some(oldest) = self.list.iter().position(|half| half.via == via && now.since(half.started) >= REPLACE_AFTER) {
                 let half = self.list.remove(oldest);
                 room.sids.remove(&half.sid);
+            } else {
+                room.drops.count(Drop::HandshakeRate);
+                return;
             }
         }
         if self.list.len() >= HALF_OPEN_MAX || !room.may_answer(now) {

@@ -145,6 +145,9 @@ impl Uplink {
 
     /// Dials, unless it stands already.
     pub(crate) fn dial(&mut self, room: &mut Room) {
+        if !matches!(self.state, State::Idle { .. } | State::Parked) {
+            return;
+        }
         let target = Target::Relay { index: self.index, url: self.url.clone(), pin: self.pin };
         let conn = room.dial(target, CONNECT_TIME, Use::Uplink(self.index));
         self.state = State::Dialling { conn };
@@ -163,7 +166,7 @@ impl Uplink {
 
     /// Dials a parked relay again.
     pub(crate) fn wake(&mut self, room: &mut Room) {
-        if matches!(self.state, State::Parked) {
+        if matches!(self.state, State::Parked) && !room.leaving {
             self.dial(room);
         }
     }
@@ -257,7 +260,7 @@ impl Uplink {
                     News::default()
                 }
             },
-            State::Up(up) => match open(&mut up.lane, bytes) {
+            State::Up(up) => match open(now, &mut up.lane, bytes) {
                 Ok(message) => self.take(now, room, message),
                 Err(reason) => {
                     room.drops.count(reason);
@@ -272,7 +275,7 @@ impl Uplink {
     fn confirm(&mut self, now: Instant, room: &mut Room, bytes: &mut [u8]) -> News {
         let State::Greeting(greeting) = &mut self.state else { return News::default() };
         let Step::Confirming(lane) = &mut greeting.step else { return News::default() };
-        let established = match open(lane, bytes) {
+        let established = match open(now, lane, bytes) {
             Ok(RelayMessage::Established(established)) => established,
             Ok(RelayMessage::Close { reason }) => {
                 self.fail(now, room, format!("the relay refused us (reason {reason})"));
@@ -429,7 +432,9 @@ impl Uplink {
     /// Does what is due. True when an established connection was given up.
     pub(crate) fn alarm(&mut self, now: Instant, room: &mut Room) -> bool {
         match &mut self.state {
-            State::Idle { retry_at } if *retry_at <= now && !room.leaving => self.dial(room),
+            // a due dial that is never made would be due for ever
+            State::Idle { retry_at } if *retry_at <= now && room.leaving => self.state = State::Parked,
+            State::Idle { retry_at } if *retry_at <= now => self.dial(room),
             State::Greeting(greeting) if greeting.until <= now => self.fail(now, room, "no answer to the handshake in time".into()),
             State::Up(up) if up.pong_by.is_some_and(|by| by <= now) => {
                 self.fail(now, room, "the relay does not answer any more".into());
@@ -466,9 +471,9 @@ impl Uplink {
 }
 
 /// Opens a sealed frame of the session with a relay.
-fn open(lane: &mut NodeLane, bytes: &mut [u8]) -> Result<RelayMessage, Drop> {
+fn open(now: Instant, lane: &mut NodeLane, bytes: &mut [u8]) -> Result<RelayMessage, Drop> {
     let header = FrameHeader::parse(bytes).map_err(|_| Drop::Malformed)?;
-    let (_, inner, body) = lane.open(header, bytes)?;
+    let (_, inner, body) = lane.open(now, header, bytes)?;
     if inner != INNER_CONTROL {
         return Err(Drop::Unexpected);
     }

@@ -96,7 +96,14 @@ impl Bridge {
         for address in addresses {
             self.by_address.entry(*address).or_insert(link);
         }
-        self.by_mac.insert(mac, Learned { link, seen: Instant::ZERO, bound: true });
+        // the first PeerId keeps its MAC; what was only learned gives way
+        if let Some(learned) = self.by_mac.get(&mac).filter(|known| !known.bound).copied() {
+            self.by_mac.remove(&mac);
+            if let Some(count) = self.learned.get_mut(&learned.link) {
+                *count = count.saturating_sub(1);
+            }
+        }
+        self.by_mac.entry(mac).or_insert(Learned { link, seen: Instant::ZERO, bound: true });
         self.storms.insert(link, Storm::FULL);
     }
 
@@ -309,6 +316,16 @@ mod tests {
         let second = now + Duration::from_secs(1);
         let granted = (0..5000).filter(|_| bridge.inbound(second, A, &frame([0xff; 6], [4; 6])).is_ok()).count();
         assert_eq!(granted as u64, STORM_FRAMES_PER_SECOND);
+    }
+
+    #[test]
+    fn a_bound_mac_does_not_move_to_a_peer_that_derives_the_same_one() {
+        let mut bridge = Bridge::new(true, Vec::new(), [2; 6]);
+        bridge.set_peer(A, &[], [4; 6]);
+        bridge.set_peer(B, &[], [4; 6]);
+        let now = Instant::from_millis(1);
+        assert_eq!(bridge.outbound(now, &frame([4; 6], [2; 6])), Ok(Goal::One(A)));
+        assert_eq!(bridge.inbound(now, B, &frame([2; 6], [4; 6])), Err(Drop::Mac));
     }
 
     #[test]

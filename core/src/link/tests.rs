@@ -1,0 +1,172 @@
+//! A link alone at its table: what it does, and when it wants to be called again.
+use super::*;
+use crate::{
+    config::{Member, Mode, NodeConfig},
+    crypto::{Identity, rustcrypto::RustCrypto},
+    drops::Drop,
+    event::Action,
+    id::{ConnId, Handle},
+    network::{Network, RelayAddress},
+    session::{Chain, Side, Suite},
+    wire::PeerMessage,
+};
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+const PEER: PeerId = PeerId([0; 32]);
+const VIA: Via = Via { conn: ConnId(2), handle: Some(Handle(7)) };
+
+fn at(seconds: u64) -> Instant {
+    Instant::from_millis(seconds * 1000)
+}
+
+fn room(members: Vec<Member>) -> Room {
+    Room::new(NodeConfig {
+        identity: Arc::new(Identity::from_seed([3; 32])),
+        crypto: Arc::new(RustCrypto),
+        network: Network::new([5; 32], "test", vec![RelayAddress::new("wss://relay.example", None).expect("a relay")]).expect("a network"),
+        name: "here".into(),
+        suites: vec![Suite::ChaCha20Poly1305],
+        layer2: false,
+        mtu: 1280,
+        addresses: vec![("10.0.0.1".parse().expect("an address"), 8)],
+        direct: true,
+        retry_interval: Duration::from_mins(1),
+        health_check_interval: Duration::from_mins(1),
+        connect_timeout: Duration::from_secs(5),
+        close_relay: false,
+        mode: Mode::SwitchLossless,
+        advertise: Vec::new(),
+        members,
+        claims: Vec::new(),
+        version: "test".into(),
+    })
+}
+
+fn presence(online: bool) -> Presence {
+    Presence { peer: PEER, handle: Handle(7), public: None, online }
+}
+
+fn link(room: &mut Room) -> Link {
+    let mut link = Link::new(at(1), LinkId(0), PEER, room);
+    link.present(at(1), room, 0, presence(true), VIA, 256, true);
+    link
+}
+
+/// A link with a session in which we have this side.
+fn connected(room: &mut Room, side: Side) -> Link {
+    let mut link = link(room);
+    link.abandon_greeting(room);
+    let sid = room.fresh_sid(PEER);
+    let chain = Arc::new(Chain::start(Zeroizing::new([9; 64]), Suite::ChaCha20Poly1305));
+    let live = Live::new(at(1), chain, side, sid, 77, &RustCrypto);
+    link.adopt(at(1), room, Adoption { live, params: Params::default(), started: at(1) });
+    link
+}
+
+fn tally(frames: u64) -> LinkTally {
+    LinkTally {
+        link: LinkId(0),
+        tx_frames: frames,
+        tx_bytes: 0,
+        rx_frames: 0,
+        rx_bytes: 0,
+        lost: 0,
+        duplicate: 0,
+        reordered: 0,
+        resent: 0,
+        session_frames: frames,
+        main: Some(PathId::RELAY),
+        paths: Vec::new(),
+        queued: 0,
+    }
+}
+
+/// Alarms until nothing is due; a deadline that an alarm does not clear would ring for ever.
+fn settle(link: &mut Link, now: Instant, room: &mut Room) {
+    for _ in 0..20 {
+        if link.deadline().is_none_or(|due| due > now) {
+            return;
+        }
+        link.alarm(now, room);
+    }
+    panic!("an alarm at {now:?} rings for ever");
+}
+
+#[test]
+fn waiting_for_a_peer_that_went_offline_rings_once() {
+    let room = &mut room(Vec::new());
+    let mut link = link(room);
+    assert!(!link.greeting.is_idle(), "the larger PeerId waits for the other's INIT");
+    link.present(at(1), room, 0, presence(false), VIA, 256, true);
+    settle(&mut link, at(10), room);
+    link.present(at(11), room, 0, presence(true), VIA, 256, true);
+    assert!(!link.greeting.is_idle(), "back again, it is sought again");
+}
+
+#[test]
+fn control_messages_without_a_way_ring_when_there_is_one_again() {
+    let room = &mut room(Vec::new());
+    let mut link = connected(room, Side::Initiator);
+    link.tell(at(2), room, &PeerMessage::RekeyPlease);
+    link.uplink_lost(at(2), room, 0);
+    settle(&mut link, at(60), room);
+    link.present(at(61), room, 0, presence(true), VIA, 256, true);
+    assert!(link.deadline().is_some_and(|due| due <= at(61)));
+    settle(&mut link, at(61), room);
+}
+
+#[test]
+fn a_session_of_age_without_a_relay_does_not_ring_for_ever() {
+    let room = &mut room(Vec::new());
+    let mut link = connected(room, Side::Initiator);
+    let day = at(24 * 3600 + 10);
+    settle(&mut link, day, room);
+    assert!(!link.greeting.is_idle(), "the renewal is under way");
+    link.uplink_lost(day, room, 0);
+    settle(&mut link, day, room);
+}
+
+#[test]
+fn the_first_frame_after_long_silence_rekeys_and_does_not_replace_the_session() {
+    let room = &mut room(Vec::new());
+    let mut link = connected(room, Side::Initiator);
+    link.tallied(at(3600), room, tally(1));
+    assert!(link.greeting.is_idle(), "the keys are due, not overdue");
+    link.tallied(at(3600 + 179), room, tally(2));
+    assert!(link.greeting.is_idle());
+    link.tallied(at(3600 + 180), room, tally(3));
+    assert!(!link.greeting.is_idle(), "no rekey came about for 180 s with data: a new session");
+}
+
+#[test]
+fn a_further_rekey_is_refused_until_the_epoch_before_is_in_use() {
+    let room = &mut room(Vec::new());
+    let mut link = connected(room, Side::Responder);
+    let rekey1 = vec![0; 32 + 1568];
+    let refused = room.drops.get(Drop::Unexpected);
+    link.answer_rekey(at(2), room, 1, rekey1.clone());
+    assert_eq!(room.drops.get(Drop::Unexpected), refused + 1, "too soon");
+    // as if epoch 1 had been made, and nothing had come in it
+    let next = Arc::new(link.live().expect("a session").chain().next(&[1; 32], &[2; 32], &[3; 64]));
+    link.next_epoch(at(200), room, next, false);
+    link.answer_rekey(at(400), room, 2, rekey1.clone());
+    assert_eq!(room.drops.get(Drop::Unexpected), refused + 2, "epoch 0 still seals");
+    link.epoch_heard(at(400), room, 1);
+    link.answer_rekey(at(400), room, 2, rekey1);
+    assert_eq!(room.drops.get(Drop::Unexpected), refused + 2);
+}
+
+#[test]
+fn a_peer_cannot_take_a_whole_prefix_by_announcing_ever_other_addresses() {
+    let room = &mut room(Vec::new());
+    let mut link = connected(room, Side::Initiator);
+    for round in 0..20_u8 {
+        let addresses = (1..=16).map(|host| IpAddr::from([10, 1, round, host])).collect();
+        link.take_params(room, Params { addresses, ..Params::default() });
+    }
+    assert_eq!(room.claims.len(), 16);
+    let mut actions = Vec::new();
+    room.drain(usize::MAX, &mut actions);
+    assert_eq!(actions.iter().filter(|action| matches!(action, Action::Remember { .. })).count(), 16);
+}
