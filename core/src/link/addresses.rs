@@ -18,6 +18,13 @@ impl Link {
     pub(super) fn take_params(&mut self, room: &mut Room, params: Params) {
         let own_name = room.config.members.iter().find(|member| member.id == self.peer).and_then(|member| member.name.clone());
         self.name = own_name.or_else(|| params.name.clone());
+        if params.layer2 != room.config.layer2 {
+            let theirs = if params.layer2 { "tap" } else { "tun" };
+            room.refuse(
+                Some(self.peer),
+                format!("its interface is in mode {theirs} and ours is not: no packet can pass; use one mode in a network"),
+            );
+        }
         self.params = params;
         self.settle_addresses(room);
     }

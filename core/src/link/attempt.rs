@@ -1,5 +1,5 @@
 //! Finding a direct path: candidates, rounds of dials, when to try again (protocol 6.6 to 6.9).
-use super::Link;
+use super::{Link, direct::Direct};
 use crate::{
     drops::Drop,
     event::{Ended, Note, Target, TlsFacts},
@@ -119,7 +119,11 @@ impl Link {
             return;
         }
         self.attempt.at = None;
-        // also one that the other end is proving just now
+        if self.directs.iter().any(Direct::is_proving) {
+            // the other end proves one just now: look again when that has worked or failed
+            self.attempt.at = Some(now + RETRY_FIRST);
+            return;
+        }
         let has_path = !self.directs.is_empty();
         if self.live.is_some() && room.config.direct && !has_path && self.attempt.round.is_none() && !self.candidates.is_empty() {
             self.start_round(now, room);

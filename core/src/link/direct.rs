@@ -21,8 +21,6 @@ use std::{collections::VecDeque, sync::Arc};
 
 /// Live direct paths of one peer.
 const DIRECTS_MAX: usize = 8;
-/// Path numbers that one session may use (protocol 5.4).
-const PATHS_MAX: u32 = 64;
 /// An idle path is probed at the latest after so long: many NATs expire at 30 s (protocol 6.9).
 const IDLE_PROBE: Duration = Duration::from_secs(25);
 /// Wait for the answer to an idle probe before the next one, and probes until death.
@@ -188,7 +186,7 @@ impl Link {
         until: Instant,
     ) -> bool {
         let Some(live) = &self.live else { return false };
-        if self.directs.len() >= DIRECTS_MAX || self.next_path >= PATHS_MAX {
+        if self.directs.len() >= DIRECTS_MAX || self.next_path >= u32::MAX / 4 {
             room.drops.count(Drop::Accept);
             return false;
         }
@@ -218,12 +216,7 @@ impl Link {
         let Some(live) = self.live.as_ref().filter(|live| live.local() == header.receiver) else { return false };
         let parity_is_theirs = (header.path.0 % 2 == 1) != (live.side() == Side::Responder);
         let is_new = self.directs.iter().all(|direct| direct.path != header.path);
-        if !parity_is_theirs
-            || !is_new
-            || header.path == PathId::RELAY
-            || header.path.0 > PATHS_MAX * 2 + 1
-            || self.directs.len() >= DIRECTS_MAX
-        {
+        if !parity_is_theirs || !is_new || header.path == PathId::RELAY || self.directs.len() >= DIRECTS_MAX {
             room.drops.count(Drop::Rehandshake);
             return false;
         }

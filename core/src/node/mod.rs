@@ -504,6 +504,9 @@ impl Machine for Node {
         if self.room.has_actions() {
             return Some(Deadline { at: Instant::ZERO, why: "actions of the call before" });
         }
+        if self.room.leaving {
+            return None;
+        }
         let accepted = self.room.conns.values().filter_map(|used| match used {
             Use::Accepted { until, .. } => Some(*until),
             Use::Uplink(_) | Use::Dialled { .. } | Use::Direct { .. } => None,

@@ -167,8 +167,11 @@ impl Plane {
                 }
             }
             Edit::Path { link, path, via, window, rtt } => {
-                if let Some(peer) = self.peers.get_mut(&link) {
-                    peer.paths.put(path, via, window, rtt);
+                if let Some(peer) = self.peers.get_mut(&link)
+                    && peer.paths.put(path, via, window, rtt)
+                    && let Some(session) = peer.current.and_then(|local| self.sessions.get_mut(&local))
+                {
+                    session.tx.rescue_replaced(path);
                 }
             }
             Edit::Unpath { link, path } => {

@@ -217,6 +217,15 @@ impl SendLane {
         self.rescue = Some(Rescue { path, cursor, until_receipt: false });
     }
 
+    /// A path leads over another connection now: what the one before swallowed is copied again.
+    pub(crate) fn rescue_replaced(&mut self, path: PathId) {
+        if let Some(rescue) = &mut self.rescue
+            && rescue.path == path
+        {
+            rescue.cursor = self.ring.unreceipted_from(0).unwrap_or_else(|| self.ring.next());
+        }
+    }
+
     /// The suspicion was wrong. A main path whose run is broken is taken up again by a switch.
     pub(crate) fn calm(&mut self, now: Instant, paths: &Paths, sink: &mut dyn Sink) {
         self.stall_reported_at = None;
