@@ -218,7 +218,7 @@ impl Link {
 
     /// A direct path was proven: the other dials of the round are not needed.
     pub(super) fn attempt_succeeded(&mut self, room: &mut Room) {
-        let proven: Vec<ConnId> = self.directs.iter().filter(|direct| direct.is_usable()).map(super::direct::Direct::conn).collect();
+        let proven: Vec<ConnId> = self.directs.iter().filter(|direct| direct.is_usable()).map(Direct::conn).collect();
         if let Some(round) = self.attempt.round.take() {
             for (conn, address) in round.dials {
                 let is_proven = proven.contains(&conn);
