@@ -221,7 +221,7 @@ pub(crate) struct PingArgs {
     /// Stops as soon as an answer went out and came back over a direct path
     #[arg(long)]
     pub(crate) until_direct: bool,
-    /// For the whole command [default with --until-direct: 30s]
+    /// For the whole command, and for a peer that is still to appear [default with --until-direct: 30s]
     #[arg(long, value_name = "D", value_parser = positive_duration)]
     pub(crate) timeout: Option<Duration>,
     /// Prints one JSON object at the end

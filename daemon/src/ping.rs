@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 const REPLY_TIME: Duration = Duration::from_secs(2);
 /// What `--until-direct` waits in all unless told otherwise.
 const UNTIL_DIRECT_TIME: Duration = Duration::from_secs(30);
+/// How often a peer that is not known yet is asked for again.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// A bound for the list of replies in the JSON; counting goes on beyond it.
 const MAX_REPLIES: usize = 100_000;
 
@@ -86,7 +88,8 @@ impl Run<'_> {
             if enough || (self.args.until_direct && self.summary.direct) {
                 break;
             }
-            let next = sent_at + self.args.interval;
+            let wait = if self.unknown.is_some() { self.args.interval.min(LOOK_INTERVAL) } else { self.args.interval };
+            let next = sent_at + wait;
             if self.deadline.is_some_and(|deadline| next >= deadline) {
                 // Nothing more can be sent in time.
                 break;
@@ -103,8 +106,8 @@ impl Run<'_> {
         let sequence = self.summary.sent + 1;
         let pinged: Pinged = match self.client.ask(&Request::Ping { peer: self.args.peer.clone(), wait_ms }) {
             Ok(pinged) => pinged,
-            // Who waits for a direct path also waits for the peer to appear.
-            Err(failure) if self.args.until_direct && failure.sentence.starts_with("no peer") => {
+            // Whoever gives us time gives it to a peer that is still to appear as well.
+            Err(failure) if self.deadline.is_some() && failure.sentence.starts_with("no peer") => {
                 self.unknown = Some(failure);
                 return Ok(());
             }

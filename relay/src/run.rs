@@ -81,7 +81,7 @@ fn log_to_stderr(settings: &Settings) {
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
     // A second subscriber in one process would be a test's: the first one stays.
-    let _ = if settings.log_json { builder.json().try_init() } else { builder.try_init() };
+    let _ = if settings.log_json { builder.json().try_init() } else { builder.with_target(false).try_init() };
 }
 
 fn bind_metrics(address: SocketAddr) -> Result<TcpListener, Failure> {
@@ -116,7 +116,8 @@ impl Running {
         };
         let stop = async {
             let signal = signals.next().await;
-            tracing::info!(?signal, "leaving");
+            let by = if matches!(signal, Some(Ok(Signal::Int))) { "SIGINT" } else { "SIGTERM" };
+            tracing::info!(by, "leaving");
             Ok(())
         };
         let end = async { self.relay.finished().await.map_err(Failure::failed) };

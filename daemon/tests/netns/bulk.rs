@@ -2,6 +2,7 @@
 
 use crate::process::Process;
 use crate::world::{Host, World};
+use rustix::process::Signal;
 use sha2::{Digest, Sha256};
 use socket2::{Domain, Socket, Type};
 use std::io::{self, Read, Write};
@@ -200,9 +201,9 @@ pub(crate) struct Iperf {
 }
 
 impl Iperf {
-    /// Starts a stream of 20 Mbit/s, which leaves room for the numbered stream on a slow machine.
-    /// `None` without iperf3.
-    pub(crate) fn start(world: &World, from: &Host, to: (&Host, IpAddr), seconds: u32) -> Option<Self> {
+    /// Starts a stream of 20 Mbit/s, which leaves room for the numbered stream on a slow machine, until
+    /// `finish`. `None` without iperf3.
+    pub(crate) fn start(world: &World, from: &Host, to: (&Host, IpAddr)) -> Option<Self> {
         let found = Command::new("iperf3").arg("--version").output().is_ok_and(|output| output.status.success());
         if !found {
             eprintln!("    iperf3 is not installed: the numbered stream runs alone");
@@ -214,16 +215,24 @@ impl Iperf {
         let server = Process::start(server, world.log_file("iperf3-server"));
         world.wait_for("iperf3 to listen", Duration::from_secs(5), || server.said().contains("listening").then_some(()));
         let mut client = from.command("iperf3");
-        client.args(["-c", &address, "-t", &seconds.to_string(), "-b", "20M", "-J"]);
+        client.args(["-c", &address, "-t", "600", "-b", "20M", "-J"]);
         Some(Self { client: Process::start(client, world.log_file("iperf3-client")), _server: server })
     }
 
-    /// Waits for its end and gives the bytes that the far end took.
-    pub(crate) fn finish(mut self, limit: Duration) -> u64 {
-        let status = self.client.end_within(limit);
+    /// Ends it; it must have run without an error until now, and moved data in each of its seconds.
+    pub(crate) fn finish(mut self) {
+        assert!(self.client.ended().is_none(), "iperf3 ended by itself:\n{}", self.client.said());
+        self.client.signal(Signal::INT);
+        self.client.end_within(Duration::from_secs(10));
+        // What it says goes to one file: the JSON first, then on stderr that it was interrupted.
         let said = self.client.said();
-        assert!(status.success(), "iperf3 failed:\n{said}");
-        let report: serde_json::Value = serde_json::from_str(&said).expect("iperf3 -J prints JSON");
-        report["end"]["sum_received"]["bytes"].as_u64().expect("iperf3 reports what arrived")
+        let json = serde_json::Deserializer::from_str(&said).into_iter::<serde_json::Value>().next();
+        let report = json.and_then(Result::ok).unwrap_or_else(|| panic!("iperf3 -J prints JSON, not this:\n{said}"));
+        let sum = &report["end"]["sum_sent"];
+        let (bytes, resent) = (sum["bytes"].as_u64().unwrap_or(0), sum["retransmits"].as_u64().unwrap_or(0));
+        let seconds = report["intervals"].as_array().map_or(&[][..], Vec::as_slice);
+        eprintln!("    iperf3 moved {bytes} bytes over TCP in {} s and sent {resent} segments again", seconds.len());
+        let moved = |second: &serde_json::Value| second["sum"]["bytes"].as_u64();
+        assert!(bytes > 1_000_000 && seconds.iter().all(|second| moved(second) > Some(0)), "the TCP stream stood still:\n{said}");
     }
 }

@@ -117,13 +117,25 @@ fn interface_name_taken(world: &World) {
     let relay_host = world.host("relay");
     let relay = Relay::new(world, &relay_host);
     let host = world.host("a");
-    ip_in(&host.namespace, &["link", "add", INTERFACE, "type", "dummy"]);
+    // A kernel that has our switches has bridges; a "dummy" is a module that not every kernel has.
+    ip_in(&host.namespace, &["link", "add", INTERFACE, "type", "bridge"]);
     let options = Options::ordinary(&world.folder("a"), "a", &relay.token, overlay(1));
     let refused = bounded(options.command(&host), REFUSAL_LIMIT);
     assert_eq!(refused.status.code(), Some(1), "{}", refused.text());
     assert_sentence(&refused, &[INTERFACE]);
     let link = host.interface(INTERFACE).expect("somebody else's interface stays");
     assert!(link["addr_info"].as_array().is_none_or(Vec::is_empty), "and stays as it was: {link:#}");
+
+    // The usual case: another peer on this host has the name already.
+    let host = world.host("b");
+    let mut first = Peer::start_with(world, &host, &relay.token, 2, |options| options);
+    first.until_relay();
+    let second = Options::ordinary(&world.folder("second"), "second", &relay.token, overlay(3));
+    let refused = bounded(second.command(&host), REFUSAL_LIMIT);
+    assert_eq!(refused.status.code(), Some(1), "{}", refused.text());
+    assert_sentence(&refused, &[INTERFACE, "taken"]);
+    assert!(host.interface(INTERFACE).is_some(), "the first peer's interface stays");
+    first.until_relay();
 }
 
 fn port_in_use(world: &World) {

@@ -4,7 +4,7 @@ use crate::bulk::{Iperf, Transfer};
 use crate::frames::Capture;
 use crate::mesh::{Mesh, counter, remote};
 use crate::stream::Stream;
-use crate::world::{Underlay, World, end_resets, reset_between};
+use crate::world::{Host, Underlay, World, end_resets, reset_between};
 use crate::{Scenario, scenario};
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ pub(crate) fn all() -> Vec<Scenario> {
         v6("ipv6_underlay", migrate_to_direct),
         scenario("drop_of_direct_path_loses_nothing", drop_of_direct_path),
         scenario("reset_of_direct_path_loses_nothing", reset_of_direct_path),
+        v6("ipv6_drop_of_direct_path_loses_nothing", drop_of_direct_path),
+        v6("ipv6_reset_of_direct_path_loses_nothing", reset_of_direct_path),
         scenario("file_100mb_across_all", file_100mb_across_all),
         scenario("three_peers_at_once", three_peers_at_once),
         scenario("capture_on_relay_shows_no_plaintext", capture_on_relay),
@@ -84,36 +86,39 @@ fn migrate_to_direct(world: &World) {
 }
 
 fn drop_of_direct_path(world: &World) {
-    let mut mesh = Mesh::start(world, &["a", "b"], false, |options| options);
-    mesh.until_all("direct");
-    let stream = Stream::start(mesh.end(0), mesh.end(1));
-    let iperf = Iperf::start(world, mesh.end(0).0, mesh.end(1), 12);
-    stream.wait_for_more(world, A_WHILE);
-    world.drop_between(&mesh.peers[0].host, &mesh.peers[1].host);
-    mesh.until_all("relay");
-    stream.wait_for_more(world, A_WHILE);
-    world.heal(&mesh.peers[0].host, &mesh.peers[1].host);
-    mesh.until_all("direct");
-    stream.wait_for_more(world, A_WHILE);
-    if let Some(iperf) = iperf {
-        let bytes = iperf.finish(Duration::from_secs(25));
-        assert!(bytes > 10_000_000, "iperf3 at 20 Mbit/s for 12 s moved only {bytes} bytes");
-    }
-    stream.finish_perfect();
-    assert_fell_back(&mesh);
+    journey(world, Cut { cut: World::drop_between, heal: World::heal });
 }
 
 fn reset_of_direct_path(world: &World) {
-    let mut mesh = Mesh::start(world, &["a", "b"], false, |options| options);
-    mesh.until_all("direct");
-    let stream = Stream::start(mesh.end(0), mesh.end(1));
-    stream.wait_for_more(world, A_WHILE);
-    reset_between(&mesh.peers[0].host, &mesh.peers[1].host);
+    journey(world, Cut { cut: |_, a, b| reset_between(a, b), heal: |_, a, b| end_resets(a, b) });
+}
+
+/// A way to take the direct path away, and back.
+struct Cut {
+    cut: fn(&World, &Host, &Host),
+    heal: fn(&World, &Host, &Host),
+}
+
+/// Relay, direct, relay, direct again, with both kinds of traffic under way.
+fn journey(world: &World, Cut { cut, heal }: Cut) {
+    let mut mesh = Mesh::start(world, &["a", "b"], true, |options| options);
+    let [a, b] = [0, 1].map(|index| mesh.peers[index].host.clone());
     mesh.until_all("relay");
-    stream.wait_for_more(world, A_WHILE);
-    end_resets(&mesh.peers[0].host, &mesh.peers[1].host);
+    let stream = Stream::start(mesh.end(0), mesh.end(1));
+    let iperf = Iperf::start(world, mesh.end(0).0, mesh.end(1));
+    stream.step(world, "over the relay", A_WHILE);
+    mesh.join();
     mesh.until_all("direct");
-    stream.wait_for_more(world, A_WHILE);
+    stream.step(world, "to direct", A_WHILE);
+    cut(world, &a, &b);
+    mesh.until_all("relay");
+    stream.step(world, "back to the relay", A_WHILE);
+    heal(world, &a, &b);
+    mesh.until_all("direct");
+    stream.step(world, "to direct again", A_WHILE);
+    if let Some(iperf) = iperf {
+        iperf.finish();
+    }
     stream.finish_perfect();
     assert_fell_back(&mesh);
 }
@@ -125,14 +130,18 @@ fn file_100mb_across_all(world: &World) {
     let stream = Stream::start(mesh.end(0), mesh.end(1));
     let file = Transfer::start(mesh.end(0).0, mesh.end(1), total, 5_000_000);
     file.wait_for_more(world, 5_000_000);
+    stream.step(world, "over the relay", A_WHILE);
     mesh.join();
     mesh.until_all("direct");
     file.wait_for_more(world, 5_000_000);
+    stream.step(world, "to direct", A_WHILE);
     world.drop_between(&mesh.peers[0].host, &mesh.peers[1].host);
     mesh.until_all("relay");
     file.wait_for_more(world, 5_000_000);
+    stream.step(world, "back to the relay", A_WHILE);
     world.heal(&mesh.peers[0].host, &mesh.peers[1].host);
     mesh.until_all("direct");
+    stream.step(world, "to direct again", A_WHILE);
     assert!(file.received() < total, "the file was still under way at each change");
     // The stream ends before the file goes as fast as it can: how a full queue is shared is another matter.
     stream.finish_perfect();
@@ -190,6 +199,8 @@ fn capture_on_relay(world: &World) {
 fn assert_fell_back(mesh: &Mesh<'_>) {
     for (index, other) in [(0, "b"), (1, "a")] {
         let peer = mesh.peers[index].knows(other);
+        let [fallbacks, migrations] = ["fallbacks", "migrations"].map(|key| counter(&peer, key));
+        eprintln!("    {} counts {fallbacks} fallbacks and {migrations} migrations", mesh.peers[index].name);
         assert!(counter(&peer, "fallbacks") >= 1, "{peer:#}");
         assert!(counter(&peer, "migrations") >= 2, "to direct, and to direct again: {peer:#}");
         assert_clean(&peer);

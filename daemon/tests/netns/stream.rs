@@ -83,8 +83,12 @@ struct Arrivals {
     duplicated: u64,
     reordered: u64,
     highest: Option<u64>,
+    /// All numbers below it have come.
+    whole: u64,
     last: Option<Instant>,
     longest_gap: Duration,
+    /// The same since the last `step`.
+    step_gap: Duration,
     longest_delay: Duration,
 }
 
@@ -113,6 +117,22 @@ impl Stream {
         let goal = self.arrived() + count;
         let what = format!("{count} more datagrams of the stream in both directions");
         world.wait_for(&what, Duration::from_secs(20), || (self.arrived() >= goal).then_some(()));
+    }
+
+    /// Waits until another `count` datagrams have arrived both ways, and demands that up to here everything
+    /// is whole: so a fault shows in the step that caused it.
+    pub(crate) fn step(&self, world: &World, name: &str, count: u64) {
+        self.wait_for_more(world, count);
+        for direction in &self.directions {
+            let sent = direction.sent.load(Ordering::Relaxed);
+            let what = format!("{name}: all of the first {sent} datagrams {}", direction.name);
+            world.wait_for(&what, STRAGGLER_LIMIT, || (lock(&direction.arrivals).whole >= sent).then_some(()));
+            let mut arrivals = lock(&direction.arrivals);
+            let wrong = (arrivals.duplicated, arrivals.reordered);
+            assert_eq!(wrong, (0, 0), "{name}: duplicated and reordered datagrams {}", direction.name);
+            let gap = std::mem::take(&mut arrivals.step_gap);
+            eprintln!("    {name}: {} whole, longest gap {:.1} ms", direction.name, gap.as_secs_f64() * 1e3);
+        }
     }
 
     /// Stops sending, waits for stragglers, and gives the account of each direction.
@@ -210,8 +230,12 @@ impl Arrivals {
             self.reordered += 1;
         }
         self.highest = self.highest.max(Some(number));
+        while self.seen.get(self.whole as usize) == Some(&true) {
+            self.whole += 1;
+        }
         if let Some(last) = self.last {
             self.longest_gap = self.longest_gap.max(now - last);
+            self.step_gap = self.step_gap.max(now - last);
         }
         self.last = Some(now);
         self.longest_delay = self.longest_delay.max(delay);

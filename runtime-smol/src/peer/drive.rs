@@ -143,6 +143,7 @@ pub(super) fn run(start: Start) -> Result<(), String> {
     let device_name = start.interface.device_name();
     let (source, port) = start.interface.split();
     let plane = Plane::new(plane_config(&start.node));
+    let log = NoteLog::new(&start.node.network.relays);
     let node = Node::new(start.node);
     let notes = start.notes.clone();
     let claims = start.claims.clone();
@@ -155,7 +156,7 @@ pub(super) fn run(start: Start) -> Result<(), String> {
             tasks: Tasks::default(),
             jobs: Jobs::new(crypto),
             actions: Vec::new(),
-            log: NoteLog::default(),
+            log,
             armed: now,
             tally_at: now + TALLY_INTERVAL,
             ending: Ending::Running,

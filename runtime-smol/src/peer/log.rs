@@ -1,25 +1,43 @@
 //! Notes as log lines. What an attacker can cause at will is rate-limited.
 use crate::limit::Limit;
-use shadowmesh_core::{event::Note, time::Instant};
+use core::time::Duration;
+use shadowmesh_core::{event::Note, network::RelayAddress, time::Instant, wire::PathLabel};
+
+/// A relay that stays away is named again after so long.
+const REMINDER_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Writes notes to the log.
-#[derive(Default)]
 pub(super) struct NoteLog {
+    relays: Vec<Relay>,
     refusals: Limit,
 }
 
+/// A relay of the network, and what was last said about it.
+struct Relay {
+    url: String,
+    connected: bool,
+    /// When the log said that it cannot be reached.
+    missed_at: Option<Instant>,
+}
+
 impl NoteLog {
+    /// Knows the relays of the network in their order.
+    pub(super) fn new(relays: &[RelayAddress]) -> Self {
+        let relay = |relay: &RelayAddress| Relay { url: relay.url.clone(), connected: false, missed_at: None };
+        Self { relays: relays.iter().map(relay).collect(), refusals: Limit::default() }
+    }
+
     pub(super) fn write(&mut self, now: Instant, note: &Note) {
         match note {
             Note::RelayConnecting { index } => {
-                tracing::debug!(relay = index, "connecting to the relay");
+                tracing::debug!(relay = self.relay(*index).url, "connecting to the relay");
             }
             Note::RelayConnected { index, id, observed } => {
-                tracing::info!(relay = index, id = %id.short(), %observed, "relay connected");
+                let relay = self.relay(*index);
+                (relay.connected, relay.missed_at) = (true, None);
+                tracing::info!(relay = relay.url, id = %id.short(), %observed, "relay connected");
             }
-            Note::RelayLost { index, why, retry_in } => {
-                tracing::warn!(relay = index, %why, ?retry_in, "relay lost");
-            }
+            Note::RelayLost { index, why, retry_in } => self.relay(*index).missed(now, why, *retry_in),
             Note::PeerConnected { peer, handshake, suite } => {
                 tracing::info!(peer = %peer.short(), ?handshake, suite, "peer connected");
             }
@@ -28,7 +46,7 @@ impl NoteLog {
                 tracing::debug!(peer = %peer.short(), path = path.0, ?rehandshake, ?rtt, "path validated");
             }
             Note::Migrated { peer, to, took } => {
-                tracing::info!(peer = %peer.short(), ?to, ?took, "moved to another path");
+                tracing::info!(peer = %peer.short(), to = path_name(*to), ?took, "moved to another path");
             }
             Note::MigrationFailed { peer, why } => {
                 tracing::debug!(peer = %peer.short(), %why, "no direct path");
@@ -53,5 +71,32 @@ impl NoteLog {
             Note::Pong { peer, rtt, .. } => tracing::trace!(peer = %peer.short(), ?rtt, "pong"),
             Note::Left => tracing::info!("left the network"),
         }
+    }
+
+    fn relay(&mut self, index: usize) -> &mut Relay {
+        self.relays.get_mut(index).expect("notes name relays of the network")
+    }
+}
+
+impl Relay {
+    /// It was lost, or could not be reached: the latter is tried again and again, and said once in a while.
+    fn missed(&mut self, now: Instant, why: &str, retry_in: Duration) {
+        let url = &self.url;
+        if core::mem::take(&mut self.connected) {
+            tracing::warn!(relay = url, why, ?retry_in, "relay lost");
+        } else if self.missed_at.is_none_or(|at| now.since(at) >= REMINDER_INTERVAL) {
+            self.missed_at = Some(now);
+            tracing::warn!(relay = url, why, ?retry_in, "cannot reach the relay; will retry until it answers");
+        } else {
+            tracing::debug!(relay = url, why, ?retry_in, "cannot reach the relay");
+        }
+    }
+}
+
+fn path_name(path: PathLabel) -> &'static str {
+    match path {
+        PathLabel::RelayWss => "relay/wss",
+        PathLabel::DirectWss => "direct/wss",
+        PathLabel::DirectUdp => "direct/udp",
     }
 }
