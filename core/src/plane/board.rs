@@ -230,7 +230,9 @@ struct PathEntry {
 pub(crate) struct Paths(Vec<PathEntry>);
 
 impl Paths {
-    pub(super) fn put(&mut self, path: PathId, via: Via, window: Option<u64>, rtt: Option<Duration>) {
+    /// True: the path leads over another connection than before.
+    pub(super) fn put(&mut self, path: PathId, via: Via, window: Option<u64>, rtt: Option<Duration>) -> bool {
+        let before = self.via(path);
         match self.0.iter_mut().find(|entry| entry.path == path) {
             Some(entry) => {
                 entry.via = via;
@@ -241,6 +243,7 @@ impl Paths {
             }
             None => self.0.push(PathEntry { path, via, window, rtt: rtt.map(Rtt::from_sample).unwrap_or_default(), heard_at: None }),
         }
+        before != Some(via)
     }
 
     pub(super) fn remove(&mut self, path: PathId) {
