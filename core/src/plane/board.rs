@@ -230,7 +230,7 @@ struct PathEntry {
 pub(crate) struct Paths(Vec<PathEntry>);
 
 impl Paths {
-    /// Makes a path usable, or changes it. True: it leads elsewhere now.
+    /// True: the path leads over another connection than before.
     pub(super) fn put(&mut self, path: PathId, via: Via, window: Option<u64>, rtt: Option<Duration>) -> bool {
         let before = self.via(path);
         match self.0.iter_mut().find(|entry| entry.path == path) {
