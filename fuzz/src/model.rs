@@ -165,6 +165,6 @@ mod tests {
     fn a_forged_packet_stops_the_test() {
         let mut flow = flow();
         let packet = flow.hand_in();
-        super::tests::flow().came_out(Instant::ZERO, &packet);
+        self::flow().came_out(Instant::ZERO, &packet);
     }
 }
