@@ -176,6 +176,10 @@ impl Plane {
                         session.tx.path_moved(path);
                     }
                 }
+                if self.owes_on(link, path) {
+                    // the path has a new connection: FallBack follows, and what it sends again goes before anything new (protocol 7.7)
+                    return;
+                }
             }
             Edit::Unpath { link, path } => {
                 if let Some(peer) = self.peers.get_mut(&link) {
@@ -406,6 +410,12 @@ impl Plane {
         self.waiting.remove(&link);
         self.sessions.retain(|_, session| session.link != link);
         self.retiring.retain(|local| self.sessions.contains_key(local));
+    }
+
+    /// Whether frames that are not receipted went this path, the main one.
+    fn owes_on(&self, link: LinkId, path: PathId) -> bool {
+        let session = self.peers.get(&link).and_then(|peer| self.sessions.get(&peer.current?));
+        session.is_some_and(|session| session.tx.main() == path && session.tx.is_owed())
     }
 
     fn with_lane(&mut self, link: LinkId, sink: &mut dyn Sink, act: impl FnOnce(&mut send::SendLane, &Paths, &mut dyn Sink)) {

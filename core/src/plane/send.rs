@@ -183,6 +183,11 @@ impl SendLane {
         self.catchup.is_some() || self.rescue.is_some_and(|rescue| rescue.cursor < self.ring.next())
     }
 
+    /// Whether frames wait for their receipts.
+    pub(crate) fn is_owed(&self) -> bool {
+        self.ring.len() > 0
+    }
+
     /// Moves the lane to a path that was proven, while the old one lives (protocol 7.2).
     pub(crate) fn switch(&mut self, now: Instant, paths: &Paths, to: PathId, sink: &mut dyn Sink) {
         if to == self.main && !self.main_broken {

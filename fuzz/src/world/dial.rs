@@ -1,0 +1,208 @@
+//! How a connection comes to be: TCP, TLS 1.3 and WebSocket, three round trips, and the ways in which that fails.
+//!
+//! ```text
+//!   dialler ──SYN──▶ Knock: listener? admitted? ─▶ Greet: certificate, pin ─▶ Join: the listener has it ─▶ Open: the dialler has it
+//!            0.5 round trips                1.5                        2.5                       3
+//! ```
+//! TLS is two facts: what certificate the dialler saw, and an exporter that both ends share, unless somebody stands between.
+use super::{
+    Host, World,
+    air::{Air, End, HostId, Side, Tick, WireId},
+};
+use shadowmesh_core::{
+    event::{Ended, TlsFacts},
+    id::PeerId,
+    time::Duration,
+};
+use std::net::SocketAddr;
+
+/// TCP repeats its SYN, and whatever was lost on a way that was cut, after so long.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// One dial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct DialId(pub(super) u64);
+
+/// What a listener shows in TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// The identity of an ML-DSA-87 certificate.
+    pub identity: Option<PeerId>,
+    /// Who a foreign certificate says it is.
+    pub subject: Option<String>,
+}
+
+/// Which certificates a dialler takes; what runtime-std's verifier does.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Pin {
+    /// A peer: this identity and no other.
+    Direct(PeerId),
+    /// A relay: this identity or a foreign certificate, which the handshake must back.
+    Relay(Option<PeerId>),
+    /// An attacker does not care.
+    Anything,
+}
+
+/// How far it has come.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Step {
+    Knock,
+    Greet,
+    Join,
+    Open,
+    Late,
+}
+
+/// A connection that is being made.
+pub(super) struct Dial {
+    pub(super) from: End,
+    to: HostId,
+    local: SocketAddr,
+    remote: SocketAddr,
+    pin: Pin,
+    /// The listener's life that admitted it.
+    admitted: Option<u32>,
+    /// The dialler's exporter and the listener's.
+    exporters: [[u8; 32]; 2],
+    shown: Certificate,
+    wire: Option<WireId>,
+}
+
+impl Air {
+    /// Starts a dial; None when the address is nobody's.
+    pub(super) fn dial(&mut self, from: End, remote: SocketAddr, pin: Pin, timeout: Duration) -> Option<DialId> {
+        let to = self.hosts_of.get(&remote.ip()).copied().filter(|to| *to != from.host)?;
+        let own = self.hosts_of.iter().find(|(ip, host)| **host == from.host && ip.is_ipv4() == remote.is_ipv4());
+        let local = SocketAddr::new(*own?.0, self.fresh_port());
+        let id = DialId(self.next_dial);
+        self.next_dial += 1;
+        let exporter = self.rng.seed();
+        let between = self.middlemen.contains_key(&(from.host, to));
+        let exporters = [exporter, if between { self.rng.seed() } else { exporter }];
+        let shown = Certificate { identity: None, subject: None };
+        self.dials.insert(id, Dial { from, to, local, remote, pin, admitted: None, exporters, shown, wire: None });
+        let latency = self.way(from.host, to).latency;
+        self.after(latency, Tick::Dial { dial: id, step: Step::Knock });
+        self.at(self.now + timeout, Tick::Dial { dial: id, step: Step::Late });
+        Some(id)
+    }
+
+    fn next_step(&mut self, dial: DialId, latencies: u32, step: Step) {
+        let Some(there) = self.dials.get(&dial) else { return };
+        let span = self.way(there.from.host, there.to).latency * latencies;
+        self.after(span, Tick::Dial { dial, step });
+    }
+}
+
+/// Whether a certificate satisfies a pin.
+fn judge(pin: Pin, shown: &Certificate) -> Result<(), Ended> {
+    let fits = match pin {
+        Pin::Anything => true,
+        Pin::Direct(expected) => shown.identity == Some(expected),
+        Pin::Relay(expected) => shown.identity.is_none() || expected.is_none() || shown.identity == expected,
+    };
+    if fits { Ok(()) } else { Err(Ended::WrongIdentity { got: shown.identity, subject: shown.subject.clone() }) }
+}
+
+impl World {
+    /// One step of a dial is due.
+    pub(super) fn dial_step(&mut self, id: DialId, step: Step) {
+        let Some(dial) = self.air.dials.get(&id) else { return };
+        let (host, way) = (dial.from.host, self.air.way(dial.from.host, dial.to));
+        let alive = self.life(host) == Some(dial.from.life);
+        if !alive {
+            return self.give_up(id, None);
+        }
+        match step {
+            Step::Late => self.give_up(id, Some(Ended::TimedOut)),
+            // nothing comes through: again and again, until it is too late
+            _ if way.cut || self.is_dark(dial.to) => self.air.after(AGAIN, Tick::Dial { dial: id, step }),
+            Step::Knock => self.step_knock(id),
+            Step::Greet => self.step_greet(id),
+            Step::Join => self.step_join(id),
+            Step::Open => self.step_open(id),
+        }
+    }
+
+    fn step_knock(&mut self, id: DialId) {
+        let Some(dial) = self.air.dials.get_mut(&id) else { return };
+        let (from, to, local, remote) = (dial.from.host, dial.to, dial.local, dial.remote);
+        let door = self.air.doors.get(&(to, remote.port())).cloned().filter(|_| !self.air.way(from, to).refuses);
+        let (Some(certificate), Some(life)) = (door, self.life(to)) else { return self.give_up(id, Some(Ended::Refused)) };
+        let admitted = match &mut self.hosts[to.0].running {
+            Some(Host::Relay(relay)) => relay.admit(self.air.now, local),
+            Some(Host::Peer(peer)) => peer.admit(),
+            Some(Host::Stranger(_)) => true,
+            None => false,
+        };
+        if !admitted {
+            return self.give_up(id, Some(Ended::Reset));
+        }
+        if let Some(dial) = self.air.dials.get_mut(&id) {
+            dial.admitted = Some(life);
+            dial.shown = self.air.middlemen.get(&(from, to)).cloned().unwrap_or(certificate);
+        }
+        self.air.next_step(id, 2, Step::Greet);
+    }
+
+    fn step_greet(&mut self, id: DialId) {
+        let Some(dial) = self.air.dials.get(&id) else { return };
+        match judge(dial.pin, &dial.shown) {
+            Ok(()) => self.air.next_step(id, 2, Step::Join),
+            Err(why) => self.give_up(id, Some(why)),
+        }
+    }
+
+    /// The listener's half is done.
+    fn step_join(&mut self, id: DialId) {
+        let Some(dial) = self.air.dials.get(&id) else { return };
+        let (from, to, local, remote, exporter) = (dial.from, dial.to, dial.local, dial.remote, dial.exporters[1]);
+        let life = self.life(to).filter(|life| dial.admitted == Some(*life));
+        let Some(life) = life else { return self.give_up(id, Some(Ended::Reset)) };
+        let conn = match &mut self.hosts[to.0].running {
+            Some(Host::Relay(relay)) => relay.fresh_conn(),
+            Some(Host::Peer(peer)) => peer.fresh_conn(),
+            Some(Host::Stranger(stranger)) => stranger.fresh_conn(),
+            None => return,
+        };
+        let wire = self.air.lay([from, End { host: to, life, conn }]);
+        if let Some(dial) = self.air.dials.get_mut(&id) {
+            dial.wire = Some(wire);
+        }
+        self.air.next_step(id, 1, Step::Open);
+        match &mut self.hosts[to.0].running {
+            Some(Host::Relay(relay)) => relay.accepted(&mut self.air, conn, wire, exporter, local),
+            Some(Host::Peer(peer)) => peer.accepted(&mut self.air, conn, wire, exporter, (remote, local)),
+            Some(Host::Stranger(stranger)) => stranger.attach(conn, wire, 1),
+            None => {}
+        }
+    }
+
+    /// The dialler's half is done.
+    fn step_open(&mut self, id: DialId) {
+        let Some(dial) = self.air.dials.remove(&id) else { return };
+        let Some(wire) = dial.wire else { return };
+        let tls = TlsFacts { exporter: dial.exporters[0], identity: dial.shown.identity, subject: dial.shown.subject };
+        match &mut self.hosts[dial.from.host.0].running {
+            Some(Host::Peer(peer)) => peer.opened(&mut self.air, dial.from.conn, wire, tls, (dial.local, dial.remote)),
+            Some(Host::Stranger(stranger)) => stranger.opened(dial.from.conn, wire, tls.exporter),
+            Some(Host::Relay(_)) | None => {}
+        }
+    }
+
+    /// It came to nothing; `why` goes to the dialler.
+    pub(super) fn give_up(&mut self, id: DialId, why: Option<Ended>) {
+        let Some(dial) = self.air.dials.remove(&id) else { return };
+        if let Some(wire) = dial.wire {
+            const DIALLER: Side = 0;
+            self.air.finish(wire, DIALLER, Ended::ByPeer);
+        } else if dial.admitted.is_some() && dial.admitted == self.life(dial.to) {
+            if let Some(Host::Relay(relay)) = &mut self.hosts[dial.to.0].running {
+                relay.released(dial.local);
+            }
+        }
+        if let (Some(why), Some(Host::Peer(peer))) = (why, &mut self.hosts[dial.from.host.0].running) {
+            peer.dial_failed(&mut self.air, dial.from.conn, why);
+        }
+    }
+}

@@ -1,0 +1,443 @@
+//! The driver of `Node` and `Plane` in this world: what runtime-smol's `peer::drive` does, without tasks.
+use super::{
+    air::{Air, End, HostId, Parcel, Side, Tick, WireId},
+    dial::{Certificate, DialId, Pin},
+    outbox::Outbox,
+};
+use shadowmesh_core::{
+    Node,
+    config::NodeConfig,
+    crypto::Provider,
+    event::{Action, Ended, Event, Note, Target, TlsFacts},
+    handshake::Done,
+    id::{ConnId, Handle, PeerId},
+    machine::{Deadline, Machine},
+    network::host_port,
+    plane::{Plane, Report, Sink, Via},
+    status::Status,
+    time::{Duration, Instant},
+    wire::{TYPE_FWD, record_header},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+/// How often the lanes' counters are handed to the node.
+const TALLY_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a connection that is hung up may take to send what waits.
+const FLUSH_WITHIN: Duration = Duration::from_secs(1);
+/// What a job costs.
+const JOB_TIME: Duration = Duration::from_millis(1);
+/// Connections that came in by the direct listener, at once.
+const ACCEPTED: usize = 256;
+/// Turns in one moment after which a machine is said to turn for ever.
+const TURNS: usize = 100_000;
+
+/// An event that waits for the node.
+enum Pending {
+    Opened { conn: ConnId, tls: TlsFacts, local: SocketAddr, remote: SocketAddr },
+    Accepted { conn: ConnId, exporter: [u8; 32], local: SocketAddr, remote: SocketAddr },
+    Closed { conn: ConnId, why: Ended },
+    Message { conn: ConnId, handle: Option<Handle>, bytes: Vec<u8> },
+    Computed(Done),
+    Listening(Option<u16>),
+    Report(Report),
+}
+
+/// What the plane writes to.
+#[derive(Default)]
+struct Ports {
+    outboxes: BTreeMap<ConnId, Outbox>,
+    inbox: VecDeque<Pending>,
+    delivered: Vec<Vec<u8>>,
+}
+
+impl Sink for Ports {
+    fn room(&self, conn: ConnId) -> usize {
+        self.outboxes.get(&conn).map_or(0, Outbox::room)
+    }
+    fn send(&mut self, via: Via, frame: &[u8]) {
+        if let (Some(outbox), Ok(len)) = (self.outboxes.get_mut(&via.conn), u16::try_from(frame.len())) {
+            outbox.record(&record_header(TYPE_FWD, 0, via.handle.unwrap_or(Handle(0)), len), frame);
+        }
+    }
+    fn deliver(&mut self, packet: &[u8]) {
+        self.delivered.push(packet.to_vec());
+    }
+    fn punt(&mut self, conn: ConnId, handle: Option<Handle>, bytes: &mut [u8]) {
+        self.inbox.push_back(Pending::Message { conn, handle, bytes: bytes.to_vec() });
+    }
+    fn report(&mut self, report: Report) {
+        self.inbox.push_back(Pending::Report(report));
+    }
+}
+
+/// One life of a peer.
+pub(super) struct Peer {
+    host: HostId,
+    life: u32,
+    id: PeerId,
+    node: Node,
+    plane: Plane,
+    ports: Ports,
+    crypto: Arc<dyn Provider>,
+    actions: Vec<Action>,
+    tally_at: Instant,
+    known: BTreeSet<ConnId>,
+    wires: BTreeMap<ConnId, (WireId, Side)>,
+    /// Hung up, and still sending.
+    leaving: BTreeMap<ConnId, (WireId, Side, Outbox)>,
+    dials: BTreeMap<ConnId, DialId>,
+    next_accepted: u64,
+    port: Option<u16>,
+    notes: Vec<(Instant, Note)>,
+    claims: Vec<(IpAddr, PeerId)>,
+}
+
+impl Peer {
+    /// Brings a peer up.
+    pub(super) fn start(air: &mut Air, host: HostId, life: u32, config: NodeConfig, interfaces: &[(IpAddr, u8)]) -> Self {
+        let (crypto, id) = (Arc::clone(&config.crypto), config.identity.id());
+        let node = Node::new(config);
+        let plane = Plane::new(node.plane_config());
+        let mut peer = Self {
+            host,
+            life,
+            id,
+            node,
+            plane,
+            ports: Ports::default(),
+            crypto,
+            actions: Vec::new(),
+            tally_at: air.now + TALLY_INTERVAL,
+            known: BTreeSet::new(),
+            wires: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+            dials: BTreeMap::new(),
+            next_accepted: 0,
+            port: None,
+            notes: Vec::new(),
+            claims: Vec::new(),
+        };
+        let fresh = air.rng.seed();
+        peer.handle(air, Event::Entropy(&fresh));
+        peer.handle(air, Event::Start);
+        peer.handle(air, Event::Interfaces(interfaces));
+        peer.turn(air);
+        peer
+    }
+
+    /// What it told people since the last call.
+    pub(super) fn take_notes(&mut self) -> Vec<(Instant, Note)> {
+        core::mem::take(&mut self.notes)
+    }
+
+    /// The overlay addresses that it asked to be remembered since the last call.
+    pub(super) fn take_claims(&mut self) -> Vec<(IpAddr, PeerId)> {
+        core::mem::take(&mut self.claims)
+    }
+
+    /// Its whole state, with fresh counters.
+    pub(super) fn status(&mut self, air: &mut Air) -> Status {
+        self.tally(air);
+        self.turn(air);
+        self.node.status(air.now)
+    }
+
+    /// Its whole state, with the counters that it has.
+    pub(super) fn peek(&self, now: Instant) -> Status {
+        self.node.status(now)
+    }
+
+    /// Bytes that wait in this process for its connections.
+    pub(super) fn waiting(&self) -> usize {
+        self.ports.outboxes.values().map(Outbox::waiting).sum()
+    }
+
+    /// The port of its direct listener.
+    pub(super) fn port(&self) -> Option<u16> {
+        self.port
+    }
+
+    /// The machines themselves, at the end of their life.
+    pub(super) fn into_machines(self) -> (Node, Plane) {
+        (self.node, self.plane)
+    }
+
+    // ---- what happens to it ------------------------------------------------------------------------------------
+
+    pub(super) fn packet(&mut self, air: &mut Air, packet: &[u8]) {
+        self.plane.outbound(air.now, packet, &mut self.ports);
+        self.turn(air);
+    }
+
+    pub(super) fn event(&mut self, air: &mut Air, event: Event<'_>) {
+        self.handle(air, event);
+        self.turn(air);
+    }
+
+    pub(super) fn computed(&mut self, air: &mut Air, done: Done) {
+        self.ports.inbox.push_back(Pending::Computed(done));
+        self.turn(air);
+    }
+
+    pub(super) fn arrived(&mut self, air: &mut Air, conn: ConnId, parcel: Parcel) {
+        match parcel {
+            Parcel::Message(mut bytes) => {
+                if self.wires.contains_key(&conn) {
+                    self.plane.inbound(air.now, conn, &mut bytes, &mut self.ports);
+                }
+            }
+            Parcel::End(why) => {
+                if let Some((wire, side)) = self.wires.remove(&conn) {
+                    air.shut(wire, side);
+                    self.ports.outboxes.remove(&conn);
+                    self.ports.inbox.push_back(Pending::Closed { conn, why });
+                } else if let Some((wire, side, _)) = self.leaving.remove(&conn) {
+                    air.shut(wire, side);
+                }
+            }
+        }
+        self.turn(air);
+    }
+
+    pub(super) fn admit(&self) -> bool {
+        self.wires.keys().filter(|conn| conn.0 % 2 == 1).count() < ACCEPTED
+    }
+
+    pub(super) fn fresh_conn(&mut self) -> ConnId {
+        self.next_accepted += 1;
+        ConnId(2 * self.next_accepted - 1)
+    }
+
+    pub(super) fn accepted(&mut self, air: &mut Air, conn: ConnId, wire: WireId, exporter: [u8; 32], ends: (SocketAddr, SocketAddr)) {
+        self.known.insert(conn);
+        self.attach(conn, wire, 1);
+        self.ports.inbox.push_back(Pending::Accepted { conn, exporter, local: ends.0, remote: ends.1 });
+        self.turn(air);
+    }
+
+    pub(super) fn opened(&mut self, air: &mut Air, conn: ConnId, wire: WireId, tls: TlsFacts, ends: (SocketAddr, SocketAddr)) {
+        self.dials.remove(&conn);
+        self.attach(conn, wire, 0);
+        self.ports.inbox.push_back(Pending::Opened { conn, tls, local: ends.0, remote: ends.1 });
+        self.turn(air);
+    }
+
+    pub(super) fn dial_failed(&mut self, air: &mut Air, conn: ConnId, why: Ended) {
+        if self.dials.remove(&conn).is_some() {
+            self.ports.inbox.push_back(Pending::Closed { conn, why });
+            self.turn(air);
+        }
+    }
+
+    fn attach(&mut self, conn: ConnId, wire: WireId, side: Side) {
+        self.wires.insert(conn, (wire, side));
+        self.ports.outboxes.insert(conn, Outbox::default());
+    }
+
+    /// A connection that was hung up has had its time.
+    pub(super) fn flushed(&mut self, air: &mut Air, conn: ConnId) {
+        if let Some((wire, side, _)) = self.leaving.remove(&conn) {
+            air.finish(wire, side, Ended::ByPeer);
+        }
+    }
+
+    // ---- the loop ----------------------------------------------------------------------------------------------
+
+    pub(super) fn deadline(&self) -> Instant {
+        let machines = Deadline::earlier(self.node.deadline(), self.plane.deadline());
+        machines.map_or(self.tally_at, |deadline| deadline.at.min(self.tally_at))
+    }
+
+    /// Deadlines that are due, the inbox, the writers, until nothing is left to do in this moment.
+    pub(super) fn turn(&mut self, air: &mut Air) {
+        for _ in 0..TURNS {
+            let now = air.now;
+            if self.node.deadline().is_some_and(|deadline| deadline.at <= now) {
+                self.handle(air, Event::Alarm);
+            }
+            if self.plane.deadline().is_some_and(|deadline| deadline.at <= now) {
+                self.plane.alarm(now, &mut self.ports);
+            }
+            if self.tally_at <= now {
+                self.tally(air);
+            }
+            while let Some(pending) = self.ports.inbox.pop_front() {
+                self.deliver(air, pending);
+            }
+            let wrote = self.write(air);
+            let host = self.host;
+            air.delivered.extend(self.ports.delivered.drain(..).map(|packet| (host, packet)));
+            if !wrote && self.ports.inbox.is_empty() && self.deadline() > now {
+                return;
+            }
+        }
+        let why = Deadline::earlier(self.node.deadline(), self.plane.deadline()).map(|deadline| deadline.why);
+        panic!("host {} turns for ever at {:?}: {why:?}", self.host.0, air.now);
+    }
+
+    fn tally(&mut self, air: &mut Air) {
+        self.tally_at = air.now + TALLY_INTERVAL;
+        let tally = self.plane.tally();
+        self.handle(air, Event::Tally(&tally));
+    }
+
+    fn deliver(&mut self, air: &mut Air, pending: Pending) {
+        let known = |conn: &ConnId| self.known.contains(conn);
+        match pending {
+            Pending::Opened { conn, tls, local, remote } if known(&conn) => self.handle(air, Event::Opened { conn, tls, local, remote }),
+            Pending::Accepted { conn, exporter, local, remote } if known(&conn) => {
+                self.handle(air, Event::Accepted { conn, exporter, local, remote });
+            }
+            Pending::Closed { conn, why } if known(&conn) => {
+                self.known.remove(&conn);
+                self.handle(air, Event::Closed { conn, why });
+            }
+            Pending::Message { conn, handle, mut bytes } if known(&conn) => {
+                self.handle(air, Event::Message { conn, handle, bytes: &mut bytes });
+            }
+            // the node has hung up and forgotten it
+            Pending::Opened { .. } | Pending::Accepted { .. } | Pending::Closed { .. } | Pending::Message { .. } => {}
+            Pending::Computed(done) => self.handle(air, Event::Computed(done)),
+            Pending::Listening(port) => self.handle(air, Event::Listening { port }),
+            Pending::Report(report) => self.handle(air, Event::Report(report)),
+        }
+    }
+
+    fn handle(&mut self, air: &mut Air, event: Event<'_>) {
+        let mut actions = core::mem::take(&mut self.actions);
+        self.node.handle(air.now, event, &mut actions);
+        assert!(actions.len() <= 256, "{} actions of one call", actions.len());
+        let mut computes = false;
+        for action in actions.drain(..) {
+            computes |= matches!(action, Action::Compute(_));
+            self.carry_out(air, action);
+        }
+        self.actions = actions;
+        if computes {
+            let fresh = air.rng.seed();
+            self.handle(air, Event::Entropy(&fresh));
+        }
+    }
+
+    fn carry_out(&mut self, air: &mut Air, action: Action) {
+        let host = self.host;
+        match action {
+            Action::Dial { conn, target, timeout } => {
+                air.trace.say(air.now, host.0, &(conn, &target));
+                self.known.insert(conn);
+                self.dial(air, conn, target, timeout);
+            }
+            Action::Hangup { conn } => {
+                air.trace.say(air.now, host.0, &("hangup", conn));
+                self.hang_up(air, conn);
+            }
+            Action::Send { conn, bytes } => {
+                air.trace.add(air.now, host.0, "send", &bytes);
+                if self.ports.outboxes.get_mut(&conn).is_some_and(|outbox| !outbox.message(bytes)) {
+                    self.drop_stuck(air, conn);
+                }
+            }
+            Action::Compute(job) => {
+                air.trace.say(air.now, host.0, &job);
+                let done = job.run(&*self.crypto);
+                air.after(JOB_TIME, Tick::Computed { host, life: self.life, done });
+            }
+            Action::Edit(edit) => {
+                air.trace.add(air.now, host.0, "edit", &[]);
+                self.plane.apply(air.now, edit, &mut self.ports);
+            }
+            Action::Listen(open) => self.listen(air, open),
+            Action::Remember { address, peer } => self.claims.push((address, peer)),
+            Action::Note(note) => {
+                air.trace.say(air.now, host.0, &note);
+                self.notes.push((air.now, note));
+            }
+        }
+    }
+
+    fn dial(&mut self, air: &mut Air, conn: ConnId, target: Target, timeout: Duration) {
+        let (remote, pin) = match target {
+            Target::Direct { address, pin } => (Some(address), Pin::Direct(pin)),
+            Target::Relay { url, pin, .. } => {
+                let address = host_port(&url).ok().and_then(|(host, port)| Some(SocketAddr::new(host.parse().ok()?, port)));
+                (address, Pin::Relay(pin))
+            }
+        };
+        let from = End { host: self.host, life: self.life, conn };
+        match remote.and_then(|remote| air.dial(from, remote, pin, timeout)) {
+            Some(dial) => {
+                self.dials.insert(conn, dial);
+            }
+            None => self.ports.inbox.push_back(Pending::Closed { conn, why: Ended::Unreachable }),
+        }
+    }
+
+    fn hang_up(&mut self, air: &mut Air, conn: ConnId) {
+        self.known.remove(&conn);
+        if let Some(dial) = self.dials.remove(&conn) {
+            air.after(Duration::ZERO, Tick::Dial { dial, step: super::dial::Step::Late });
+        }
+        if let (Some((wire, side)), Some(outbox)) = (self.wires.remove(&conn), self.ports.outboxes.remove(&conn)) {
+            self.leaving.insert(conn, (wire, side, outbox));
+            air.after(FLUSH_WITHIN, Tick::Flushed { host: self.host, life: self.life, conn });
+        }
+    }
+
+    /// A connection that took nothing until a mebibyte of control messages waited.
+    fn drop_stuck(&mut self, air: &mut Air, conn: ConnId) {
+        self.ports.outboxes.remove(&conn);
+        if let Some((wire, side)) = self.wires.remove(&conn) {
+            air.finish(wire, side, Ended::Reset);
+            self.ports.inbox.push_back(Pending::Closed { conn, why: Ended::TimedOut });
+        }
+    }
+
+    fn listen(&mut self, air: &mut Air, open: bool) {
+        if let Some(port) = self.port.take() {
+            air.doors.remove(&(self.host, port));
+        }
+        if open {
+            let port = air.fresh_port();
+            air.doors.insert((self.host, port), Certificate { identity: Some(self.id), subject: None });
+            self.port = Some(port);
+        }
+        self.ports.inbox.push_back(Pending::Listening(self.port));
+    }
+
+    /// Moves what waits onto the wires, as far as they take it; true when something moved.
+    fn write(&mut self, air: &mut Air) -> bool {
+        let mut moved = Vec::new();
+        for (conn, outbox) in &mut self.ports.outboxes {
+            let Some((wire, side)) = self.wires.get(conn) else { continue };
+            while air.has_room(*wire, *side)
+                && let Some(bytes) = outbox.take()
+            {
+                air.trace.add(air.now, self.host.0, "wire", &bytes);
+                air.push(*wire, *side, bytes);
+                moved.push(*conn);
+            }
+        }
+        for conn in &moved {
+            self.plane.writable(air.now, *conn, &mut self.ports);
+        }
+        let mut empty = Vec::new();
+        for (conn, (wire, side, outbox)) in &mut self.leaving {
+            while air.has_room(*wire, *side)
+                && let Some(bytes) = outbox.take()
+            {
+                air.push(*wire, *side, bytes);
+            }
+            if outbox.waiting() == 0 {
+                empty.push(*conn);
+            }
+        }
+        for conn in empty {
+            self.flushed(air, conn);
+        }
+        !moved.is_empty()
+    }
+}
