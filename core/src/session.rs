@@ -11,6 +11,7 @@ use crate::{
         Aead, Provider,
         hash::{HmacKey, Prk},
     },
+    time::Duration,
     wire::{FRAME_HEADER_LEN, FRAME_OVERHEAD, FrameHeader, TAG_LEN, TYPE_FRAME},
 };
 use core::fmt;
@@ -18,6 +19,11 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 pub use crate::crypto::Forged;
+
+/// Keys of an epoch open for so long after a frame of a later one came (protocol 4.5).
+pub(crate) const OLD_EPOCH: Duration = Duration::from_secs(10);
+/// … and at the longest so long after the keys of a later one are here, whether or not a frame of it came.
+pub(crate) const OLD_EPOCH_MOST: Duration = Duration::from_mins(1);
 
 /// Names one session for both of its ends; known to nobody else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

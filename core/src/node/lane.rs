@@ -2,15 +2,10 @@
 use crate::{
     drops::Drop,
     plane::replay::{CONTROL_WINDOW_BITS, Seen, Window},
-    session::EpochKeys,
-    time::{Duration, Instant},
+    session::{EpochKeys, OLD_EPOCH, OLD_EPOCH_MOST},
+    time::Instant,
     wire::{Counter, FRAME_HEADER_LEN, FrameHeader, LANE_NODE, TAG_LEN},
 };
-
-/// Keys of an epoch open for so long after a frame of a later one came (protocol 4.5).
-pub(crate) const OLD_EPOCH: Duration = Duration::from_secs(10);
-/// … and at the longest so long after the keys of a later one are here, whether or not a frame of it came.
-pub(crate) const OLD_EPOCH_MOST: Duration = Duration::from_mins(1);
 
 struct Epoch {
     keys: EpochKeys,
@@ -122,6 +117,7 @@ mod tests {
     use crate::{
         crypto::rustcrypto::RustCrypto,
         session::{Chain, Side, Suite},
+        time::Duration,
     };
     use std::sync::Arc;
     use zeroize::Zeroizing;

@@ -103,6 +103,8 @@ pub struct Plane {
     timers: BTreeSet<(Instant, u32)>,
     /// Links that have something to send and no room for it.
     waiting: BTreeSet<LinkId>,
+    /// Sessions that were replaced and still send what they owe.
+    retiring: BTreeSet<u32>,
     drops: Drops,
     bytes: PlaneBytes,
 }
@@ -145,6 +147,7 @@ impl Plane {
             sessions: BTreeMap::new(),
             timers: BTreeSet::new(),
             waiting: BTreeSet::new(),
+            retiring: BTreeSet::new(),
             drops: Drops::default(),
             bytes: PlaneBytes::default(),
         }
@@ -167,11 +170,11 @@ impl Plane {
                 }
             }
             Edit::Path { link, path, via, window, rtt } => {
-                if let Some(peer) = self.peers.get_mut(&link)
-                    && peer.paths.put(path, via, window, rtt)
-                    && let Some(session) = peer.current.and_then(|local| self.sessions.get_mut(&local))
-                {
-                    session.tx.rescue_replaced(path);
+                if let Some(peer) = self.peers.get_mut(&link) {
+                    let moved = peer.paths.put(path, via, window, rtt);
+                    for session in self.sessions.values_mut().filter(|session| moved && session.link == link) {
+                        session.tx.path_moved(path);
+                    }
                 }
             }
             Edit::Unpath { link, path } => {
@@ -237,6 +240,9 @@ impl Plane {
     pub fn writable(&mut self, now: Instant, _conn: ConnId, sink: &mut dyn Sink) {
         for link in self.waiting.clone() {
             self.pump(now, link, sink);
+        }
+        for local in self.retiring.clone() {
+            self.pump_old(now, local, sink);
         }
     }
 
@@ -313,6 +319,7 @@ impl Plane {
         }
         self.rearm(header.receiver);
         if is_control {
+            self.pump_old(now, header.receiver, sink);
             self.pump(now, link, sink);
         }
     }
@@ -343,6 +350,7 @@ impl Plane {
             old.tx.close(now, &peer.paths, &mut Metered { sink, bytes: &mut self.bytes });
             old.retire_at = Some(now + RETIRING);
             let old = old.local;
+            self.retiring.insert(old);
             self.rearm(old);
         }
         self.waiting.insert(link);
@@ -367,7 +375,21 @@ impl Plane {
         }
     }
 
+    /// Sends what a replaced session owes, as far as there is room.
+    fn pump_old(&mut self, now: Instant, local: u32, sink: &mut dyn Sink) {
+        if !self.retiring.contains(&local) {
+            return;
+        }
+        if let Some(session) = self.sessions.get_mut(&local)
+            && let Some(peer) = self.peers.get(&session.link)
+        {
+            session.tx.pump_copies(now, &peer.paths, &mut Metered { sink, bytes: &mut self.bytes });
+            self.rearm(local);
+        }
+    }
+
     fn retire(&mut self, local: u32) {
+        self.retiring.remove(&local);
         let Some(session) = self.sessions.remove(&local) else { return };
         session.tx.count_unreceipted(&mut self.drops);
         if let Some(peer) = self.peers.get_mut(&session.link) {
@@ -383,6 +405,7 @@ impl Plane {
         self.peers.remove(&link);
         self.waiting.remove(&link);
         self.sessions.retain(|_, session| session.link != link);
+        self.retiring.retain(|local| self.sessions.contains_key(local));
     }
 
     fn with_lane(&mut self, link: LinkId, sink: &mut dyn Sink, act: impl FnOnce(&mut send::SendLane, &Paths, &mut dyn Sink)) {
@@ -439,3 +462,6 @@ impl Plane {
         self.timers.insert((due, local));
     }
 }
+
+#[cfg(test)]
+mod tests;

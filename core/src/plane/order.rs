@@ -129,7 +129,8 @@ impl Order {
             self.counters.duplicate += 1;
             return Fate::Duplicate;
         }
-        if newer(generation, self.generation) {
+        // all of a new generation lies above all that came before; a very old frame only looks newer, round the circle
+        if sequence >= self.window.next() && newer(generation, self.generation) {
             self.expect_switch(now, generation, None);
         }
         if sequence - self.floor >= self.window.span() {
@@ -229,8 +230,9 @@ impl Order {
             // no room to wait in: what is missing is given up, so that what came is not lost
             self.gate = None;
             self.pending = None;
+            self.held_bytes += body.len();
+            self.held.insert(sequence, body.to_vec());
             self.release(deliver);
-            self.hand_over(sequence, body, deliver);
             return;
         }
         self.held_bytes += body.len();
@@ -402,6 +404,18 @@ mod tests {
         assert_eq!(bench.order.deadline(), Some(Instant::from_millis(23)));
         bench.act(23, |order, now, out| order.alarm(now, out));
         assert_eq!((bench.order.floor(), bench.order.counters().lost), (3, 1));
+    }
+
+    #[test]
+    fn a_frame_sealed_130_switches_ago_does_not_turn_the_generation_back() {
+        let mut bench = Bench::new();
+        bench.take(0, 0, 0);
+        for generation in 1..=130 {
+            bench.act(0, |order, now, out| order.switch(now, generation, 2, out));
+        }
+        bench.take(0, 2, 130);
+        bench.take(0, 1, 0);
+        assert_eq!((bench.out.as_slice(), bench.order.generation()), (&[0, 1, 2][..], 130));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     drops::Drop,
     id::PathId,
-    session::{EpochKeys, Opener},
+    session::{EpochKeys, OLD_EPOCH, OLD_EPOCH_MOST, Opener},
     time::{Duration, Instant},
     wire::{FrameHeader, INNER_CONTROL, LANE_CONTROL_BIT, Receipt, ReceiptMask},
 };
@@ -16,8 +16,6 @@ use std::sync::Arc;
 
 /// A receipt goes out at the latest after so many data frames (protocol 7.4).
 const RECEIPT_FRAMES: u32 = 64;
-/// Keys of an epoch that was replaced open for so long (protocol 4.6).
-const OLD_EPOCH: Duration = Duration::from_secs(10);
 /// A way on which data came so recently still gets receipts beside the newest one.
 const SECOND_WAY: Duration = Duration::from_millis(200);
 
@@ -37,6 +35,7 @@ struct Heard {
 /// The receiving half of one session's data lane.
 pub(crate) struct RecvLane {
     epochs: Vec<Epoch>,
+    newest_opened: u32,
     order: Order,
     control: Window,
     heard: Option<Heard>,
@@ -62,6 +61,7 @@ impl RecvLane {
     pub(crate) fn new(keys: &EpochKeys, reliable: bool) -> Self {
         Self {
             epochs: vec![Epoch { opener: Arc::clone(&keys.open), until: None }],
+            newest_opened: keys.epoch,
             order: Order::new(reliable),
             control: Window::new(CONTROL_WINDOW_BITS),
             heard: None,
@@ -94,14 +94,23 @@ impl RecvLane {
 
     /// Keys of a further epoch; those before it go on for a while.
     pub(crate) fn add_epoch(&mut self, now: Instant, keys: &EpochKeys) {
-        for old in &mut self.epochs {
-            old.until.get_or_insert(now + OLD_EPOCH);
-        }
+        self.retire_below(keys.epoch, now + OLD_EPOCH_MOST);
         self.epochs.push(Epoch { opener: Arc::clone(&keys.open), until: None });
     }
 
+    /// The newest epoch in which a frame came.
+    pub(crate) fn newest_opened(&self) -> u32 {
+        self.newest_opened
+    }
+
+    fn retire_below(&mut self, epoch: u32, until: Instant) {
+        for old in self.epochs.iter_mut().filter(|old| old.opener.epoch() < epoch) {
+            old.until = Some(old.until.map_or(until, |known| known.min(until)));
+        }
+    }
+
     /// Opens a frame where it lies. State changes only after the tag verified.
-    pub(crate) fn open<'a>(&mut self, header: FrameHeader, frame: &'a mut [u8]) -> Result<Opened<'a>, Drop> {
+    pub(crate) fn open<'a>(&mut self, now: Instant, header: FrameHeader, frame: &'a mut [u8]) -> Result<Opened<'a>, Drop> {
         let lane = header.counter.lane();
         let sequence = header.counter.sequence();
         let control = lane & LANE_CONTROL_BIT != 0;
@@ -111,13 +120,20 @@ impl RecvLane {
         let seen = if control { self.control.check(sequence) } else { self.order.check(sequence) };
         match seen {
             Seen::Fresh => {}
-            // a copy of a data frame is opened all the same: its author proves that the path lives, and it is counted there
-            Seen::Again if !control => {}
+            // a copy of a data frame is opened all the same, however old: its author proves that the path lives, and says
+            // that our receipt has not come; without another one it would wait for ever
+            Seen::Again | Seen::TooOld if !control => {}
             Seen::Again => return Err(Drop::Duplicate),
-            Seen::TooOld => return Err(if control { Drop::Late } else { Drop::Duplicate }),
+            Seen::TooOld => return Err(Drop::Late),
         }
-        let epoch = self.epochs.iter().find(|epoch| epoch.opener.epoch() as u8 == header.epoch).ok_or(Drop::UnknownEpoch)?;
-        let plain = epoch.opener.open(frame).map_err(|_| Drop::Forged)?;
+        let mut live = self.epochs.iter().filter(|epoch| epoch.until.is_none_or(|until| now < until));
+        let opener = live.find(|epoch| epoch.opener.epoch() as u8 == header.epoch).map(|epoch| Arc::clone(&epoch.opener));
+        let opener = opener.ok_or(Drop::UnknownEpoch)?;
+        let plain = opener.open(frame).map_err(|_| Drop::Forged)?;
+        if opener.epoch() > self.newest_opened {
+            self.newest_opened = opener.epoch();
+            self.retire_below(opener.epoch(), now + OLD_EPOCH);
+        }
         if !control {
             return Ok(Opened::Data(plain));
         }
@@ -153,7 +169,11 @@ impl RecvLane {
 
     /// SWITCH came on `via`: it is answered by a receipt, data or not, or it would be repeated for ever.
     pub(crate) fn owe_receipt(&mut self, now: Instant, via: Via, path: PathId) {
-        self.heard.get_or_insert(Heard { via, path, at: now });
+        let here = Heard { via, path, at: now };
+        if self.heard.get_or_insert(here).via != via {
+            // the way of the newest data may be the one that died
+            self.second = Some(here);
+        }
         self.receipt_due = Some(now);
     }
 

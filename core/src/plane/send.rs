@@ -86,6 +86,10 @@ pub(crate) struct SendLane {
     stall_reported_at: Option<Instant>,
     /// No new frames: a newer session has taken over.
     closing: bool,
+    /// The other end has not been told yet where the lane ends.
+    end_owed: bool,
+    /// The frame that went again because nothing at all came back.
+    probed: Option<u64>,
     counters: SendCounters,
 }
 
@@ -110,6 +114,8 @@ impl SendLane {
             last_sent_at: now,
             stall_reported_at: None,
             closing: false,
+            end_owed: false,
+            probed: None,
             counters: SendCounters::default(),
         }
     }
@@ -124,7 +130,9 @@ impl SendLane {
 
     /// New frames are sealed with these keys from now on (protocol 4.6).
     pub(crate) fn set_sealer(&mut self, sealer: Arc<Sealer>) {
-        self.sealer = sealer;
+        if sealer.epoch() > self.sealer.epoch() {
+            self.sealer = sealer;
+        }
     }
 
     /// One packet straight from the interface, when nothing waits before it. False: it must be queued.
@@ -157,6 +165,17 @@ impl SendLane {
     pub(crate) fn pump_copies(&mut self, now: Instant, paths: &Paths, sink: &mut dyn Sink) {
         self.catch_up(now, paths, sink);
         self.copy_on_rescue(paths, sink);
+        self.send_end(paths, sink);
+    }
+
+    /// The path leads over another connection now: what the one before swallowed is owed again.
+    pub(crate) fn path_moved(&mut self, path: PathId) {
+        if let Some(rescue) = self.rescue.as_mut().filter(|rescue| rescue.path == path) {
+            rescue.cursor = rescue.cursor.min(self.ring.base());
+        }
+        if let Some(cursor) = self.catchup.as_mut().filter(|_| self.main == path) {
+            *cursor = self.ring.base();
+        }
     }
 
     /// Whether copies wait for room.
@@ -167,6 +186,11 @@ impl SendLane {
     /// Moves the lane to a path that was proven, while the old one lives (protocol 7.2).
     pub(crate) fn switch(&mut self, now: Instant, paths: &Paths, to: PathId, sink: &mut dyn Sink) {
         if to == self.main && !self.main_broken {
+            return;
+        }
+        if paths.via(self.main).is_none() {
+            // the path that is left is gone already, and what it swallowed with it
+            self.fall_back(now, paths, to, sink);
             return;
         }
         // what a hedge has not copied yet is owed on the new path when the old run is broken
@@ -196,6 +220,8 @@ impl SendLane {
         self.main_broken = false;
         self.rescue = None;
         self.stall_reported_at = None;
+        self.probed = None;
+        self.end_owed = self.closing;
         self.progress_at = now;
         self.switch_out = Some(SwitchOut { start: self.ring.next(), from, again_at: now, repeats: 0, drain: Some(drain) });
         self.send_switch(now, paths, sink);
@@ -217,15 +243,6 @@ impl SendLane {
         self.rescue = Some(Rescue { path, cursor, until_receipt: false });
     }
 
-    /// A path leads over another connection now: what the one before swallowed is copied again.
-    pub(crate) fn rescue_replaced(&mut self, path: PathId) {
-        if let Some(rescue) = &mut self.rescue
-            && rescue.path == path
-        {
-            rescue.cursor = self.ring.unreceipted_from(0).unwrap_or_else(|| self.ring.next());
-        }
-    }
-
     /// The suspicion was wrong. A main path whose run is broken is taken up again by a switch.
     pub(crate) fn calm(&mut self, now: Instant, paths: &Paths, sink: &mut dyn Sink) {
         self.stall_reported_at = None;
@@ -242,15 +259,26 @@ impl SendLane {
     pub(crate) fn close(&mut self, now: Instant, paths: &Paths, sink: &mut dyn Sink) {
         if !self.closing {
             self.closing = true;
-            let drain = LaneControl::Drain {
-                lane: self.lane,
-                generation: self.generation.wrapping_add(1),
-                start: self.ring.next(),
-                path: self.main,
-            };
-            self.send_control(paths, self.main, &drain, sink);
+            self.end_owed = true;
             self.last_sent_at = now;
+            self.send_end(paths, sink);
         }
+    }
+
+    /// The DRAIN of a generation that never comes: behind all copies that are owed, on the path that carried the last frame.
+    fn send_end(&mut self, paths: &Paths, sink: &mut dyn Sink) {
+        let path = match self.rescue {
+            Some(rescue) if self.main_broken => rescue.path,
+            Some(_) | None => self.main,
+        };
+        let owes = self.catchup.is_some() || (self.main_broken && self.owes_copies());
+        if !self.end_owed || owes || paths.via(path).is_none() {
+            return;
+        }
+        self.end_owed = false;
+        let generation = self.generation.wrapping_add(1);
+        let drain = LaneControl::Drain { lane: self.lane, generation, start: self.ring.next(), path };
+        self.send_control(paths, path, &drain, sink);
     }
 
     /// Takes the other end's receipt. False when it contradicts what was sent.
@@ -285,6 +313,10 @@ impl SendLane {
         if news || (self.ring.base(), self.received_next) != before {
             self.progress_at = now;
             self.stall_reported_at = None;
+            // the probe was the newest that came: all behind it was lost
+            if self.probed.take().is_some_and(|probe| receipt.next <= probe + 1) && self.catchup.is_none() {
+                self.catchup = self.ring.unreceipted_from(0);
+            }
             if self.rescue.is_some_and(|rescue| rescue.until_receipt) {
                 self.rescue = None;
             }
@@ -328,8 +360,24 @@ impl SendLane {
         }
         let stalled = self.ring.len() > 0 && self.progress_at + paths.pto(self.main) <= now;
         if stalled && self.stall_reported_at.is_none_or(|reported| reported + STALL_REPEAT <= now) {
-            self.stall_reported_at = Some(now);
+            let persists = self.stall_reported_at.replace(now).is_some();
             sink.report(Report::stalled(self.link, self.main, paths.pto(self.main)));
+            if persists {
+                self.probe(now, paths, sink);
+            }
+        }
+    }
+
+    /// A path that lives but lost all that is out, or the receipts of it, would stand still for ever when its window is used up:
+    /// the oldest frame goes again, and its receipt tells which it was.
+    fn probe(&mut self, now: Instant, paths: &Paths, sink: &mut dyn Sink) {
+        if self.mode == Mode::Off || self.rescue.is_some() || self.catchup.is_some() {
+            return;
+        }
+        if let Some(oldest) = self.ring.unreceipted_from(0)
+            && self.copy(now, paths, self.main, oldest, sink)
+        {
+            self.probed = Some(oldest);
         }
     }
 
@@ -360,10 +408,14 @@ impl SendLane {
         switch.repeats += 1;
         let message =
             LaneControl::Switch { lane: self.lane, generation: self.generation, start: switch.start, from: switch.from, to: self.main };
-        let (from, to) = (switch.from, self.main);
+        let (from, to, drain) = (switch.from, self.main, switch.drain);
         self.send_control(paths, to, &message, sink);
         if from != to {
             self.send_control(paths, from, &message, sink);
+        }
+        // where a hedge carried the frames alone, DRAIN follows them there
+        if let Some(drain) = drain.filter(|drain| *drain != from && *drain != to) {
+            self.send_control(paths, drain, &message, sink);
         }
     }
 
@@ -388,6 +440,7 @@ impl SendLane {
             self.catchup = Some(sequence + 1);
         }
         self.send_drain(paths, sink);
+        self.send_end(paths, sink);
     }
 
     fn copy_on_rescue(&mut self, paths: &Paths, sink: &mut dyn Sink) {

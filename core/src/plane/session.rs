@@ -11,7 +11,7 @@ use crate::{
     config::Mode,
     drops::{Drop, Drops},
     id::LinkId,
-    session::EpochKeys,
+    session::{EpochKeys, Sealer},
     time::Instant,
     wire::{FrameHeader, INNER_ETHERNET, INNER_IP, LaneControl},
 };
@@ -28,6 +28,8 @@ pub(super) struct Session {
     pub(super) timer: Option<Instant>,
     /// A newer session has taken over; this one goes away then.
     pub(super) retire_at: Option<Instant>,
+    /// Seals as soon as the other end has sealed in its epoch (protocol 4.5).
+    next_sealer: Option<Arc<Sealer>>,
 }
 
 impl Session {
@@ -40,6 +42,7 @@ impl Session {
             rx: RecvLane::new(&install.keys, mode == Mode::Reliable),
             timer: None,
             retire_at: None,
+            next_sealer: None,
         }
     }
 
@@ -49,6 +52,16 @@ impl Session {
         }
         if seal {
             self.tx.set_sealer(Arc::clone(&keys.seal));
+        } else {
+            self.next_sealer = Some(Arc::clone(&keys.seal));
+        }
+        self.follow_epoch();
+    }
+
+    /// The first frame of a new epoch that comes here may be one of this lane: no word of the control room is needed.
+    fn follow_epoch(&mut self) {
+        if let Some(sealer) = self.next_sealer.take_if(|next| next.epoch() <= self.rx.newest_opened()) {
+            self.tx.set_sealer(sealer);
         }
     }
 
@@ -67,7 +80,7 @@ impl Session {
     ) -> bool {
         let link = self.link;
         let mut ended = false;
-        match self.rx.open(header, frame) {
+        match self.rx.open(now, header, frame) {
             Err(reason) => drops.count(reason),
             Ok(Opened::Data(plain)) => {
                 let path = peer.paths.heard(now, via);
@@ -77,6 +90,7 @@ impl Session {
             Ok(Opened::Control(body)) => match LaneControl::parse(body) {
                 Err(_) => drops.count(Drop::Malformed),
                 Ok(LaneControl::Receipt(receipt)) => {
+                    peer.paths.heard(now, via);
                     if self.tx.receipt(now, &mut peer.paths, &receipt) {
                         self.tx.fill_holes(now, &peer.paths, sink);
                     } else {
@@ -97,6 +111,7 @@ impl Session {
                 }
             },
         }
+        self.follow_epoch();
         self.answer(now, sink);
         ended
     }

@@ -1,0 +1,276 @@
+//! Two planes and the paths between them: what is lost, doubled or out of order when paths and receipts fail.
+use super::*;
+use crate::{
+    crypto::rustcrypto::RustCrypto,
+    session::{Chain, Side, Suite},
+    wire::TYPE_DLV,
+};
+use core::net::Ipv4Addr;
+use std::{collections::VecDeque, sync::Arc};
+use zeroize::Zeroizing;
+
+const LINK: LinkId = LinkId(0);
+const RELAY: Via = Via { conn: ConnId(0), handle: Some(Handle(9)) };
+const RELAY_ANEW: Via = Via { conn: ConnId(4), handle: Some(Handle(11)) };
+const DIRECT: Via = Via { conn: ConnId(2), handle: None };
+const DIRECT_PATH: PathId = PathId(2);
+
+/// What one plane gives away.
+#[derive(Default)]
+struct Ports {
+    out: VecDeque<(Via, Vec<u8>)>,
+    delivered: Vec<u32>,
+    reports: Vec<Report>,
+}
+
+impl Sink for Ports {
+    fn room(&self, _conn: ConnId) -> usize {
+        1 << 20
+    }
+    fn send(&mut self, via: Via, frame: &[u8]) {
+        self.out.push_back((via, frame.to_vec()));
+    }
+    fn deliver(&mut self, packet: &[u8]) {
+        self.delivered.push(u32::from_be_bytes(packet[20..24].try_into().expect("four bytes")));
+    }
+    fn punt(&mut self, _conn: ConnId, _handle: Option<Handle>, _bytes: &mut [u8]) {}
+    fn report(&mut self, report: Report) {
+        self.reports.push(report);
+    }
+}
+
+struct End {
+    plane: Plane,
+    ports: Ports,
+}
+
+impl End {
+    fn new(own: u8, other: u8) -> Self {
+        let config = PlaneConfig { layer2: false, addresses: vec![host(own)], mac: [2; 6], mode: Mode::SwitchLossless };
+        let mut end = Self { plane: Plane::new(config), ports: Ports::default() };
+        end.apply(at(0), Edit::Peer { link: LINK, addresses: vec![host(other)], mac: [4; 6] });
+        end
+    }
+
+    fn apply(&mut self, now: Instant, edit: Edit) {
+        self.plane.apply(now, edit, &mut self.ports);
+    }
+
+    fn path(&mut self, now: Instant, path: PathId, via: Via) {
+        let window = via.handle.map(|_| 256);
+        self.apply(now, Edit::Path { link: LINK, path, via, window, rtt: Some(Duration::from_millis(10)) });
+    }
+
+    fn session(&mut self, now: Instant, chain: &Chain, side: Side, (local, remote): (u32, u32)) {
+        let keys = chain.keys(side, &RustCrypto);
+        let install = Install { session: chain.session_id(), local, remote, keys, main: PathId::RELAY };
+        self.apply(now, Edit::Install { link: LINK, install: Box::new(install) });
+        self.apply(now, Edit::Promote { link: LINK, local });
+    }
+}
+
+/// Two ends; `a` sends packets to `b`.
+struct World {
+    a: End,
+    b: End,
+    now: Instant,
+    sent: u32,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut world = Self { a: End::new(1, 2), b: End::new(2, 1), now: at(1), sent: 0 };
+        world.a.path(at(1), PathId::RELAY, RELAY);
+        world.b.path(at(1), PathId::RELAY, RELAY);
+        world.a.session(at(1), &chain(7), Side::Initiator, (10, 20));
+        world.b.session(at(1), &chain(7), Side::Responder, (20, 10));
+        world
+    }
+
+    fn with_direct() -> Self {
+        let mut world = Self::new();
+        for end in [&mut world.a, &mut world.b] {
+            end.path(at(1), DIRECT_PATH, DIRECT);
+            end.apply(at(1), Edit::Switch { link: LINK, to: DIRECT_PATH });
+        }
+        world.exchange(&[]);
+        world
+    }
+
+    fn packets(&mut self, count: u32) {
+        for _ in 0..count {
+            let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+            packet.extend(self.sent.to_be_bytes());
+            self.sent += 1;
+            self.a.plane.outbound(self.now, &packet, &mut self.a.ports);
+        }
+    }
+
+    /// Carries what is on its way, but what is on `lost`, until nothing moves.
+    fn exchange(&mut self, lost: &[Via]) {
+        while !self.a.ports.out.is_empty() || !self.b.ports.out.is_empty() {
+            carry(self.now, &mut self.a, &mut self.b, lost);
+            carry(self.now, &mut self.b, &mut self.a, lost);
+        }
+    }
+
+    fn wait(&mut self, millis: u64, lost: &[Via]) {
+        for _ in 0..millis {
+            self.now = self.now + Duration::from_millis(1);
+            for end in [&mut self.a, &mut self.b] {
+                end.plane.alarm(self.now, &mut end.ports);
+                assert!(end.plane.deadline().is_none_or(|due| due.at > self.now), "an alarm rings for ever");
+            }
+            self.exchange(lost);
+        }
+    }
+
+    fn all_came_in_order(&self) {
+        assert_eq!(self.b.ports.delivered, (0..self.sent).collect::<Vec<u32>>());
+    }
+}
+
+fn carry(now: Instant, from: &mut End, to: &mut End, lost: &[Via]) {
+    for (via, mut frame) in core::mem::take(&mut from.ports.out) {
+        if lost.contains(&via) {
+            continue;
+        }
+        match via.handle {
+            None => to.plane.inbound(now, via.conn, &mut frame, &mut to.ports),
+            Some(handle) => {
+                let mut record = crate::wire::record_header(TYPE_DLV, 0, handle, frame.len() as u16).to_vec();
+                record.extend(frame);
+                to.plane.inbound(now, via.conn, &mut record, &mut to.ports);
+            }
+        }
+    }
+}
+
+fn host(last: u8) -> IpAddr {
+    Ipv4Addr::new(10, 0, 0, last).into()
+}
+
+fn at(seconds: u64) -> Instant {
+    Instant::from_millis(seconds * 1000)
+}
+
+fn chain(secret: u8) -> Arc<Chain> {
+    Arc::new(Chain::start(Zeroizing::new([secret; 64]), Suite::ChaCha20Poly1305))
+}
+
+#[test]
+fn packets_go_and_come_over_relay_and_direct_path() {
+    let mut world = World::new();
+    world.packets(300);
+    world.wait(50, &[]);
+    world.all_came_in_order();
+    let mut world = World::with_direct();
+    world.packets(1000);
+    world.wait(50, &[]);
+    world.all_came_in_order();
+}
+
+#[test]
+fn a_path_that_died_with_its_receipts_does_not_stop_the_lane_for_ever() {
+    let mut world = World::with_direct();
+    world.packets(1000);
+    // b has all, and its receipts go down with the path
+    carry(world.now, &mut world.a, &mut world.b, &[]);
+    world.b.ports.out.clear();
+    world.wait(100, &[DIRECT]);
+    assert_eq!(world.b.ports.delivered.len(), 1000);
+    for end in [&mut world.a, &mut world.b] {
+        end.apply(world.now, Edit::FallBack { link: LINK, to: PathId::RELAY });
+        end.apply(world.now, Edit::Unpath { link: LINK, path: DIRECT_PATH });
+    }
+    world.packets(10);
+    world.wait(200, &[DIRECT]);
+    world.all_came_in_order();
+}
+
+#[test]
+fn a_relay_that_dropped_the_whole_window_does_not_stop_the_lane_for_ever() {
+    let mut world = World::new();
+    world.packets(300);
+    world.wait(1, &[RELAY]);
+    world.wait(2000, &[]);
+    world.all_came_in_order();
+}
+
+#[test]
+fn copies_that_a_replaced_relay_connection_swallowed_go_again() {
+    let mut world = World::with_direct();
+    world.packets(100);
+    world.wait(1, &[DIRECT]);
+    world.a.apply(world.now, Edit::Hedge { link: LINK, rescue: PathId::RELAY });
+    world.wait(1, &[DIRECT, RELAY]);
+    world.a.path(world.now, PathId::RELAY, RELAY_ANEW);
+    world.b.path(world.now, PathId::RELAY, RELAY_ANEW);
+    world.a.apply(world.now, Edit::FallBack { link: LINK, to: PathId::RELAY });
+    world.a.apply(world.now, Edit::Unpath { link: LINK, path: DIRECT_PATH });
+    world.packets(10);
+    world.wait(400, &[DIRECT, RELAY]);
+    world.all_came_in_order();
+}
+
+#[test]
+fn a_switch_away_from_a_path_that_is_gone_sends_again_what_it_swallowed() {
+    let mut world = World::new();
+    world.packets(50);
+    world.wait(1, &[RELAY]);
+    for end in [&mut world.a, &mut world.b] {
+        end.apply(world.now, Edit::Unpath { link: LINK, path: PathId::RELAY });
+        end.path(world.now, DIRECT_PATH, DIRECT);
+        end.apply(world.now, Edit::Switch { link: LINK, to: DIRECT_PATH });
+    }
+    world.packets(50);
+    world.wait(400, &[RELAY]);
+    world.all_came_in_order();
+}
+
+#[test]
+fn an_upgrade_while_copies_are_owed_loses_and_reorders_nothing() {
+    let mut world = World::with_direct();
+    world.packets(2000);
+    world.wait(1, &[DIRECT]);
+    world.a.apply(world.now, Edit::FallBack { link: LINK, to: PathId::RELAY });
+    world.a.apply(world.now, Edit::Unpath { link: LINK, path: DIRECT_PATH });
+    // 256 copies are on the relay; the rest goes the new direct path
+    world.a.path(world.now, DIRECT_PATH, DIRECT);
+    world.a.apply(world.now, Edit::Switch { link: LINK, to: DIRECT_PATH });
+    world.packets(100);
+    world.wait(600, &[]);
+    world.all_came_in_order();
+}
+
+#[test]
+fn a_replaced_session_sends_all_it_owes_before_the_new_one_is_heard() {
+    let mut world = World::with_direct();
+    world.packets(10);
+    world.wait(50, &[]);
+    world.packets(2000);
+    world.wait(1, &[DIRECT]);
+    for (end, side, indices) in [(&mut world.b, Side::Responder, (21, 11)), (&mut world.a, Side::Initiator, (11, 21))] {
+        end.session(world.now, &chain(8), side, indices);
+        end.apply(world.now, Edit::Unpath { link: LINK, path: DIRECT_PATH });
+    }
+    world.packets(100);
+    world.wait(100, &[DIRECT]);
+    world.all_came_in_order();
+}
+
+#[test]
+fn the_responder_seals_in_the_new_epoch_when_the_first_data_frame_of_it_comes() {
+    let mut world = World::new();
+    let next = chain(7).next(&[1; 32], &[2; 32], &[3; 64]);
+    let keys = |side| next.keys(side, &RustCrypto);
+    world.b.apply(world.now, Edit::Epoch { link: LINK, local: 20, keys: keys(Side::Responder), seal: false });
+    world.a.apply(world.now, Edit::Epoch { link: LINK, local: 10, keys: keys(Side::Initiator), seal: true });
+    world.packets(1);
+    world.a.plane.alarm(world.now, &mut world.a.ports);
+    carry(world.now, &mut world.a, &mut world.b, &[]);
+    world.now = world.now + Duration::from_millis(20);
+    world.b.plane.alarm(world.now, &mut world.b.ports);
+    let (_, receipt) = world.b.ports.out.back().expect("a receipt");
+    assert_eq!(receipt[1], 1, "sealed in epoch 1");
+}
