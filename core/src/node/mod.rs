@@ -375,6 +375,11 @@ impl Node {
                 {
                     uplink.doubt(now);
                 }
+                if path == PathId::RELAY
+                    && let Some(link) = self.by_link.get(&report.link).and_then(|peer| self.links.get_mut(peer))
+                {
+                    link.doubt_session(now, &mut self.room);
+                }
             }
             Noticed::Wanted => link.wanted(now, &mut self.room),
         }
@@ -395,6 +400,11 @@ impl Node {
         for entry in &tally.links {
             if let Some(link) = self.by_link.get(&entry.link).and_then(|peer| self.links.get_mut(peer)) {
                 link.tallied(now, &mut self.room, entry.clone());
+                if let Some((index, at)) = link.relay_heard()
+                    && let Some(uplink) = self.uplinks.get_mut(index)
+                {
+                    uplink.heard(at);
+                }
             }
         }
     }
