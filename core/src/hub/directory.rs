@@ -156,7 +156,8 @@ impl Directory {
             if let Some(network) = self.networks.get_mut(&number) {
                 let changed = core::mem::take(&mut network.changed).into_iter().collect();
                 network.due = None;
-                network.told_at = Some(now);
+                // alone, nobody was told
+                network.told_at = (network.members.len() > 1).then_some(now);
                 network.broadcast = Some(Broadcast { changed, page: 0, told: None });
                 self.turns.push_back(number);
             }

@@ -18,6 +18,8 @@ const DIALS_PER_ROUND: usize = 4;
 const RESPONDER_WAITS: Duration = Duration::from_millis(300);
 /// Wait after the first failure; then doubling (protocol 6.9).
 const RETRY_FIRST: Duration = Duration::from_secs(1);
+/// Rounds that new candidates of a peer may cause are at least so far apart (protocol 6.3).
+const ROUND_LEAST: Duration = Duration::from_secs(5);
 
 struct Round {
     started: Instant,
@@ -30,6 +32,7 @@ pub(super) struct Attempt {
     backoff: Backoff,
     at: Option<Instant>,
     round: Option<Round>,
+    round_began_at: Option<Instant>,
     /// A direct path failed or was never found since the last success: the next round is a retry.
     retrying: bool,
     /// When the round began whose path was proven last.
@@ -40,7 +43,7 @@ pub(super) struct Attempt {
 impl Attempt {
     pub(super) fn new(retry_interval: Duration) -> Self {
         let backoff = Backoff::new(RETRY_FIRST.min(retry_interval), retry_interval);
-        Self { backoff, at: None, round: None, retrying: false, decided_at: None, last_failure: None }
+        Self { backoff, at: None, round: None, round_began_at: None, retrying: false, decided_at: None, last_failure: None }
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -77,6 +80,13 @@ impl Link {
         }
     }
 
+    /// A new session: its peer says anew where it may be reached.
+    pub(super) fn forget_candidates(&mut self) {
+        self.candidates_generation = None;
+        self.candidates.clear();
+        self.attempt.round_began_at = None;
+    }
+
     /// The peer tells where it may be reached.
     pub(super) fn take_candidates(&mut self, now: Instant, room: &mut Room, generation: u32, candidates: &[Candidate]) {
         if self.candidates_generation.is_some_and(|known| generation <= known) {
@@ -86,8 +96,16 @@ impl Link {
         self.candidates_generation = Some(generation);
         let mut sorted = candidates.to_vec();
         sorted.sort_by_key(|candidate| (core::cmp::Reverse(candidate.priority), candidate.address));
+        let first = self.candidates.is_empty();
         self.candidates = sorted.into_iter().map(|candidate| (candidate, "untried".to_owned())).collect();
-        self.attempt_soon(now);
+        // the first word starts at once; later ones at most every few seconds, whatever the peer says
+        let rested = self.attempt.round_began_at.is_none_or(|at| now.since(at) >= ROUND_LEAST);
+        if first || rested {
+            self.attempt_soon(now);
+        } else {
+            let at = now + ROUND_LEAST;
+            self.attempt.at = Some(self.attempt.at.map_or(at, |known| known.min(at)));
+        }
     }
 
     /// Something changed: try at once, from the first wait on.
@@ -131,6 +149,7 @@ impl Link {
     }
 
     fn start_round(&mut self, now: Instant, room: &mut Room) {
+        self.attempt.round_began_at = Some(now);
         let theirs = self.seen_by_relay();
         let timeout = room.config.connect_timeout;
         let mut dials = Vec::new();
@@ -149,6 +168,11 @@ impl Link {
             }
             if dials.len() >= DIALS_PER_ROUND {
                 break;
+            }
+            if !room.may_dial(now, candidate.address.ip()) {
+                room.drops.count(Drop::Candidate);
+                "not tried: this address was dialled often in the last minute".clone_into(result);
+                continue;
             }
             let target = Target::Direct { address: candidate.address, pin: self.peer };
             let conn = room.dial(target, timeout, Use::Dialled { peer: self.peer });

@@ -156,7 +156,7 @@ impl Link {
         self.steer_relay(now, room);
         self.hear(now);
         self.take_params(room, params);
-        self.candidates_generation = None;
+        self.forget_candidates();
         room.totals.connections_relay += 1;
         room.note(Note::PeerConnected { peer: self.peer, handshake: now.since(started), suite });
         self.keepalive(room);

@@ -16,7 +16,7 @@ mod live;
 mod report;
 mod steer;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use greeting::Greeting;
 pub(crate) use live::{Adoption, Live};
@@ -36,6 +36,9 @@ use steer::Steer;
 
 /// After a peer came back to a relay, its old session must show life within so long, or a new one is made: it may have restarted.
 const VERIFY_TIME: Duration = Duration::from_millis(600);
+/// Data out over a living relay and nothing authentic back for so long: the other end may have lost the session; as long again for
+/// its answer, then a new one is made.
+const SILENT_TIME: Duration = Duration::from_secs(3);
 /// The peer with the larger `PeerId` waits so long for the other's INIT (protocol 3.8).
 const OTHER_FIRST: Duration = Duration::from_secs(1);
 
@@ -103,6 +106,21 @@ impl Link {
         };
         link.settle_addresses(room);
         link
+    }
+
+    /// Its number in the plane.
+    pub(crate) fn id(&self) -> LinkId {
+        self.id
+    }
+
+    /// Whether a relay tells that the peer is there.
+    pub(crate) fn is_online(&self) -> bool {
+        !self.presences.is_empty()
+    }
+
+    /// Nothing is known of the peer but its name: no session, no relay that has it, no handshake under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.live.is_none() && self.presences.is_empty() && self.greeting.is_idle() && self.old.is_none()
     }
 
     pub(crate) fn live(&self) -> Option<&Live> {
@@ -206,6 +224,22 @@ impl Link {
         }
         self.consider_rekey(now, room, tally.session_frames);
         self.tally = Some(tally);
+    }
+
+    /// Data goes unanswered over the relay: asks whether the other end still knows the session.
+    pub(crate) fn doubt_session(&mut self, now: Instant, room: &mut Room) {
+        let silent = now.since(self.heard_at) >= SILENT_TIME;
+        if self.live.is_some() && silent && self.verify_by.is_none() && self.may_greet() {
+            self.verify_by = Some(now + SILENT_TIME);
+            self.prod(now, room);
+        }
+    }
+
+    /// The relay of this link's relay path, and when data came on it last.
+    pub(crate) fn relay_heard(&self) -> Option<(usize, Instant)> {
+        let (uplink, _, _) = self.relay_via()?;
+        let path = self.tally.as_ref()?.paths.iter().find(|path| path.path == PathId::RELAY)?;
+        Some((uplink, path.heard_at?))
     }
 
     fn hear(&mut self, now: Instant) {

@@ -99,18 +99,20 @@ impl Link {
         }
         let link = self.id;
         self.steer.relay = present;
-        match present {
-            Some((via, window)) => {
-                room.edit(Edit::Path { link, path: PathId::RELAY, via, window: Some(window), rtt: None });
-                if self.steer.had_relay && self.live.is_some() && self.steer.main == PathId::RELAY {
-                    // what the connection before swallowed goes again (protocol 7.7)
-                    room.edit(Edit::FallBack { link, to: PathId::RELAY });
-                    self.steer.main_since = now;
-                }
-                self.steer.had_relay = true;
+        let Some((via, window)) = present else {
+            room.edit(Edit::Unpath { link, path: PathId::RELAY });
+            if self.live.is_some() && self.steer.main == PathId::RELAY {
+                self.consider(now, room);
             }
-            None => room.edit(Edit::Unpath { link, path: PathId::RELAY }),
+            return;
+        };
+        room.edit(Edit::Path { link, path: PathId::RELAY, via, window: Some(window), rtt: None });
+        if self.steer.had_relay && self.live.is_some() && self.steer.main == PathId::RELAY {
+            // what the connection before swallowed goes again (protocol 7.7)
+            room.edit(Edit::FallBack { link, to: PathId::RELAY });
+            self.steer.main_since = now;
         }
+        self.steer.had_relay = true;
     }
 
     /// Moves to a better path, if there is one and nothing holds it down.
@@ -126,7 +128,9 @@ impl Link {
         self.switches.retain(|at| now.since(*at) < MINUTE);
         let oldest = self.switches.front().copied();
         let damped = (self.switches.len() >= SWITCHES_PER_MINUTE).then(|| oldest.map_or(now + MINUTE, |at| at + MINUTE));
-        if let Some(until) = self.steer.hold_until.filter(|until| *until > now).max(damped) {
+        // a present path that carries nothing is left at once
+        let stuck = !options.iter().any(|option| option.path == self.steer.main);
+        if let Some(until) = self.steer.hold_until.filter(|until| *until > now).max(damped).filter(|_| !stuck) {
             self.steer.hold_until = Some(until);
             return;
         }

@@ -20,7 +20,7 @@ fn at(seconds: u64) -> Instant {
     Instant::from_millis(seconds * 1000)
 }
 
-fn room(members: Vec<Member>) -> Room {
+pub(crate) fn room(members: Vec<Member>) -> Room {
     Room::new(NodeConfig {
         identity: Arc::new(Identity::from_seed([3; 32])),
         crypto: Arc::new(RustCrypto),
@@ -169,4 +169,23 @@ fn a_peer_cannot_take_a_whole_prefix_by_announcing_ever_other_addresses() {
     let mut actions = Vec::new();
     room.drain(usize::MAX, &mut actions);
     assert_eq!(actions.iter().filter(|action| matches!(action, Action::Remember { .. })).count(), 16);
+}
+
+#[test]
+fn a_session_that_the_other_end_forgot_is_made_anew() {
+    let room = &mut room(Vec::new());
+    let mut link = connected(room, Side::Initiator);
+    link.doubt_session(at(2), room);
+    settle(&mut link, at(10), room);
+    assert!(link.greeting.is_idle(), "it was heard a second before");
+    link.doubt_session(at(20), room);
+    settle(&mut link, at(22), room);
+    assert!(link.greeting.is_idle(), "it may still answer");
+    settle(&mut link, at(23), room);
+    assert!(!link.greeting.is_idle());
+    let mut link = connected(room, Side::Initiator);
+    link.doubt_session(at(20), room);
+    link.hear(at(21));
+    settle(&mut link, at(30), room);
+    assert!(link.greeting.is_idle(), "it answered");
 }

@@ -25,7 +25,7 @@ use crate::{
     link::{Adoption, Link, Live},
     machine::{Deadline, Machine},
     path::candidate::gather,
-    plane::{Noticed, PlaneConfig, Report, Tally, Via},
+    plane::{Edit, Noticed, PlaneConfig, Report, Tally, Via},
     session::Side,
     status::{Status, Totals},
     time::{Duration, Instant},
@@ -47,6 +47,7 @@ const LINKS_MAX: usize = 4_096;
 const EAGER_MAX: usize = 32;
 /// Connections of our listener that have proven nothing yet, and how long they may (protocol 9.3).
 const ACCEPTED_MAX: usize = 16;
+const ACCEPTED_PER_SOURCE: usize = 4;
 const ACCEPTED_TIME: Duration = Duration::from_secs(5);
 
 /// A peer: any number of links.
@@ -55,6 +56,7 @@ pub struct Node {
     uplinks: Vec<Uplink>,
     links: BTreeMap<PeerId, Link>,
     by_link: BTreeMap<LinkId, PeerId>,
+    next_link: u32,
     answers: Answers,
     plane_drops: Drops,
 }
@@ -69,6 +71,7 @@ impl Node {
             uplinks,
             links: BTreeMap::new(),
             by_link: BTreeMap::new(),
+            next_link: 0,
             answers: Answers::default(),
             plane_drops: Drops::default(),
         }
@@ -123,7 +126,9 @@ impl Node {
 
     fn accepted(&mut self, now: Instant, conn: ConnId, exporter: [u8; 32], local: SocketAddr, remote: SocketAddr) {
         let waiting = self.room.conns.values().filter(|used| matches!(used, Use::Accepted { .. })).count();
-        if waiting >= ACCEPTED_MAX || self.room.leaving {
+        let same = |used: &Use| matches!(used, Use::Accepted { remote: other, .. } if other.ip() == remote.ip());
+        let from_there = self.room.conns.values().filter(|used| same(used)).count();
+        if waiting >= ACCEPTED_MAX || from_there >= ACCEPTED_PER_SOURCE || self.room.leaving {
             self.room.drops.count(Drop::Accept);
             self.room.act(Action::Hangup { conn });
             return;
@@ -280,7 +285,7 @@ impl Node {
         for presence in news.presences {
             if (presence.online && self.ensure_link(now, presence.peer)) || self.links.contains_key(&presence.peer) {
                 let via = Via { conn, handle: Some(presence.handle) };
-                let eager = self.links.len() <= EAGER_MAX;
+                let eager = self.links.values().filter(|link| link.is_online()).take(EAGER_MAX + 1).count() <= EAGER_MAX;
                 if let Some(link) = self.links.get_mut(&presence.peer) {
                     link.present(now, &mut self.room, index, presence, via, window, eager);
                 }
@@ -305,13 +310,24 @@ impl Node {
         }
         let members = &self.room.config.members;
         let is_member = members.is_empty() || members.iter().any(|member| member.id == peer);
-        if !is_member || peer == self.room.own || self.links.len() >= LINKS_MAX {
+        if !is_member || peer == self.room.own || (self.links.len() >= LINKS_MAX && !self.evict()) {
             return false;
         }
-        let id = LinkId(u32::try_from(self.by_link.len()).unwrap_or(u32::MAX));
+        let id = LinkId(self.next_link);
+        self.next_link = self.next_link.wrapping_add(1);
         self.by_link.insert(id, peer);
         let link = Link::new(now, id, peer, &mut self.room);
         self.links.insert(peer, link);
+        true
+    }
+
+    /// Makes room for a link: one that was never proven and is nowhere to be seen goes. A relay's word alone must not fill the table.
+    fn evict(&mut self) -> bool {
+        let Some(peer) = self.links.iter().find(|(_, link)| link.is_idle()).map(|(peer, _)| *peer) else { return false };
+        if let Some(link) = self.links.remove(&peer) {
+            self.by_link.remove(&link.id());
+            self.room.edit(Edit::Forget { link: link.id() });
+        }
         true
     }
 
@@ -375,6 +391,11 @@ impl Node {
                 {
                     uplink.doubt(now);
                 }
+                if path == PathId::RELAY
+                    && let Some(link) = self.by_link.get(&report.link).and_then(|peer| self.links.get_mut(peer))
+                {
+                    link.doubt_session(now, &mut self.room);
+                }
             }
             Noticed::Wanted => link.wanted(now, &mut self.room),
         }
@@ -395,6 +416,11 @@ impl Node {
         for entry in &tally.links {
             if let Some(link) = self.by_link.get(&entry.link).and_then(|peer| self.links.get_mut(peer)) {
                 link.tallied(now, &mut self.room, entry.clone());
+                if let Some((index, at)) = link.relay_heard()
+                    && let Some(uplink) = self.uplinks.get_mut(index)
+                {
+                    uplink.heard(at);
+                }
             }
         }
     }
@@ -412,6 +438,9 @@ impl Node {
             }
         }
         self.answers.alarm(now, &mut self.room);
+        if self.links.values().all(|link| link.live().is_none()) {
+            self.room.close_listener();
+        }
         let late: Vec<ConnId> = self
             .room
             .conns

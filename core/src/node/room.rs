@@ -20,6 +20,10 @@ use std::collections::{BTreeMap, VecDeque};
 pub(crate) const JOBS_MAX: usize = 64;
 /// Handshakes that others may start here a second, over all sources, and at once (protocol 3.8).
 const ANSWERS_PER_SECOND: u32 = 50;
+/// Dials to one address within a minute, over all peers: a member must not make us knock at somebody's door (protocol 6.3).
+const DIALS_PER_MINUTE: usize = 8;
+/// Addresses whose dials are counted; beyond, the oldest entries are forgotten only when they are a minute old.
+const DIALLED_MAX: usize = 1_024;
 /// Overlay pings that wait for an answer; the oldest is forgotten.
 const PINGS_MAX: usize = 256;
 
@@ -81,6 +85,8 @@ pub(crate) struct Room {
     listening: bool,
     relays: Relays,
     pings: BTreeMap<u32, (PeerId, Instant)>,
+    /// Dials of the last minute by address.
+    dialled: BTreeMap<IpAddr, VecDeque<Instant>>,
     owners: BTreeMap<Ticket, Owner>,
     next_ticket: u64,
     next_conn: u64,
@@ -110,6 +116,7 @@ impl Room {
             listening: false,
             relays: Relays::Keep,
             pings: BTreeMap::new(),
+            dialled: BTreeMap::new(),
             owners: BTreeMap::new(),
             next_ticket: 0,
             next_conn: 0,
@@ -152,6 +159,33 @@ impl Room {
     pub(crate) fn want_listener(&mut self) {
         if self.config.direct && !core::mem::replace(&mut self.listening, true) {
             self.act(Action::Listen(true));
+        }
+    }
+
+    /// Whether a peer's candidate at this address may be dialled once more now; counts the dial.
+    pub(crate) fn may_dial(&mut self, now: Instant, address: IpAddr) -> bool {
+        let minute = Duration::from_mins(1);
+        if self.dialled.len() >= DIALLED_MAX && !self.dialled.contains_key(&address) {
+            self.dialled.retain(|_, dials| dials.back().is_some_and(|at| now.since(*at) < minute));
+            if self.dialled.len() >= DIALLED_MAX {
+                return false;
+            }
+        }
+        let dials = self.dialled.entry(address).or_default();
+        while dials.front().is_some_and(|at| now.since(*at) >= minute) {
+            dials.pop_front();
+        }
+        let granted = dials.len() < DIALS_PER_MINUTE;
+        if granted {
+            dials.push_back(now);
+        }
+        granted
+    }
+
+    /// No peer is left that could come by a direct path.
+    pub(crate) fn close_listener(&mut self) {
+        if core::mem::replace(&mut self.listening, false) {
+            self.act(Action::Listen(false));
         }
     }
 

@@ -73,6 +73,8 @@ pub(crate) struct Up {
     next_ping_at: Instant,
     ping: Option<(u32, Instant)>,
     pong_by: Option<Instant>,
+    /// When data of peers came over it last.
+    heard_at: Instant,
     next_id: u32,
     rtt: Option<Duration>,
 }
@@ -317,6 +319,7 @@ impl Uplink {
             next_ping_at: now,
             ping: None,
             pong_by: None,
+            heard_at: now,
             next_id: 1,
             rtt: None,
         }));
@@ -409,6 +412,13 @@ impl Uplink {
         self.last_error = Some(why);
     }
 
+    /// Data of a peer came over it: received data counts as life (protocol 7.5).
+    pub(crate) fn heard(&mut self, at: Instant) {
+        if let State::Up(up) = &mut self.state {
+            up.heard_at = up.heard_at.max(at);
+        }
+    }
+
     /// A link reports that nothing comes through: ask at once.
     pub(crate) fn doubt(&mut self, now: Instant) {
         if let State::Up(up) = &mut self.state {
@@ -436,6 +446,10 @@ impl Uplink {
             State::Idle { retry_at } if *retry_at <= now && room.leaving => self.state = State::Parked,
             State::Idle { retry_at } if *retry_at <= now => self.dial(room),
             State::Greeting(greeting) if greeting.until <= now => self.fail(now, room, "no answer to the handshake in time".into()),
+            // an answer may stand in a long queue behind data; as long as that comes, the relay lives
+            State::Up(up) if up.pong_by.is_some_and(|by| by <= now) && up.heard_at + PONG_TIME_URGENT > now => {
+                up.pong_by = Some(up.heard_at + PONG_TIME_URGENT);
+            }
             State::Up(up) if up.pong_by.is_some_and(|by| by <= now) => {
                 self.fail(now, room, "the relay does not answer any more".into());
                 return true;
@@ -478,4 +492,61 @@ fn open(now: Instant, lane: &mut NodeLane, bytes: &mut [u8]) -> Result<RelayMess
         return Err(Drop::Unexpected);
     }
     RelayMessage::parse(body).map_err(|_| Drop::Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        crypto::rustcrypto::RustCrypto,
+        session::{Chain, Suite},
+    };
+    use zeroize::Zeroizing;
+
+    fn at(millis: u64) -> Instant {
+        Instant::from_millis(millis)
+    }
+
+    fn up() -> Uplink {
+        let keys = Chain::start(Zeroizing::new([1; 64]), Suite::ChaCha20Poly1305).keys(Side::Initiator, &RustCrypto);
+        let end = SocketAddr::from(([192, 0, 2, 1], 443));
+        let mut uplink = Uplink::new(0, "wss://relay.example".into(), None);
+        uplink.state = State::Up(Box::new(Up {
+            conn: ConnId(0),
+            window: 256,
+            lane: NodeLane::new(keys, 1),
+            sid: 2,
+            ends: (end, end),
+            observed: end,
+            keepalive: Duration::from_secs(25),
+            next_ping_at: at(60_000),
+            ping: None,
+            pong_by: None,
+            heard_at: at(0),
+            next_id: 1,
+            rtt: None,
+        }));
+        uplink
+    }
+
+    #[test]
+    fn a_relay_that_brings_data_is_not_given_up_because_its_pong_is_late() {
+        let room = &mut crate::link::tests::room(Vec::new());
+        let mut uplink = up();
+        uplink.doubt(at(10_000));
+        assert!(!uplink.alarm(at(10_000), room), "the ping goes out");
+        uplink.heard(at(11_500));
+        assert!(!uplink.alarm(at(12_000), room), "data came half a second ago");
+        assert_eq!(uplink.deadline(), Some(at(13_500)));
+        assert!(uplink.alarm(at(13_500), room), "neither pong nor data for two seconds");
+    }
+
+    #[test]
+    fn a_relay_that_is_not_dialled_while_leaving_rings_once() {
+        let room = &mut crate::link::tests::room(Vec::new());
+        room.leaving = true;
+        let mut uplink = Uplink::new(0, "wss://relay.example".into(), None);
+        uplink.alarm(at(1), room);
+        assert_eq!(uplink.deadline(), None);
+    }
 }

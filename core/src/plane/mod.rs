@@ -34,6 +34,7 @@ use crate::{
 use board::Peer;
 use bridge::{Bridge, Goal, flow_hash};
 use core::net::IpAddr;
+use ring::Pool;
 use session::Session;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -107,6 +108,7 @@ pub struct Plane {
     retiring: BTreeSet<u32>,
     drops: Drops,
     bytes: PlaneBytes,
+    pool: Pool,
 }
 
 /// Counts bytes by kind of path on their way to the pump's sink.
@@ -150,6 +152,7 @@ impl Plane {
             retiring: BTreeSet::new(),
             drops: Drops::default(),
             bytes: PlaneBytes::default(),
+            pool: Pool::default(),
         }
     }
 
@@ -170,13 +173,12 @@ impl Plane {
                 }
             }
             Edit::Path { link, path, via, window, rtt } => {
-                if let Some(peer) = self.peers.get_mut(&link) {
-                    let moved = peer.paths.put(path, via, window, rtt);
-                    for session in self.sessions.values_mut().filter(|session| moved && session.link == link) {
-                        session.tx.path_moved(path);
-                    }
+                let Some(peer) = self.peers.get_mut(&link) else { return };
+                let moved = peer.paths.put(path, via, window, rtt);
+                for session in self.sessions.values_mut().filter(|session| moved && session.link == link) {
+                    session.tx.path_moved(path);
                 }
-                if self.owes_on(link, path) {
+                if moved && self.owes_on(link, path) {
                     // the path has a new connection: FallBack follows, and what it sends again goes before anything new (protocol 7.7)
                     return;
                 }
@@ -331,7 +333,7 @@ impl Plane {
     /// A new session opens from now on. While the one before still brings data, its frames wait for the end of that.
     fn install(&mut self, now: Instant, link: LinkId, install: &Install) {
         let Some(peer) = self.peers.get(&link) else { return };
-        let mut session = Session::new(now, link, install, self.config.mode);
+        let mut session = Session::new(now, link, install, self.config.mode, Pool::clone(&self.pool));
         let old = peer.current.and_then(|old| self.sessions.get(&old));
         if old.and_then(|old| old.rx.heard_at()).is_some_and(|at| now.since(at) < GATE_RECENT) {
             session.rx.order().close_gate(now);

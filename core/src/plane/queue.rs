@@ -19,6 +19,8 @@ const QUANTUM: i64 = 1514;
 const TARGET: Duration = Duration::from_millis(5);
 /// A round trip of the slow end of ordinary paths (RFC 8289 4.2).
 const INTERVAL: Duration = Duration::from_millis(100);
+/// A packet that waited so long (no path at all) is of no use to anybody any more.
+const AGE_MOST: Duration = Duration::from_secs(10);
 /// Buffers kept for reuse.
 const SPARE: usize = 64;
 
@@ -161,6 +163,11 @@ impl FairQueue {
             flow.bytes -= waiting.packet.len();
             self.packets -= 1;
             self.bytes -= waiting.packet.len();
+            if now.since(waiting.since) > AGE_MOST {
+                drops.count(Drop::Congestion);
+                self.recycle(waiting.packet);
+                continue;
+            }
             let more_than_a_packet = flow.bytes > QUANTUM as usize;
             if flow.codel.drops(now, now.since(waiting.since), more_than_a_packet) {
                 drops.count(Drop::Congestion);

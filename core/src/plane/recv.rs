@@ -169,7 +169,11 @@ impl RecvLane {
 
     /// SWITCH came on `via`: it is answered by a receipt, data or not, or it would be repeated for ever.
     pub(crate) fn owe_receipt(&mut self, now: Instant, via: Via, path: PathId) {
-        self.heard.get_or_insert(Heard { via, path, at: now });
+        let here = Heard { via, path, at: now };
+        if self.heard.get_or_insert(here).via != via {
+            // the way of the newest data may be the one that died
+            self.second = Some(here);
+        }
         self.receipt_due = Some(now);
     }
 

@@ -9,12 +9,20 @@
 //! ```
 //! A frame is sealed where it lies and never written again (protocol 4.2): sending it once more is a copy of these bytes.
 use crate::{id::PathId, time::Instant};
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 /// One slab, bytes: sixteen large TLS records.
 const SLAB_BYTES: usize = 65_536;
 /// Slab memory of one lane, bytes (protocol 7.1).
 pub(crate) const RING_BYTES: usize = 16 << 20;
+/// Slab memory of all lanes together, bytes (protocol 7.1).
+pub(crate) const POOL_BYTES: usize = 256 << 20;
 /// Frames of one lane (protocol 7.1).
 pub(crate) const RING_FRAMES: usize = 1 << 16;
 /// Empty slabs kept for reuse; more go back to the allocator.
@@ -42,9 +50,13 @@ struct Slab {
     live: usize,
 }
 
+/// Counts the slabs of all lanes of one plane.
+pub(crate) type Pool = Arc<AtomicUsize>;
+
 /// Sealed frames by sequence.
 #[derive(Debug, Default)]
 pub(crate) struct Ring {
+    pool: Pool,
     slabs: VecDeque<Slab>,
     first_slab: u64,
     spare: Vec<Vec<u8>>,
@@ -52,11 +64,30 @@ pub(crate) struct Ring {
     base: u64,
 }
 
+impl Drop for Ring {
+    fn drop(&mut self) {
+        self.pool.fetch_sub(self.slabs.len(), Ordering::Relaxed);
+    }
+}
+
 impl Ring {
+    /// An empty ring that takes its slabs from this pool.
+    pub(crate) fn new(pool: Pool) -> Self {
+        let mut ring = Self::default();
+        ring.pool = pool;
+        ring
+    }
+
     /// Whether one more frame of `len` bytes keeps the bounds.
     pub(crate) fn has_room(&self, len: usize) -> bool {
         let fits = self.slabs.back().is_some_and(|slab| slab.bytes.len() + len <= SLAB_BYTES);
-        self.frames.len() < RING_FRAMES && len <= SLAB_BYTES && (fits || (self.slabs.len() + 1) * SLAB_BYTES <= RING_BYTES)
+        self.frames.len() < RING_FRAMES && len <= SLAB_BYTES && (fits || self.may_grow())
+    }
+
+    fn may_grow(&self) -> bool {
+        // the first slab is always granted, so that no lane is starved by the others
+        let of_all = self.slabs.is_empty() || (self.pool.load(Ordering::Relaxed) + 1) * SLAB_BYTES <= POOL_BYTES;
+        of_all && (self.slabs.len() + 1) * SLAB_BYTES <= RING_BYTES
     }
 
     /// Appends room for a frame of `len` bytes and lets `fill` seal it there. Call only when `has_room`.
@@ -66,6 +97,7 @@ impl Ring {
             let mut bytes = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(SLAB_BYTES));
             bytes.clear();
             self.slabs.push_back(Slab { bytes, live: 0 });
+            self.pool.fetch_add(1, Ordering::Relaxed);
         }
         let slab_number = self.first_slab + self.slabs.len() as u64 - 1;
         let slab = self.slabs.back_mut().expect("a slab was pushed above when none had room");
@@ -136,6 +168,7 @@ impl Ring {
         while self.slabs.len() > 1 && self.slabs.front().is_some_and(|slab| slab.live == 0) {
             if let Some(slab) = self.slabs.pop_front() {
                 self.first_slab += 1;
+                self.pool.fetch_sub(1, Ordering::Relaxed);
                 if self.spare.len() < SPARE_SLABS {
                     self.spare.push(slab.bytes);
                 }
@@ -188,6 +221,21 @@ mod tests {
             push(&mut small, 1, 40);
         }
         assert_eq!(small.len(), RING_FRAMES);
+    }
+
+    #[test]
+    fn all_rings_share_one_pool_and_each_has_at_least_one_slab() {
+        let pool = Pool::default();
+        let mut rings: Vec<Ring> = (0..17).map(|_| Ring::new(Pool::clone(&pool))).collect();
+        for ring in &mut rings {
+            while ring.has_room(9000) {
+                push(ring, 1, 9000);
+            }
+        }
+        assert_eq!(pool.load(Ordering::Relaxed), POOL_BYTES / SLAB_BYTES + 1);
+        assert_eq!(rings[16].slabs.len(), 1);
+        drop(rings);
+        assert_eq!(pool.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -11,7 +11,7 @@
 use super::{
     Paths, Report, Sink,
     queue::FairQueue,
-    ring::{Entry, Ring},
+    ring::{Entry, Pool, Ring},
 };
 use crate::{
     config::Mode,
@@ -94,14 +94,14 @@ pub(crate) struct SendLane {
 }
 
 impl SendLane {
-    pub(crate) fn new(now: Instant, link: LinkId, receiver: u32, sealer: Arc<Sealer>, main: PathId, mode: Mode) -> Self {
+    pub(crate) fn new(now: Instant, link: LinkId, receiver: u32, sealer: Arc<Sealer>, main: PathId, mode: Mode, pool: Pool) -> Self {
         Self {
             link,
             receiver,
             lane: 0,
             mode,
             sealer,
-            ring: Ring::default(),
+            ring: Ring::new(pool),
             control_next: 0,
             generation: 0,
             main,

@@ -5,6 +5,7 @@ use super::{
     bridge::Bridge,
     order::newer,
     recv::{Opened, RecvLane},
+    ring::Pool,
     send::SendLane,
 };
 use crate::{
@@ -33,12 +34,12 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(now: Instant, link: LinkId, install: &Install, mode: Mode) -> Self {
+    pub(super) fn new(now: Instant, link: LinkId, install: &Install, mode: Mode, pool: Pool) -> Self {
         let sealer = Arc::clone(&install.keys.seal);
         Self {
             link,
             local: install.local,
-            tx: SendLane::new(now, link, install.remote, sealer, install.main, mode),
+            tx: SendLane::new(now, link, install.remote, sealer, install.main, mode, pool),
             rx: RecvLane::new(&install.keys, mode == Mode::Reliable),
             timer: None,
             retire_at: None,
