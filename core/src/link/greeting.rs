@@ -168,6 +168,7 @@ impl Link {
         // a forged RESP must not cost a KEM operation, nor end the attempt
         if room.setup.mac1_key(self.peer).verify_resp(bytes).is_err() {
             room.drops.count(Drop::Forged);
+            room.refuse(Some(self.peer), "an answer to our handshake was altered on the way");
             return;
         }
         let (offer, sid, started) = (Arc::clone(offer), *sid, *started);

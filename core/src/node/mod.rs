@@ -219,6 +219,8 @@ impl Node {
         // mac1 under the network's secret: a relay or stranger makes no INIT that costs a KEM operation (protocol 3.7)
         if self.room.setup.mac1_key(self.room.own).verify_init(bytes).is_err() {
             self.room.drops.count(Drop::Forged);
+            let said = self.uplinks.get(uplink).and_then(|uplink| uplink.holder(handle));
+            self.room.refuse(said, "a handshake for somebody else, of another network, or altered on the way");
             return;
         }
         let Some(said) = self.uplinks.get(uplink).and_then(|uplink| uplink.holder(handle)) else {

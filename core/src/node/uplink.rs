@@ -234,6 +234,7 @@ impl Uplink {
                 (Step::Offered(offer), Some(&TYPE_RESP)) => {
                     if greeting.setup.mac1_key(greeting.relay).verify_resp(bytes).is_err() {
                         room.drops.count(Drop::Forged);
+                        room.refuse(Some(greeting.relay), format!("an answer of relay {} was altered on the way", self.url));
                         return News::default();
                     }
                     let params = Params {

@@ -19,7 +19,7 @@ mod stranger;
 mod trace;
 
 pub use air::{HostId, Way, WireId};
-pub use attack::{Letter, Recorded, Tap};
+pub use attack::{Letter, Recorded, Tap, deliver, forward, payloads, rewrite};
 pub use build::PeerPlan;
 pub use dial::Certificate;
 pub use relay::Lie;

@@ -219,6 +219,13 @@ impl World {
         FlowId(number)
     }
 
+    /// Packets that `by` hands in and that say they come from `claimed`.
+    pub fn stream_as(&mut self, claimed: HostId, by: HostId, to: HostId, per_second: u32) -> FlowId {
+        let flow = self.stream(claimed, to, per_second);
+        self.sources[flow.0].from = by;
+        flow
+    }
+
     /// Streams both ways.
     pub fn both_ways(&mut self, a: HostId, b: HostId, per_second: u32) -> [FlowId; 2] {
         [self.stream(a, b, per_second), self.stream(b, a, per_second)]
