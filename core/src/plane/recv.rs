@@ -169,7 +169,8 @@ impl RecvLane {
 
     /// SWITCH came on `via`: it is answered by a receipt, data or not, or it would be repeated for ever.
     pub(crate) fn owe_receipt(&mut self, now: Instant, via: Via, path: PathId) {
-        self.heard.get_or_insert(Heard { via, path, at: now });
+        // where data came last may have died: the answer goes where the question came from as well
+        self.hear(now, via, path, false);
         self.receipt_due = Some(now);
     }
 
