@@ -274,3 +274,22 @@ fn the_responder_seals_in_the_new_epoch_when_the_first_data_frame_of_it_comes() 
     let (_, receipt) = world.b.ports.out.back().expect("a receipt");
     assert_eq!(receipt[1], 1, "sealed in epoch 1");
 }
+
+#[test]
+fn a_switch_without_data_is_confirmed_and_then_all_is_silent() {
+    let mut world = World::with_direct();
+    world.wait(100, &[]);
+    assert!([&world.a, &world.b].iter().all(|end| end.plane.deadline().is_none()), "nobody waits for anything");
+}
+
+/// The confirmation once went only to where data came last: into the path that had died.
+#[test]
+fn a_fallback_while_no_data_flows_is_confirmed_on_the_path_that_lives() {
+    let mut world = World::with_direct();
+    world.packets(1);
+    world.wait(100, &[]);
+    world.all_came_in_order();
+    world.a.apply(world.now, Edit::FallBack { link: LINK, to: PathId::RELAY });
+    world.wait(5_000, &[DIRECT]);
+    assert!([&world.a, &world.b].iter().all(|end| end.plane.deadline().is_none()), "nobody waits for anything");
+}

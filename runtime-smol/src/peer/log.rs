@@ -30,12 +30,12 @@ impl NoteLog {
     pub(super) fn write(&mut self, now: Instant, note: &Note) {
         match note {
             Note::RelayConnecting { index } => {
-                tracing::debug!(relay = self.relay(*index).url, "connecting to the relay");
+                tracing::debug!(relay = %self.relay(*index).url, "connecting to the relay");
             }
             Note::RelayConnected { index, id, observed } => {
                 let relay = self.relay(*index);
                 (relay.connected, relay.missed_at) = (true, None);
-                tracing::info!(relay = relay.url, id = %id.short(), %observed, "relay connected");
+                tracing::info!(relay = %relay.url, id = %id.short(), %observed, "relay connected");
             }
             Note::RelayLost { index, why, retry_in } => self.relay(*index).missed(now, why, *retry_in),
             Note::PeerConnected { peer, handshake, suite } => {
@@ -46,7 +46,7 @@ impl NoteLog {
                 tracing::debug!(peer = %peer.short(), path = path.0, ?rehandshake, ?rtt, "path validated");
             }
             Note::Migrated { peer, to, took } => {
-                tracing::info!(peer = %peer.short(), to = path_name(*to), ?took, "moved to another path");
+                tracing::info!(peer = %peer.short(), to = %path_name(*to), ?took, "moved to another path");
             }
             Note::MigrationFailed { peer, why } => {
                 tracing::debug!(peer = %peer.short(), %why, "no direct path");
@@ -83,12 +83,12 @@ impl Relay {
     fn missed(&mut self, now: Instant, why: &str, retry_in: Duration) {
         let url = &self.url;
         if core::mem::take(&mut self.connected) {
-            tracing::warn!(relay = url, why, ?retry_in, "relay lost");
+            tracing::warn!(relay = %url, %why, ?retry_in, "relay lost");
         } else if self.missed_at.is_none_or(|at| now.since(at) >= REMINDER_INTERVAL) {
             self.missed_at = Some(now);
-            tracing::warn!(relay = url, why, ?retry_in, "cannot reach the relay; will retry until it answers");
+            tracing::warn!(relay = %url, %why, ?retry_in, "cannot reach the relay; will retry until it answers");
         } else {
-            tracing::debug!(relay = url, why, ?retry_in, "cannot reach the relay");
+            tracing::debug!(relay = %url, %why, ?retry_in, "cannot reach the relay");
         }
     }
 }
