@@ -111,7 +111,7 @@ fn relay(arguments: &Arguments) -> Result<(), Failure> {
         other => return Err(Failure::usage(format!("--runtime {other}: there is no such runtime; right would be `smol`"))),
     }
     if arguments.udp.is_some() {
-        return Err(Failure::usage("--udp: the UDP service is not built in yet; leave the flag out"));
+        eprintln!("shadowmesh-relay: --udp has no effect yet: the UDP service is not built in; peers use WebSocket over TLS");
     }
     let settings = Settings::load(&flags(arguments), &settings::environment)?;
     if arguments.check {

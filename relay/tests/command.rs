@@ -180,7 +180,6 @@ const WRONG: &[Wrong] = &[
     Wrong(&["--dev", "id"], "", None, 2, "id"),
     Wrong(&["--runtime", "threads"], "", None, 2, "this runtime is not built in yet"),
     Wrong(&["--runtime", "tokio"], "", None, 2, "there is no such runtime; right would be `smol`"),
-    Wrong(&["--udp", "127.0.0.1:0"], "", None, 2, "the UDP service is not built in yet"),
     Wrong(&["--check", "--config", "none.toml"], "", None, 2, "none.toml: there is no such file"),
     Wrong(&["--check", "--config", "."], "", None, 2, "this is not a configuration file"),
     Wrong(FILE, "[listen\n", None, 2, "relay.toml:1: this is not TOML"),
