@@ -4,7 +4,7 @@ use core::time::Duration;
 use shadowmesh_core::{event::Note, network::RelayAddress, time::Instant, wire::PathLabel};
 
 /// A relay that stays away is named again after so long.
-const REMINDER_INTERVAL: Duration = Duration::from_secs(60);
+const REMINDER_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Writes notes to the log.
 pub(super) struct NoteLog {
