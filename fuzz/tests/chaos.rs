@@ -128,7 +128,9 @@ impl Stage {
     /// All is well again: everybody goes direct with everybody.
     fn calm(&mut self) {
         self.calm_the_relay();
-        pairs(self.peers).into_iter().for_each(|(a, b)| self.world.heal(a, b));
+        for (a, b) in pairs(self.peers) {
+            self.world.heal(a, b);
+        }
         for (a, b) in pairs(self.peers) {
             let direct = Some(PathLabel::DirectWss);
             let what = format!("{a:?} and {b:?} are direct again (seed {})", self.seed);

@@ -170,7 +170,7 @@ fn a_proven_path_that_dies_while_it_is_held_down_is_looked_for_again() {
             world.until_direct(a, b);
         }
     }
-    let stands_by = |w: &mut World, a, b| w.peer_status(a, b).is_some_and(|p| p.paths.iter().any(|path| is_standby(path)));
+    let stands_by = |w: &mut World, a, b| w.peer_status(a, b).is_some_and(|p| p.paths.iter().any(is_standby));
     world.until("a path is proven and held down", 30 * SECOND, |w| stands_by(w, a, b) && stands_by(w, b, a));
     assert_eq!((world.label(a, b), world.label(b, a)), (Some(PathLabel::RelayWss), Some(PathLabel::RelayWss)));
     world.reset(a, b);
@@ -189,7 +189,7 @@ fn direct_with_traffic(world: &mut World) -> (HostId, HostId, [FlowId; 2]) {
     world.until_direct(a, b);
     let flows = world.both_ways(a, b, 1_000);
     world.run(2 * SECOND);
-    flows.map(|flow| world.longest_gap(flow));
+    let _ = flows.map(|flow| world.longest_gap(flow));
     (a, b, flows)
 }
 
