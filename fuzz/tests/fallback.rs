@@ -1,5 +1,10 @@
 //! A direct path that cannot be made, or dies, or comes and goes: traffic stays whole on the relay, and goes direct again.
-use shadowmesh_core::{event::Note, status::PeerState, time::Instant, wire::PathLabel};
+use shadowmesh_core::{
+    event::Note,
+    status::{PathStatus, PeerState},
+    time::Instant,
+    wire::PathLabel,
+};
 use shadowmesh_fuzz::world::{FlowId, HostId, World};
 use std::time::Duration;
 
@@ -152,6 +157,31 @@ fn a_path_that_only_hesitates_is_not_left() {
     world.until_direct(a, b);
 }
 
+#[test]
+fn a_proven_path_that_dies_while_it_is_held_down_is_looked_for_again() {
+    // found by chaos: the path died before it carried anything, and nobody looked for another
+    let mut world = World::new(28);
+    let (a, b, flows) = direct_with_traffic(&mut world);
+    for _ in 0..4 {
+        world.cut(a, b);
+        world.until_relayed(a, b);
+        world.heal(a, b);
+        if world.peer_status(a, b).expect("known").fallbacks < 4 {
+            world.until_direct(a, b);
+        }
+    }
+    let stands_by = |w: &mut World, a, b| w.peer_status(a, b).is_some_and(|p| p.paths.iter().any(is_standby));
+    world.until("a path is proven and held down", 30 * SECOND, |w| stands_by(w, a, b) && stands_by(w, b, a));
+    assert_eq!((world.label(a, b), world.label(b, a)), (Some(PathLabel::RelayWss), Some(PathLabel::RelayWss)));
+    world.reset(a, b);
+    world.until_direct(a, b);
+    world.assert_whole(&flows);
+}
+
+fn is_standby(path: &PathStatus) -> bool {
+    path.label == PathLabel::DirectWss && path.state == "standby"
+}
+
 /// Two peers on a direct path that carries 1,000 packets a second each way.
 fn direct_with_traffic(world: &mut World) -> (HostId, HostId, [FlowId; 2]) {
     let relay = world.relay();
@@ -159,7 +189,7 @@ fn direct_with_traffic(world: &mut World) -> (HostId, HostId, [FlowId; 2]) {
     world.until_direct(a, b);
     let flows = world.both_ways(a, b, 1_000);
     world.run(2 * SECOND);
-    flows.map(|flow| world.longest_gap(flow));
+    let _ = flows.map(|flow| world.longest_gap(flow));
     (a, b, flows)
 }
 

@@ -1,6 +1,6 @@
 //! What one more peer costs in memory: everything that `Node` and `Plane` own, counted by the allocator when they are dropped.
 //!
-//! One test, because the counter is one for the whole process; the RustCrypto back end, because what aws-lc takes from the C
+//! One test, because the counter is one for the whole process; the `RustCrypto` back end, because what `aws-lc` takes from the C
 //! library is not seen here. The figures stand in docs/performance.md:
 //! `cargo test -p shadowmesh-fuzz --test memory -- --nocapture`.
 use shadowmesh_core::{
@@ -65,7 +65,7 @@ fn a_peer_costs_no_more_than_a_few_kilobytes() {
     let session = ((node - empty_node) / 50, (plane - empty_plane) / 50);
     let (node, plane) = hub_of_a_star(50, true);
     let direct = ((node - empty_node) / 50, (plane - empty_plane) / 50);
-    println!("bytes a peer: known {known}; session (node, plane) {session:?}; with a direct path {direct:?}");
+    eprintln!("bytes a peer: known {known}; session (node, plane) {session:?}; with a direct path {direct:?}");
     assert!(known > 100 && known <= KNOWN_BYTES, "{known} bytes for a peer without a session");
     assert!(session.0 > known && session.0 <= SESSION_BYTES, "{} bytes of Node for a peer with a session", session.0);
     assert!(session.1 <= PLANE_BYTES, "{} bytes of Plane for a peer with a session", session.1);
@@ -96,7 +96,9 @@ fn hub_of_a_star(around: usize, direct: bool) -> (usize, usize) {
         }
     }
     world.run(Duration::from_secs(3));
-    flows.iter().for_each(|flow| world.stop(*flow));
+    for flow in flows {
+        world.stop(flow);
+    }
     world.run(Duration::from_secs(3));
     let (node, plane) = world.kill(middle).expect("a peer that runs");
     (weigh(node), weigh(plane))
@@ -229,7 +231,7 @@ fn config(network: Network) -> NodeConfig {
         mtu: 1_400,
         addresses: Vec::new(),
         direct: true,
-        retry_interval: Duration::from_secs(60),
+        retry_interval: Duration::from_mins(1),
         health_check_interval: Duration::from_secs(30),
         connect_timeout: Duration::from_secs(5),
         close_relay: false,

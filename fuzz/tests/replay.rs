@@ -65,6 +65,9 @@ fn replayed_while_nobody_has_a_session() {
     scene.end();
 }
 
+/// When the session was made, its path and epoch, switches and fallbacks.
+type State = (Option<Instant>, Option<u32>, u32, u64, u64);
+
 /// Two peers that have done everything once, and what was heard of it.
 struct Scene {
     world: World,
@@ -152,7 +155,7 @@ impl Scene {
     }
 
     /// What no replay may change.
-    fn state(&mut self) -> [(Option<Instant>, Option<u32>, u32, u64, u64); 2] {
+    fn state(&mut self) -> [State; 2] {
         [(self.a, self.b), (self.b, self.a)].map(|(one, other)| {
             let peer = self.world.peer_status(one, other).expect("known");
             (peer.handshake_at, peer.path.map(|path| path.id.0), peer.epoch, peer.migrations, peer.fallbacks)

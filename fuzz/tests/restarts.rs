@@ -15,9 +15,13 @@ fn three_peers_talk_directly_each_with_each() {
     let relay = world.relay();
     let [a, b, c] = [world.peer(relay), world.peer(relay), world.peer(relay)];
     let pairs = [(a, b), (b, c), (a, c)];
-    pairs.map(|(one, other)| world.until_connected(one, other));
+    for (one, other) in pairs {
+        world.until_connected(one, other);
+    }
     let flows = pairs.map(|(one, other)| world.both_ways(one, other, 300)).concat();
-    pairs.map(|(one, other)| world.until_direct(one, other));
+    for (one, other) in pairs {
+        world.until_direct(one, other);
+    }
     // one of three direct paths dies: the others do not notice
     world.cut(a, b);
     world.until_relayed(a, b);
@@ -36,7 +40,7 @@ fn a_relay_that_restarts_does_not_disturb_direct_paths_and_is_found_again() {
     world.until_direct(a, b);
     let flows = world.both_ways(a, b, 1_000);
     world.run(SECOND);
-    flows.map(|flow| world.longest_gap(flow));
+    let _ = flows.map(|flow| world.longest_gap(flow));
     world.kill(relay);
     world.run(3 * SECOND);
     assert_eq!(world.label(a, b), Some(PathLabel::DirectWss));

@@ -124,6 +124,13 @@ impl Link {
         self.attempt.at = Some(now + wait + self.courtesy());
     }
 
+    /// The last direct path died, perhaps one that carried nothing, and nobody looks for another: do so.
+    pub(super) fn attempt_if_none(&mut self, now: Instant) {
+        if self.directs.is_empty() && self.live.is_some() && self.attempt.at.is_none() && self.attempt.round.is_none() {
+            self.attempt_after(now, RETRY_FIRST);
+        }
+    }
+
     /// The session's responder lets the initiator dial first: both find out at the same moment that a path died.
     fn courtesy(&self) -> Duration {
         if self.live.as_ref().is_some_and(|live| live.side() == Side::Responder) { RESPONDER_WAITS } else { Duration::ZERO }

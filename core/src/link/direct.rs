@@ -392,6 +392,7 @@ impl Link {
         } else {
             self.attempt_lost(now, room, direct.conn, why);
         }
+        self.attempt_if_none(now);
     }
 
     /// A direct connection was closed by the other end or by an error.

@@ -20,7 +20,6 @@ use std::{
 const RELAY_PORT: u16 = 443;
 
 /// What starts at a place.
-#[expect(clippy::large_enum_variant, reason = "a world has few places")]
 pub(super) enum Plan {
     Peer { config: NodeConfig, interfaces: Vec<(IpAddr, u8)> },
     Relay { config: HubConfig, certificate: Certificate },
@@ -119,7 +118,7 @@ impl World {
             mtu: 1_400,
             addresses: Vec::new(),
             direct: true,
-            retry_interval: Duration::from_secs(60),
+            retry_interval: Duration::from_mins(1),
             health_check_interval: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(5),
             close_relay: false,

@@ -196,10 +196,11 @@ impl World {
         if let Some(wire) = dial.wire {
             const DIALLER: Side = 0;
             self.air.finish(wire, DIALLER, Ended::ByPeer);
-        } else if dial.admitted.is_some() && dial.admitted == self.life(dial.to) {
-            if let Some(Host::Relay(relay)) = &mut self.hosts[dial.to.0].running {
-                relay.released(dial.local);
-            }
+        } else if dial.admitted.is_some()
+            && dial.admitted == self.life(dial.to)
+            && let Some(Host::Relay(relay)) = &mut self.hosts[dial.to.0].running
+        {
+            relay.released(dial.local);
         }
         if let (Some(why), Some(Host::Peer(peer))) = (why, &mut self.hosts[dial.from.host.0].running) {
             peer.dial_failed(&mut self.air, dial.from.conn, why);

@@ -1,6 +1,6 @@
 //! The world's only source of chance: a number decides everything.
 
-/// SplitMix64 (Steele, Lea, Flood 2014): small, and good enough to seed what is better.
+/// `SplitMix64` (Steele, Lea, Flood 2014): small, and good enough to seed what is better.
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
 

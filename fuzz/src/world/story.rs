@@ -249,7 +249,9 @@ impl World {
 
     /// Ends flows and demands that of each, everything came out once and in order.
     pub fn assert_whole(&mut self, flows: &[FlowId]) {
-        flows.iter().for_each(|flow| self.stop(*flow));
+        for flow in flows {
+            self.stop(*flow);
+        }
         self.run(SETTLE);
         for flow in flows {
             let account = self.account_of(*flow);
