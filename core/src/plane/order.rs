@@ -40,6 +40,8 @@ pub(crate) enum Fate {
 struct Pending {
     /// First sequence of the new generation; None until SWITCH has come.
     start: Option<u64>,
+    /// DRAIN has come: what is missing below is lost, once no gate is closed.
+    drained: Option<u64>,
     deadline: Instant,
 }
 
@@ -164,9 +166,10 @@ impl Order {
     pub(crate) fn drain(&mut self, now: Instant, generation: u8, start: u64, deliver: &mut dyn FnMut(&[u8])) {
         if generation == self.generation && self.pending.is_some() {
             // a start beyond all that was received is a lie or a race: the frames between are yet to come
-            self.pass_to(start.min(self.window.next()), deliver);
+            let to = start.min(self.window.next());
             if let Some(pending) = &mut self.pending {
                 pending.start.get_or_insert(start);
+                pending.drained = pending.drained.max(Some(to));
             }
         }
         self.settle(now, deliver);
@@ -214,7 +217,7 @@ impl Order {
         self.generation = generation;
         // a second switch over a pending one replaces it; the first deadline stands, so waiting is bounded
         let deadline = self.pending.as_ref().map_or(now + HOLD_LIMIT, |pending| pending.deadline);
-        self.pending = Some(Pending { start, deadline });
+        self.pending = Some(Pending { start, drained: None, deadline });
     }
 
     fn hand_over(&mut self, sequence: u64, body: &[u8], deliver: &mut dyn FnMut(&[u8])) {
@@ -295,6 +298,11 @@ impl Order {
 
     /// Ends a pending switch whose old side is complete, and watches for holes.
     fn settle(&mut self, now: Instant, deliver: &mut dyn FnMut(&[u8])) {
+        if self.gate.is_none()
+            && let Some(to) = self.pending.as_mut().and_then(|pending| pending.drained.take())
+        {
+            self.pass_to(to, deliver);
+        }
         if self.gate.is_none() && self.pending.as_ref().is_some_and(|pending| pending.start.is_some_and(|start| self.floor >= start)) {
             self.pending = None;
             self.release(deliver);
@@ -432,6 +440,20 @@ mod tests {
         late.take(1, 0, 0);
         late.act(500, |order, now, out| order.alarm(now, out));
         assert_eq!(late.out, [0]);
+    }
+
+    #[test]
+    fn a_switch_does_not_open_the_gate() {
+        let mut bench = Bench::new();
+        bench.act(0, |order, now, _| order.close_gate(now));
+        bench.take(1, 0, 0);
+        bench.take(1, 2, 0);
+        bench.act(2, |order, now, out| order.switch(now, 1, 3, out));
+        bench.act(3, |order, now, out| order.drain(now, 1, 3, out));
+        bench.take(4, 3, 1);
+        assert!(bench.out.is_empty(), "the session before has not ended");
+        bench.act(5, |order, now, out| order.open_gate(now, out));
+        assert_eq!((bench.out.as_slice(), bench.order.counters().lost), (&[0, 2, 3][..], 1));
     }
 
     #[test]
