@@ -50,11 +50,13 @@ pub enum Drop {
     Candidate,
     /// A direct connection above its bound, or one that proved nothing in time.
     Accept,
+    /// A TLS certificate of another identity than the expected one.
+    Identity,
 }
 
 impl Drop {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Malformed,
         Self::Unexpected,
         Self::UnknownSession,
@@ -78,6 +80,7 @@ impl Drop {
         Self::Control,
         Self::Candidate,
         Self::Accept,
+        Self::Identity,
     ];
 
     /// The label of `shadowmesh_drops_total{reason}`.
@@ -106,6 +109,7 @@ impl Drop {
             Self::Control => "control",
             Self::Candidate => "candidate",
             Self::Accept => "accept",
+            Self::Identity => "identity",
         }
     }
 }

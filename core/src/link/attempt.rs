@@ -212,6 +212,7 @@ impl Link {
     /// One of our dials failed.
     pub(crate) fn dial_failed(&mut self, now: Instant, room: &mut Room, conn: ConnId, why: &Ended) {
         if let Ended::WrongIdentity { .. } = why {
+            room.drops.count(Drop::Identity);
             room.refuse(Some(self.peer), format!("a direct connection was refused: {why}"));
         }
         self.attempt_lost(now, room, conn, &why.to_string());

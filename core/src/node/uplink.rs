@@ -387,6 +387,7 @@ impl Uplink {
     pub(crate) fn closed(&mut self, now: Instant, room: &mut Room, why: &Ended) -> bool {
         let stood = self.up().is_some();
         if matches!(why, Ended::WrongIdentity { .. }) {
+            room.drops.count(Drop::Identity);
             room.refuse(self.pin, format!("relay {}: {why}", self.url));
         }
         self.fail(now, room, why.to_string());

@@ -26,7 +26,7 @@ pub(crate) const POOL_BYTES: usize = 256 << 20;
 /// Frames of one lane (protocol 7.1).
 pub(crate) const RING_FRAMES: usize = 1 << 16;
 /// Empty slabs kept for reuse; more go back to the allocator.
-const SPARE_SLABS: usize = 8;
+const SPARE_SLABS: usize = 2;
 
 /// What the ring knows of one frame beside its bytes.
 #[derive(Clone, Copy, Debug)]
