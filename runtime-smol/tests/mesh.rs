@@ -95,7 +95,7 @@ fn direct_path_dies(kill: fn(&Wire)) {
         let (a, b) = (host_behind(1, &relay, &to_a), host_behind(2, &relay, &to_b));
         future::zip(a.until(migrated), b.until(migrated)).await;
         let death = async {
-            Timer::after(Duration::from_millis(300)).await; // some traffic first
+            future::zip(a.received(200), b.received(200)).await;
             kill(&to_a);
             kill(&to_b);
             future::zip(a.until(fell_back), b.until(fell_back)).await;
@@ -257,6 +257,13 @@ impl Host {
 
     async fn status(&self) -> Status {
         self.peer.status().await.expect("the peer runs").1
+    }
+
+    /// Waits until so many frames have come from the other peer.
+    async fn received(&self, frames: u64) {
+        while self.status().await.peers.iter().map(|peer| peer.rx_frames).sum::<u64>() < frames {
+            Timer::after(Duration::from_millis(5)).await;
+        }
     }
 
     async fn path_to(&self, other: &Self) -> Option<PathLabel> {
