@@ -16,7 +16,7 @@ pub enum Drop {
     Forged,
     /// A counter that was received before: a copy, or a replay.
     Duplicate,
-    /// A counter below the floor or the replay window.
+    /// A counter below the floor or the replay window; or a frame without a receipt when its session ended.
     Late,
     /// A receipt or switch that contradicts what was sent.
     Receipt,

@@ -388,7 +388,7 @@ impl Link {
         }
         room.hang_up(direct.conn);
         if was_usable {
-            self.mourn(now, room, why);
+            self.mourn(room, why);
         } else {
             self.attempt_lost(now, room, direct.conn, why);
         }

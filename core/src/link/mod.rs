@@ -141,7 +141,7 @@ impl Link {
             if known == Some(presence.handle) {
                 self.presences.remove(&uplink);
                 self.steer_relay(now, room);
-                self.mourn(now, room, "offline at every relay");
+                self.mourn(room, "offline at every relay");
             }
             return;
         }
@@ -164,7 +164,7 @@ impl Link {
         if self.presences.remove(&uplink).is_some() {
             self.steer_relay(now, room);
             self.abandon_greeting(room);
-            self.mourn(now, room, "the relay connection is gone");
+            self.mourn(room, "the relay connection is gone");
         }
     }
 
@@ -193,9 +193,8 @@ impl Link {
     }
 
     /// The peer is nowhere to be reached any more.
-    fn mourn(&mut self, now: Instant, room: &mut Room, why: &'static str) {
+    fn mourn(&mut self, room: &mut Room, why: &'static str) {
         if self.live.is_some() && self.presences.is_empty() && !self.directs.iter().any(Direct::is_usable) {
-            let _ = now;
             room.note(crate::event::Note::PeerLost { peer: self.peer, why });
         }
     }

@@ -2,7 +2,6 @@
 use super::{Link, direct::Direct};
 use crate::{
     id::PathId,
-    node::Room,
     status::{CandidateStatus, PathStatus, PeerState, PeerStatus},
     wire::{CandidateKind, PathLabel},
 };
@@ -10,7 +9,7 @@ use core::net::SocketAddr;
 
 impl Link {
     /// This link as `status` shows it. `relay_remote`: the relay's address on its connection.
-    pub(crate) fn status(&self, _room: &Room, relay_remote: Option<SocketAddr>) -> PeerStatus {
+    pub(crate) fn status(&self, relay_remote: Option<SocketAddr>) -> PeerStatus {
         let main = self.steer.main();
         let mut paths = Vec::new();
         if self.live.is_some() && self.relay_via().is_some() {

@@ -100,7 +100,7 @@ impl Node {
             name: self.room.config.name.clone(),
             addresses: self.room.around.overlay.clone(),
             relays: self.uplinks.iter().map(Uplink::status).collect(),
-            peers: self.links.values().map(|link| link.status(&self.room, relay_remote)).collect(),
+            peers: self.links.values().map(|link| link.status(relay_remote)).collect(),
             drops: drops.iter().collect(),
             totals: self.room.totals,
         }
@@ -124,7 +124,7 @@ impl Node {
         }
     }
 
-    fn accepted(&mut self, now: Instant, conn: ConnId, exporter: [u8; 32], local: SocketAddr, remote: SocketAddr) {
+    fn accepted(&mut self, now: Instant, conn: ConnId, exporter: [u8; 32], remote: SocketAddr) {
         let waiting = self.room.conns.values().filter(|used| matches!(used, Use::Accepted { .. })).count();
         let same = |used: &Use| matches!(used, Use::Accepted { remote: other, .. } if other.ip() == remote.ip());
         let from_there = self.room.conns.values().filter(|used| same(used)).count();
@@ -133,7 +133,6 @@ impl Node {
             self.room.act(Action::Hangup { conn });
             return;
         }
-        let _ = local;
         self.room.conns.insert(conn, Use::Accepted { exporter, remote, until: now + ACCEPTED_TIME });
     }
 
@@ -505,7 +504,7 @@ impl Machine for Node {
             Event::Entropy(fresh) => self.room.entropy.feed(fresh),
             Event::Alarm => self.alarm(now),
             Event::Opened { conn, tls, local, remote } => self.opened(now, conn, &tls, local, remote),
-            Event::Accepted { conn, exporter, local, remote } => self.accepted(now, conn, exporter, local, remote),
+            Event::Accepted { conn, exporter, remote, local: _ } => self.accepted(now, conn, exporter, remote),
             Event::Closed { conn, why } => self.closed(now, conn, &why),
             Event::Message { conn, handle, bytes } => self.message(now, conn, handle, bytes),
             Event::Computed(done) => self.computed(now, done),

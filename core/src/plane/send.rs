@@ -304,7 +304,9 @@ impl SendLane {
             }
         }
         let mut news = false;
-        for sequence in (0..ReceiptMask::BITS).filter(|bit| receipt.mask.get(*bit)).map(|bit| receipt.floor + bit) {
+        // on an ordered path floor and next are one, and there is nothing between them to look at
+        let known = receipt.next.saturating_sub(receipt.floor).min(ReceiptMask::BITS);
+        for sequence in (0..known).filter(|bit| receipt.mask.get(*bit)).map(|bit| receipt.floor + bit) {
             if let Some(entry) = self.ring.entry_mut(sequence) {
                 news |= !entry.receipted;
                 entry.receipted = true;
