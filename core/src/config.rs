@@ -169,7 +169,8 @@ impl Default for Limits {
             queue_total_bytes: 256 * 1024 * 1024,
             stall_time: Duration::from_secs(2),
             handshakes_per_second: 2,
-            handshake_burst: 5,
+            // those 32 whom a newcomer greets at once (protocol 3.9), and one for each again
+            handshake_burst: 64,
             half_open_total: 1_024,
             client_bytes_per_second: 0,
             client_frames_per_second: 0,

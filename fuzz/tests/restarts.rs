@@ -204,3 +204,25 @@ fn came(world: &World, flow: shadowmesh_fuzz::world::FlowId) -> u64 {
     let account = world.account_of(flow);
     account.handed - account.lost
 }
+
+#[test]
+fn a_peer_that_lost_power_amid_the_handshake_is_greeted_at_once_when_it_is_back() {
+    for seed in 90..94 {
+        let mut world = World::new(seed);
+        let relay = world.relay();
+        let [a, b] = [world.peer(relay), world.idle_peer(&[relay], |_| {})];
+        // both orders: the one with the smaller id greets first and repeats at doubling distances
+        let (stays, goes) = if world.id(a) < world.id(b) { (a, b) } else { (b, a) };
+        world.kill(a);
+        world.start(stays);
+        world.run(SECOND);
+        world.start(goes);
+        let joined = |world: &mut World| world.hub_status(relay).clients.len() == 2;
+        world.until("both are at the relay", SECOND, joined);
+        world.darken(goes);
+        world.run(Duration::from_secs(8));
+        world.start(goes);
+        let both = |world: &mut World| world.is_connected(stays, goes) && world.is_connected(goes, stays);
+        world.until("they are connected", 2 * SECOND, both);
+    }
+}

@@ -128,6 +128,20 @@ impl Link {
         }
     }
 
+    /// The peer has a new place at a relay while our attempt is under way: what went to the old place may be lost, and after a
+    /// restart nobody there knows what was answered (protocol 3.9). Without this the next repetition would come up to 16 s later.
+    pub(super) fn greet_newcomer(&mut self, now: Instant, room: &mut Room) {
+        match &mut self.greeting.0 {
+            Stage::Idle | Stage::Waiting { .. } | Stage::Offering { .. } => {}
+            Stage::Offered { offer, started, repeat, .. } => {
+                (*started, *repeat) = (now, Repeat::start(now));
+                let offer = Arc::clone(offer);
+                self.send_on_relay(room, offer.init());
+            }
+            Stage::Concluding { .. } | Stage::Unconfirmed { .. } => self.greet(now, room),
+        }
+    }
+
     /// Ends our attempt and forgets its keys.
     pub(super) fn abandon_greeting(&mut self, room: &mut Room) {
         match core::mem::replace(&mut self.greeting.0, Stage::Idle) {

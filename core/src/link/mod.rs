@@ -157,6 +157,7 @@ impl Link {
         } else if eager {
             self.seek(now, room);
         }
+        self.greet_newcomer(now, room);
     }
 
     /// A relay connection is gone, and with it what it told.

@@ -375,6 +375,12 @@ impl Node {
                 let Some(proved) = self.answers.computed(&mut self.room, id, done.ticket, done.outcome) else { return };
                 let peer = proved.verified.peer.id();
                 let Some(link) = self.links.get_mut(&peer) else { return };
+                // what began before our own attempt did: the other end leaves it for ours, so must we (protocol 3.9)
+                if !link.yields_to_init(&mut self.room) {
+                    self.room.sids.remove(&proved.sid);
+                    self.room.drops.count(Drop::Handshake);
+                    return;
+                }
                 let verified = proved.verified;
                 let live = Live::new(now, verified.chain, Side::Responder, proved.sid, verified.peer_sid, &*self.room.config.crypto);
                 link.adopt(now, &mut self.room, Adoption { live, params: verified.params, started: proved.started });

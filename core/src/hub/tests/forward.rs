@@ -247,7 +247,7 @@ fn control_goes_before_everything() {
 
 #[test]
 fn peer_handshakes_are_limited_by_source() {
-    let mut relay = Relay::new(&Limits::default(), &[1, 1, 1]);
+    let mut relay = Relay::new(&Limits { handshake_burst: 5, ..Limits::default() }, &[1, 1, 1]);
     for _ in 0..8 {
         relay.send(1, 3, RECORD_FLAG_URGENT, &[TYPE_INIT, 0]);
     }
