@@ -140,6 +140,11 @@ pub(crate) fn file_alone(path: &Path) -> Result<Layers, Failure> {
     Ok(Layers { file, ..Layers::default() })
 }
 
+/// The layers of one file's text alone; `path` is for messages.
+pub(crate) fn parse_text(path: &str, text: &str) -> Result<Layers, Failure> {
+    Ok(Layers { file: raw::parse_text(path, text)?, ..Layers::default() })
+}
+
 /// Where the running peer listens for commands: per layer the socket itself, or `control.sock` in the state directory.
 pub(crate) fn control_socket(layers: &Layers) -> Result<(PathBuf, String), Failure> {
     for layer in layers.in_order() {

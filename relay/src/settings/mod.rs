@@ -117,6 +117,15 @@ impl Settings {
         Ok(settings)
     }
 
+    /// The settings of one file's text alone, and nothing from environment and command line; `path` is for messages.
+    pub fn of_text(path: &Path, text: &str) -> Result<Self, Failure> {
+        let mut settings = Self::default();
+        file::apply(&mut settings, path, text)?;
+        settings.file = Some(path.to_owned());
+        settings.check()?;
+        Ok(settings)
+    }
+
     /// Where the identity is.
     pub fn identity_file(&self) -> PathBuf {
         self.state_dir.join(&self.identity)

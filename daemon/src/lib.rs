@@ -1,4 +1,4 @@
-//! `shadowmesh`: the peer's command line, configuration, control socket, metrics and demo.
+//! The parts of `shadowmesh`: the peer's command line, configuration, control socket, metrics and demo.
 //!
 //! ```text
 //!   cli ─▶ commands (keygen id network config version completions)   nothing runs
@@ -28,7 +28,8 @@ use control::{Client, Request};
 use failure::Failure;
 use std::process::ExitCode;
 
-fn main() -> ExitCode {
+/// Runs the command that this process was started with.
+pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -42,6 +43,12 @@ fn main() -> ExitCode {
             ExitCode::from(failure.code)
         }
     }
+}
+
+/// Reads a configuration file's text as `config check` does, without looking at what it names; an error is the one sentence.
+pub fn check_config(text: &str) -> Result<(), String> {
+    let understood = config::parse_text("peer.toml", text).and_then(|layers| config::settings(&layers));
+    understood.map(drop).map_err(|failure| failure.to_string())
 }
 
 /// Help and version are results; anything else about the command line is wrong usage.

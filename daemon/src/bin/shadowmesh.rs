@@ -1,0 +1,6 @@
+//! `shadowmesh`: the command.
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    shadowmesh_daemon::main()
+}
