@@ -44,7 +44,7 @@ pub struct NodeConfig {
     pub advertise: Vec<SocketAddr>,
     /// `[[peer]]`: when not empty, the network is closed to these.
     pub members: Vec<Member>,
-    /// Overlay addresses and their holders, remembered from earlier runs (protocol 2.4).
+    /// Overlay addresses and their holders, remembered from earlier runs (protocol 2.5).
     pub claims: Vec<(IpAddr, PeerId)>,
     /// Version of this software, told to peers; at most 32 bytes.
     pub version: String,
@@ -52,7 +52,7 @@ pub struct NodeConfig {
 
 impl NodeConfig {
     /// All overlay addresses of this peer: the configured ones, the derived IPv6 address, and the automatic IPv4 address
-    /// where none is configured (protocol 2.3).
+    /// where none is configured (protocol 2.4).
     pub fn overlay_addresses(&self) -> Vec<(IpAddr, u8)> {
         let own = self.identity.id();
         let mut all = self.addresses.clone();
@@ -85,7 +85,7 @@ pub struct Member {
     pub allowed: Vec<(IpAddr, u8)>,
 }
 
-/// What a migration keeps (protocol 7.9).
+/// What a migration keeps (protocol 7.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Nothing lost, doubled or out of order by a switch; ordinary loss is not repaired.
@@ -112,7 +112,7 @@ pub struct HubConfig {
     /// How often clients send a sign of life.
     pub keepalive: Duration,
 }
-/// `limits.*` of relay.toml (protocol 9). The defaults are those of the protocol.
+/// `limits.*` of relay.toml (protocol 9.4). The defaults are those of the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Largest payload of one record in bytes.

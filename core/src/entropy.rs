@@ -1,4 +1,4 @@
-//! Randomness as a value: two streams from what the driver feeds (protocol 1).
+//! Randomness as a value: two streams from what the driver feeds (protocol 1.6).
 //!
 //! ```text
 //!   seed, feed ──▶ secret stream  ChaCha20, its key overwritten at each draw: nothing kept yields old output

@@ -13,7 +13,7 @@ const CHECKSUM_LEN: usize = 3;
 /// Characters of the short form.
 const SHORT_LEN: usize = 10;
 
-/// The identity of a peer or relay: the first 32 bytes of SHA-512 over a label, the algorithm and the public key (protocol 1).
+/// The identity of a peer or relay: the first 32 bytes of SHA-512 over a label, the algorithm and the public key (protocol 1.1).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub [u8; 32]);
 
@@ -25,7 +25,7 @@ pub struct ConnId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(pub u32);
 
-/// One way between two peers, named in the re-handshake (protocol 5); 0 is the relay.
+/// One way between two peers, named in the re-handshake (protocol 5.4); 0 is the relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PathId(pub u32);
 
@@ -34,7 +34,7 @@ impl PathId {
     pub const RELAY: Self = Self(0);
 }
 
-/// A member of a relay's directory; never used twice in a relay's life (protocol 6).
+/// A member of a relay's directory; never used twice in a relay's life (protocol 6.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Handle(pub u32);
 

@@ -1,4 +1,4 @@
-//! A network: its secret, its relays, its join token, and all that is derived from the secret (protocol 2).
+//! A network: its secret, its relays, its join token, and all that is derived from the secret (protocol 2.1, 2.2).
 //!
 //! ```text
 //!   token   = "smesh1:" base64url( version 1 | secret 32 | name | n u8 | n × relay | checksum 4 )
@@ -246,7 +246,7 @@ impl Network {
 
     /// Names the network at one relay; different at each, so that no relay can join elsewhere.
     pub fn net_r(&self, relay: PeerId) -> [u8; 32] {
-        // protocol 2
+        // protocol 2.2
         sha512_prefix(&[b"shadowmesh/1 at-relay", &self.secret, &relay.0])
     }
 

@@ -215,7 +215,7 @@ impl Answerer {
         let said = PathRequest::parse(request).map_err(|_| Refusal::Malformed)?;
         placed(key, &self.ground, &said.header)?;
         let attempt = said.header.attempt;
-        // protocol 5: attempts rise with each transmission, an old one is dropped
+        // protocol 5.3: attempts rise with each transmission, an old one is dropped
         if attempt <= self.newest {
             return Err(Refusal::Old);
         }
@@ -275,7 +275,7 @@ fn placed(key: &PathKey, ground: &Ground, header: &PathHeader) -> Result<(), Ref
     Ok(())
 }
 
-/// protocol 5: `HMAC(path_key`, label ‖ `session_id` ‖ header ‖ nonces so far ‖ fields ‖ `channel_binding`)
+/// protocol 5.2: `HMAC(path_key`, label ‖ `session_id` ‖ header ‖ nonces so far ‖ fields ‖ `channel_binding`)
 ///
 /// `message` is all before the mac; `earlier` are the nonces that it does not hold itself: the asker's for RSP, both for CMP.
 fn mac(key: &PathKey, ground: &Ground, label: Label, earlier: [&[u8]; 2], message: &[u8]) -> [u8; PATH_MAC_LEN] {

@@ -1,4 +1,4 @@
-//! Sessions: the key chain, its epochs, and the only makers of `Sealer` and `Opener` (protocol 3, 4).
+//! Sessions: the key chain, its epochs, and the only makers of `Sealer` and `Opener` (protocol 3.5, 4.1, 4.5).
 //!
 //! ```text
 //!   prk ──"chain"──▶ ck_0 ──"sid"──▶ session_id
@@ -39,7 +39,7 @@ pub enum Side {
 }
 
 impl Side {
-    /// The number in the messages of the re-handshake (protocol 5).
+    /// The number in the messages of the re-handshake (protocol 5.1).
     pub const fn code(self) -> u8 {
         match self {
             Self::Initiator => 1,
@@ -57,7 +57,7 @@ impl Side {
     }
 }
 
-/// What a session computes with; only the AEAD differs (protocol 3).
+/// What a session computes with; only the AEAD differs (protocol 3.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Suite {
     /// Suite 1, which every peer has.
@@ -140,7 +140,7 @@ impl Chain {
         }
     }
 
-    /// The chain of the next epoch, from the secrets of the KEM ratchet and the hash of its two messages (protocol 4).
+    /// The chain of the next epoch, from the secrets of the KEM ratchet and the hash of its two messages (protocol 4.5).
     #[must_use]
     pub fn next(&self, ss_mlkem: &[u8; 32], ss_x25519: &[u8; 32], rekey_hash: &[u8; 64]) -> Self {
         let key = Prk::extract(self.key.as_bytes(), &[ss_mlkem, ss_x25519, rekey_hash]);
@@ -148,7 +148,7 @@ impl Chain {
     }
 
     fn traffic_key(&self, label: &[u8]) -> Zeroizing<[u8; 32]> {
-        // protocol 3: Expand(ck_e, label ‖ session_id ‖ e, 32)
+        // protocol 3.5: Expand(ck_e, label ‖ session_id ‖ e, 32)
         self.key.expand(&[label, &self.id.0, &self.epoch.to_be_bytes()])
     }
 }
@@ -226,7 +226,7 @@ impl Opener {
     }
 }
 
-/// protocol 4: nonce = 00000000 ‖ counter
+/// protocol 4.1: nonce = 00000000 ‖ counter
 fn nonce_of(head: &[u8; FRAME_HEADER_LEN]) -> [u8; 12] {
     let mut nonce = [0; 12];
     nonce[4..].copy_from_slice(&head[8..]);

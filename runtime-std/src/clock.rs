@@ -2,7 +2,7 @@
 use rustix::time::{ClockId, clock_gettime};
 use shadowmesh_core::time::Instant;
 
-/// Now, by `CLOCK_BOOTTIME`: never set, never stopped while the machine sleeps, so ages are right after a sleep (protocol 1).
+/// Now, by `CLOCK_BOOTTIME`: never set, never stopped while the machine sleeps, so ages are right after a sleep (protocol 1.7).
 pub fn now() -> Instant {
     let time = clock_gettime(ClockId::Boottime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);

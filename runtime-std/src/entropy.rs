@@ -1,4 +1,4 @@
-//! Fresh randomness of the operating system, for the machines' secret streams (protocol 1).
+//! Fresh randomness of the operating system, for the machines' secret streams (protocol 1.6).
 
 /// 32 fresh bytes. Blocks at most once, early after boot, until the kernel's generator is seeded.
 ///

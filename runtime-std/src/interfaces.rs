@@ -1,4 +1,4 @@
-//! The addresses of this machine: what a peer can offer to others as candidates (protocol 6).
+//! The addresses of this machine: what a peer can offer to others as candidates (protocol 6.3).
 use core::net::IpAddr;
 use std::io;
 

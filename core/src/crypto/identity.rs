@@ -1,4 +1,4 @@
-//! Identities: an ML-DSA-87 key pair and the `PeerId` that names it (protocol 1).
+//! Identities: an ML-DSA-87 key pair and the `PeerId` that names it (protocol 1.1, 1.2).
 use super::{PUBLIC_KEY_LEN, hash::sha512_prefix, rustcrypto};
 use crate::id::PeerId;
 use core::fmt;
@@ -10,7 +10,7 @@ const ALGORITHM_ML_DSA_87: u16 = 1;
 
 /// The name of the holder of an ML-DSA-87 public key.
 pub fn peer_id_of(public_key: &[u8]) -> PeerId {
-    // protocol 1
+    // protocol 1.1
     PeerId(sha512_prefix(&[b"shadowmesh/1 peer-id", &ALGORITHM_ML_DSA_87.to_be_bytes(), public_key]))
 }
 

@@ -86,7 +86,7 @@ impl Own<'_> {
         if resp.sid_i != offer.sid {
             return Err(HandshakeError::Malformed);
         }
-        // protocol 3: a downgrade is a hard error
+        // protocol 3.7: a downgrade is a hard error
         if resp.version != VERSION {
             return Err(HandshakeError::Version);
         }

@@ -1,4 +1,4 @@
-//! Where the fields of INIT, RESP and FIN stand (protocol 3). Nothing here computes.
+//! Where the fields of INIT, RESP and FIN stand (protocol 3.2 to 3.4). Nothing here computes.
 //!
 //! ```text
 //!   INIT 01 | ver_min | ver_max | role | sid_i u32 | n_suites, flags, 0, 0 | 4 × suite u16 | x25519_i 32 | mlkem_ek 1568

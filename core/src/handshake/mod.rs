@@ -1,4 +1,4 @@
-//! The handshake "`XXsig`" in both roles and both uses (protocol 3): SIGMA-I with a KEM, as jobs that a driver runs where it likes.
+//! The handshake "`XXsig`" in both roles and both uses (protocol 3.1): SIGMA-I with a KEM, as jobs that a driver runs where it likes.
 //!
 //! ```text
 //!   initiator                                          responder

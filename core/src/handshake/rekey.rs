@@ -1,4 +1,4 @@
-//! The KEM ratchet that makes epochs (protocol 4): two messages under the seal of the old epoch, no signatures.
+//! The KEM ratchet that makes epochs (protocol 4.5): two messages under the seal of the old epoch, no signatures.
 //!
 //! ```text
 //!   REKEY1 = epoch u32 | x25519 32 | mlkem_ek 1568      REKEY2 = epoch u32 | x25519 32 | mlkem_ct 1568

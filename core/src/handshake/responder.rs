@@ -89,7 +89,7 @@ impl Own<'_> {
         if !(init.version_min..=init.version_max).contains(&VERSION) {
             return Err(HandshakeError::Version);
         }
-        // protocol 3: the highest common one of the initiator's order
+        // protocol 3.7: the highest common one of the initiator's order
         let suite = init.suites().find(|suite| self.suites.contains(suite)).ok_or(HandshakeError::Suite)?;
         let [for_kem, for_x25519, for_signature] = thirds(coins);
         let scalar = Scalar::new(*for_x25519);

@@ -102,7 +102,7 @@ fn the_schedule_is_the_one_of_protocol_3() {
 
 #[test]
 fn each_altered_bit_of_init_is_refused() {
-    // protocol 3: before any job, mac1
+    // protocol 3.8: before any job, mac1
     let world = World::default();
     let (offer, _) = world.half();
     let key = world.setup.mac1_key(bob().id());

@@ -1,4 +1,4 @@
-//! The running hash of a handshake and the keys that come of it (protocol 3).
+//! The running hash of a handshake and the keys that come of it (protocol 3.5).
 //!
 //! ```text
 //!   h0 ─INIT─▶ h1 ─RESP up to ct─▶ h2 ─e1─▶ h3 ─e2, both ids─▶ h4

@@ -1,4 +1,4 @@
-//! Who may take up the relay's time before proving an identity: limits in all and by source (protocol 9).
+//! Who may take up the relay's time before proving an identity: limits in all and by source (protocol 9.4).
 use super::{
     bucket::{Bucket, Rate},
     drops::Reason,

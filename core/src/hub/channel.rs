@@ -1,4 +1,4 @@
-//! The sealed channel between a client and the relay: lane FF of their session, over an ordered connection (protocol 4, 6).
+//! The sealed channel between a client and the relay: lane FF of their session, over an ordered connection (protocol 4.4, 6.4).
 use super::drops::Reason;
 use crate::{
     crypto::Provider,
@@ -8,9 +8,9 @@ use crate::{
     wire::{Counter, FRAME_HEADER_LEN, FRAME_OVERHEAD, FrameHeader, INNER_CONTROL, INNER_KEEPALIVE, LANE_NODE, RelayMessage, TAG_LEN},
 };
 
-/// A session with a relay lives so long; then the client connects again (protocol 4: a full handshake each 24 h).
+/// A session with a relay lives so long; then the client connects again (protocol 4.5: a full handshake each 24 h).
 pub(super) const MAX_AGE: Duration = Duration::from_hours(24);
-/// Frames under one key in both directions together (protocol 4).
+/// Frames under one key in both directions together (protocol 4.5).
 const MAX_FRAMES: u64 = 1 << 22;
 
 /// What a good frame held.

@@ -1,4 +1,4 @@
-//! One connection, from the first byte to the last (protocol 3: client and relay).
+//! One connection, from the first byte to the last (protocol 3.1 and 9.3: client and relay).
 //!
 //! ```text
 //!              HELLO, mac1 good            job done: CHALLENGE out          RESPONSE
@@ -104,7 +104,7 @@ impl Client {
     pub(super) fn greet(&mut self, bytes: &[u8], own: &Own<'_>) -> Result<Step, Reason> {
         match (bytes.first(), &mut self.state) {
             (Some(&TYPE_INIT), State::Greeting) => {
-                // protocol 3: mac1 before any arithmetic, then room for one more
+                // protocol 3.8: mac1 before any arithmetic, then room for one more
                 own.mac1.verify_init(bytes).map_err(|_| Reason::BadHello)?;
                 if !own.room {
                     return Err(Reason::HalfOpenTotal);
@@ -113,7 +113,7 @@ impl Client {
                 Ok(Step::Answer { hello: bytes.to_vec() })
             }
             (Some(&TYPE_INIT), State::Challenged(challenge)) if challenge.hello == bytes && !challenge.repeated => {
-                // protocol 3: an identical INIT is answered from a cache
+                // protocol 3.8: an identical INIT is answered from a cache
                 challenge.repeated = true;
                 Ok(Step::Send(challenge.answer.resp().to_vec()))
             }

@@ -1,4 +1,4 @@
-//! Who is where: the members of each network, and what each of them still has to be told (protocol 6).
+//! Who is where: the members of each network, and what each of them still has to be told (protocol 6.6).
 //!
 //! ```text
 //!   join, leave, change ─▶ changed ── 100 ms ─▶ broadcast ─┬─ member, page ─▶ one sealed DIRECTORY
@@ -17,11 +17,11 @@ use core::{
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Changes are gathered for so long (protocol 6).
+/// Changes are gathered for so long (protocol 6.6).
 const MERGE_TIME: Duration = Duration::from_millis(100);
 /// Above so many members entries are only told on LOOKUP: their changes would cost the square.
 pub(super) const EAGER_MEMBERS: usize = 1_024;
-/// More replacements of one identity than this, within this time, are two machines with one key (protocol 6).
+/// More replacements of one identity than this, within this time, are two machines with one key (protocol 6.6).
 const REPLACEMENTS: usize = 3;
 const REPLACEMENT_TIME: Duration = Duration::from_mins(1);
 

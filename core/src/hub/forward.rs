@@ -1,4 +1,4 @@
-//! The relay's data plane: records in, records out, in bounded and fair queues (protocol 9).
+//! The relay's data plane: records in, records out, in bounded and fair queues (protocol 9.1, 9.2, 9.4).
 //!
 //! Only the eight bytes of a record's header are read, and the first byte behind them to tell handshakes from the rest.
 //! Records of one pair are never reordered among those of the same urgency. No I/O, no clock.
@@ -165,7 +165,7 @@ impl Forwarder {
         let Some(at) = self.conns.get(&conn).copied() else { return };
         let port = self.port_mut(at);
         if port.control_bytes + bytes.len() > CONTROL_QUEUE_BYTES {
-            // protocol 9: a client that does not read is hung up at the next alarm, which is due now.
+            // protocol 9.4: a client that does not read is hung up at the next alarm, which is due now.
             let old = port.stalls_at.replace(Instant::ZERO);
             self.stalls.extend([(Instant::ZERO, conn)]);
             if let Some(old) = old.filter(|old| *old != Instant::ZERO) {
@@ -208,7 +208,7 @@ impl Forwarder {
         self.stalls.first().map(|(at, _)| Deadline { at: *at, why: "stalled consumer" })
     }
 
-    /// Clients that stalled (protocol 9): the driver closes their connections and tells the hub.
+    /// Clients that stalled (protocol 9.4): the driver closes their connections and tells the hub.
     pub fn alarm(&mut self, now: Instant) -> Vec<ConnId> {
         let mut stalled = Vec::new();
         while let Some((at, conn)) = self.stalls.first().copied().filter(|(at, _)| *at <= now) {
@@ -299,7 +299,7 @@ impl Forwarder {
             return Err(Reason::FrameTooBig);
         }
         let urgent = self.admit(now, from, record)?;
-        // protocol 2: FWD works only within one net_r; a handle of another network is as unknown as one that never was.
+        // protocol 2.3: FWD works only within one net_r; a handle of another network is as unknown as one that never was.
         let to = self.handles.get(&record.handle).copied().filter(|to| *to != from).ok_or(Reason::UnknownHandle)?;
         let port = self.ports[to].as_mut().expect("a port in a table exists");
         if port.member.is_none_or(|other| other.network != member.network) {
@@ -342,7 +342,7 @@ impl Forwarder {
             return Err(Reason::ClientByteRate);
         }
         let kind = record.payload.first().copied().unwrap_or_default();
-        // protocol 8: through a relay two handshakes a second and source.
+        // protocol 9.4: through a relay two handshakes a second and source.
         if kind == TYPE_INIT && !port.handshakes.take(now, 1, self.rates.handshakes) {
             return Err(Reason::HandshakeRate);
         }

@@ -78,7 +78,7 @@ impl Hub {
         }
     }
 
-    /// Whether a connection from `remote` may begin TLS; an error is the name of the limit against it (protocol 9).
+    /// Whether a connection from `remote` may begin TLS; an error is the name of the limit against it (protocol 9.4).
     pub fn admit(&mut self, now: Instant, remote: SocketAddr) -> Result<(), &'static str> {
         let admitted = if self.leaving.is_some() { Err(Reason::Leaving) } else { self.admission.admit(now, Source::of(remote)) };
         admitted.map_err(|reason| {
@@ -385,7 +385,7 @@ impl Hub {
         self.arm(conn, at);
     }
 
-    /// protocol 6: ESTABLISHED with the first page of the directory, then the other pages.
+    /// protocol 6.5: ESTABLISHED with the first page of the directory, then the other pages.
     fn establish(
         &mut self,
         conn: ConnId,
@@ -404,7 +404,7 @@ impl Hub {
             observed: client.remote,
             keepalive_s: u16::try_from(self.config.keepalive.as_secs()).unwrap_or(u16::MAX).max(1),
             max_frame: u16::try_from(limits.frame_bytes).unwrap_or(u16::MAX),
-            // protocol 7: re-sends and hedges stay below half of the queue
+            // protocol 7.1: re-sends and hedges stay below half of the queue
             window: u32::try_from(limits.queue_frames / 2).unwrap_or(u32::MAX),
             udp_port: 0,
             entries: pages.next().unwrap_or_default(),

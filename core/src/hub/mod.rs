@@ -47,7 +47,7 @@ pub enum HubEvent<'a> {
     Accepted {
         /// The connection's name, never used twice.
         conn: ConnId,
-        /// The TLS exporter `EXPORTER-shadowmesh/1` (protocol 3: channel binding).
+        /// The TLS exporter `EXPORTER-shadowmesh/1` (protocol 1.4: channel binding).
         exporter: [u8; 32],
         /// The other end's address as the socket says it.
         remote: SocketAddr,
@@ -150,7 +150,7 @@ pub enum HubNote {
         /// What and why.
         what: String,
     },
-    /// One identity keeps replacing its own connection: two machines share a key (protocol 6).
+    /// One identity keeps replacing its own connection: two machines share a key (protocol 6.6).
     SharedIdentity {
         /// The identity.
         id: PeerId,

@@ -1,4 +1,4 @@
-//! What waits for one client: a short urgent queue, and one flow a source served by deficit round robin (protocol 9).
+//! What waits for one client: a short urgent queue, and one flow a source served by deficit round robin (protocol 9.2, 9.4).
 //!
 //! ```text
 //!   source 3 ─▶ flow 3 ▒▒▒▒▒▒ ─┐

@@ -1,4 +1,4 @@
-//! Whose overlay address is whose (protocol 2.4): the derived one always, others to the first that was proven to hold them.
+//! Whose overlay address is whose (protocol 2.4, 2.5): the derived one always, others to the first that was proven to hold them.
 use super::Link;
 use crate::{
     event::{Action, Note},

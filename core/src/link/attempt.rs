@@ -1,4 +1,4 @@
-//! Finding a direct path: candidates, rounds of dials, when to try again (protocol 6.6 to 6.9).
+//! Finding a direct path: candidates, rounds of dials, when to try again (protocol 6.2, 6.3).
 use super::{Link, direct::Direct};
 use crate::{
     drops::Drop,
@@ -12,11 +12,11 @@ use crate::{
 };
 use core::net::SocketAddr;
 
-/// Dials of one round (protocol 6.8).
+/// Dials of one round (protocol 6.2).
 const DIALS_PER_ROUND: usize = 4;
-/// The session's responder lets the initiator dial first, so that one connection is made and not two (protocol 6.8).
+/// The session's responder lets the initiator dial first, so that one connection is made and not two (protocol 6.2).
 const RESPONDER_WAITS: Duration = Duration::from_millis(300);
-/// Wait after the first failure; then doubling (protocol 6.9).
+/// Wait after the first failure; then doubling (protocol 6.3).
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// Rounds that new candidates of a peer may cause are at least so far apart (protocol 6.3).
 const ROUND_LEAST: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! One direct path: proof by re-handshake, probes, suspicion and death (protocol 5, 6.8, 7.5).
+//! One direct path: proof by re-handshake, probes, suspicion and death (protocol 5.3, 5.4, 7.5).
 //!
 //! ```text
 //!   dialled:  Proving ──RSP──▶ Usable ◀─────RSP────┐
@@ -21,7 +21,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 /// Live direct paths of one peer.
 const DIRECTS_MAX: usize = 8;
-/// An idle path is probed at the latest after so long: many NATs expire at 30 s (protocol 6.9).
+/// An idle path is probed at the latest after so long: many NATs expire at 30 s (protocol 6.3).
 const IDLE_PROBE: Duration = Duration::from_secs(25);
 /// Wait for the answer to an idle probe before the next one, and probes until death.
 const IDLE_PROBE_WAIT: Duration = Duration::from_secs(1);

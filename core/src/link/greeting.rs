@@ -1,4 +1,4 @@
-//! The handshake that this end starts towards a peer, over a relay (protocol 3.8).
+//! The handshake that this end starts towards a peer, over a relay (protocol 3.9).
 //!
 //! ```text
 //!   Idle ─▶ Waiting (1 s for the other's INIT) ─▶ Offering ─▶ Offered ─INIT─▶ … ─RESP─▶ Concluding ─▶ Unconfirmed ─FIN─▶ … ─frame─▶ Idle
@@ -16,11 +16,11 @@ use crate::{
 };
 use std::sync::Arc;
 
-/// First repetition; then doubling (protocol 3.8).
+/// First repetition; then doubling (protocol 3.9).
 const REPEAT_FIRST: Duration = Duration::from_millis(500);
-/// A session that is not confirmed for so long starts anew with fresh keys (protocol 3.8).
+/// A session that is not confirmed for so long starts anew with fresh keys (protocol 3.9).
 const CONFIRM_TIME: Duration = Duration::from_secs(4);
-/// An attempt without RESP ends after so long (protocol 3.8).
+/// An attempt without RESP ends after so long (protocol 3.9).
 const GIVE_UP: Duration = Duration::from_secs(30);
 /// The wait after an attempt that failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
@@ -156,7 +156,7 @@ impl Link {
         }
     }
 
-    /// Whether an INIT that is said to come from this peer is answered. Of crossing attempts the smaller `PeerId`'s stands (protocol 3.8).
+    /// Whether an INIT that is said to come from this peer is answered. Of crossing attempts the smaller `PeerId`'s stands (protocol 3.9).
     pub(crate) fn yields_to_init(&mut self, room: &mut Room) -> bool {
         if !self.greeting.is_under_way() {
             return true;
@@ -228,7 +228,7 @@ impl Link {
         let done = match result {
             Ok(done) => done,
             Err(error) => {
-                // a bad RESP never ends an attempt: the right one may still come (protocol 3.8)
+                // a bad RESP never ends an attempt: the right one may still come (protocol 3.9)
                 room.drops.count(Drop::Handshake);
                 room.refuse(Some(self.peer), format!("an answer to our handshake was refused: {error}"));
                 self.greeting.0 = Stage::Offered { offer, sid, started, repeat: Repeat::start(now) };

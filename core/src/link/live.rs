@@ -1,4 +1,4 @@
-//! The live session with a peer: its control messages, its rekeying, its end (protocol 4.5, 4.6, 7.8).
+//! The live session with a peer: its control messages, its rekeying, its end (protocol 4.5, 7.8, 7.9).
 use super::Link;
 use crate::{
     control::ControlStream,
@@ -15,13 +15,13 @@ use crate::{
 };
 use std::sync::Arc;
 
-/// A session with data is rekeyed after so long (protocol 4.6).
+/// A session with data is rekeyed after so long (protocol 4.5).
 const REKEY_TIME: Duration = Duration::from_mins(2);
-/// … or after so many frames over all lanes (protocol 4.6).
+/// … or after so many frames over all lanes (protocol 4.5).
 const REKEY_FRAMES: u64 = 1 << 22;
-/// Keys that should have been replaced so long ago end the session (protocol 4.6).
+/// Keys that should have been replaced so long ago end the session (protocol 4.5).
 const REKEY_OVERDUE: Duration = Duration::from_mins(3);
-/// A full handshake at the latest after so long (protocol 3.9).
+/// A full handshake at the latest after so long (protocol 3.10).
 const SESSION_TIME: Duration = Duration::from_hours(24);
 /// Shortest life of an epoch that the other end may cause: it must not keep us busy with KEM operations, nor pile up keys.
 const REKEY_LEAST: Duration = Duration::from_secs(2);
@@ -29,7 +29,7 @@ const REKEY_LEAST: Duration = Duration::from_secs(2);
 /// in the old epoch.
 const TURN_REPEATS: u32 = 3;
 const TURN_FIRST: Duration = Duration::from_secs(1);
-/// The plane keeps a replaced session for so long (protocol 3.9).
+/// The plane keeps a replaced session for so long (protocol 3.10).
 const RETIRING: Duration = Duration::from_secs(10);
 
 /// The id of our own pings; a person's never has it.
@@ -354,7 +354,7 @@ impl Link {
         }
     }
 
-    // ---- rekeying (protocol 4.6) -------------------------------------------------------------------------------
+    // ---- rekeying (protocol 4.5) -------------------------------------------------------------------------------
 
     /// Looks whether the keys are due for replacement.
     pub(super) fn consider_rekey(&mut self, now: Instant, room: &mut Room, frames: u64) {
@@ -466,7 +466,7 @@ impl Link {
         room.edit(Edit::Epoch { link: self.id, local: live.local, keys, seal });
     }
 
-    /// An authentic frame came in this epoch: the responder may seal in it now (protocol 4.6).
+    /// An authentic frame came in this epoch: the responder may seal in it now (protocol 4.5).
     pub(super) fn epoch_heard(&mut self, now: Instant, room: &mut Room, epoch: u32) {
         let Some(live) = &mut self.live else { return };
         if epoch > live.lane.seal_epoch()

@@ -39,7 +39,7 @@ const VERIFY_TIME: Duration = Duration::from_millis(600);
 /// Data out over a living relay and nothing authentic back for so long: the other end may have lost the session; as long again for
 /// its answer, then a new one is made.
 const SILENT_TIME: Duration = Duration::from_secs(3);
-/// The peer with the larger `PeerId` waits so long for the other's INIT (protocol 3.8).
+/// The peer with the larger `PeerId` waits so long for the other's INIT (protocol 3.9).
 const OTHER_FIRST: Duration = Duration::from_secs(1);
 
 /// One remote peer.
@@ -71,7 +71,7 @@ pub(crate) struct Link {
     migrations: u64,
     fallbacks: u64,
     retries: u64,
-    /// Switches of the last minute (protocol 7.8).
+    /// Switches of the last minute (protocol 7.5).
     switches: VecDeque<Instant>,
 }
 

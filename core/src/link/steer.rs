@@ -1,4 +1,4 @@
-//! Which path carries the traffic: choice, hold-down, fallback (protocol 6.1, 7.5 to 7.8).
+//! Which path carries the traffic: choice, hold-down, fallback (protocol 6.1, 7.5 to 7.7).
 use super::{Link, direct::Direct};
 use crate::{
     event::Note,
@@ -13,11 +13,11 @@ use crate::{
     wire::PathLabel,
 };
 
-/// Hold-down after the first failure of a direct path; then doubling up to `retry_interval` (protocol 7.8).
+/// Hold-down after the first failure of a direct path; then doubling up to `retry_interval` (protocol 7.5).
 const HOLD_FIRST: Duration = Duration::from_secs(1);
 /// A direct path that lived so long was good: the hold-down starts from the first value again.
 const LIVED_WELL: Duration = Duration::from_secs(30);
-/// Switches in the last minute after which no better path is taken (protocol 7.8): room is left for the way back.
+/// Switches in the last minute after which no better path is taken (protocol 7.5): room is left for the way back.
 const SWITCHES_PER_MINUTE: usize = 5;
 const MINUTE: Duration = Duration::from_mins(1);
 
@@ -108,7 +108,7 @@ impl Link {
         };
         room.edit(Edit::Path { link, path: PathId::RELAY, via, window: Some(window), rtt: None });
         if self.steer.had_relay && self.live.is_some() && self.steer.main == PathId::RELAY {
-            // what the connection before swallowed goes again (protocol 7.7)
+            // what the connection before swallowed goes again (protocol 7.6)
             room.edit(Edit::FallBack { link, to: PathId::RELAY });
             self.steer.main_since = now;
         }

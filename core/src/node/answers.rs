@@ -1,4 +1,4 @@
-//! Handshakes that others start with us over a relay: half-open until FIN proves who it is (protocol 3.8).
+//! Handshakes that others start with us over a relay: half-open until FIN proves who it is (protocol 3.9).
 use super::room::{Owner, Room};
 use crate::{
     drops::Drop,
@@ -9,10 +9,10 @@ use crate::{
 };
 use std::{collections::VecDeque, sync::Arc};
 
-/// Half-open handshakes in all, and from one sender (protocol 8.3).
+/// Half-open handshakes in all, and from one sender (protocol 3.9).
 const HALF_OPEN_MAX: usize = 256;
 const HALF_OPEN_PER_SOURCE: usize = 4;
-/// INITs of senders whom the relay has not told of yet, and how long they wait: a relay tells changes every 100 ms (protocol 6.7).
+/// INITs of senders whom the relay has not told of yet, and how long they wait: a relay tells changes every 100 ms (protocol 6.6).
 const EARLY_MAX: usize = 16;
 const EARLY_TIME: Duration = Duration::from_secs(1);
 /// A half-open handshake of this age gives way to a newer one of the same sender.
@@ -174,7 +174,7 @@ impl Answers {
                 Some(Proved { verified, sid: half.sid, started: half.started })
             }
             (Step::Verifying(expected, answer), Outcome::Verified(Err(error))) if *expected == ticket => {
-                // a bad FIN never ends an attempt: the right one may still come (protocol 3.8)
+                // a bad FIN never ends an attempt: the right one may still come (protocol 3.9)
                 half.step = Step::Answered(Arc::clone(answer));
                 refuse(room, half.claimed, "handshake's last message", error);
                 None

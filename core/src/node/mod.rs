@@ -43,9 +43,9 @@ use uplink::{News, Uplink};
 const ACTIONS_MAX: usize = 256;
 /// Remote peers that one node knows.
 const LINKS_MAX: usize = 4_096;
-/// Up to so many peers all handshakes are eager; above, the first packet starts one (protocol 6.5).
+/// Up to so many peers all handshakes are eager; above, the first packet starts one (protocol 3.9).
 const EAGER_MAX: usize = 32;
-/// Connections of our listener that have proven nothing yet, and how long they may (protocol 9.3).
+/// Connections of our listener that have proven nothing yet, and how long they may (protocol 6.2).
 const ACCEPTED_MAX: usize = 16;
 const ACCEPTED_PER_SOURCE: usize = 4;
 const ACCEPTED_TIME: Duration = Duration::from_secs(5);
@@ -215,7 +215,7 @@ impl Node {
     }
 
     fn init(&mut self, now: Instant, uplink: usize, via: Via, handle: Handle, bytes: &[u8]) {
-        // mac1 under the network's secret: a relay or stranger makes no INIT that costs a KEM operation (protocol 3.7)
+        // mac1 under the network's secret: a relay or stranger makes no INIT that costs a KEM operation (protocol 3.8)
         if self.room.setup.mac1_key(self.room.own).verify_init(bytes).is_err() {
             self.room.drops.count(Drop::Forged);
             let said = self.uplinks.get(uplink).and_then(|uplink| uplink.holder(handle));

@@ -3,7 +3,7 @@
 //! ```text
 //!   Idle ──dial──▶ Dialling ──Opened──▶ Greeting: Offering → Offered → Concluding → Confirming ──ESTABLISHED──▶ Up
 //!    ▲                │                     │                                                                  │
-//!    └────────────────┴── closed, refused, too slow: back-off 50 ms … 5 s (protocol 7.7) ◀─────────────────────┘
+//!    └────────────────┴── closed, refused, too slow: back-off 50 ms … 5 s (protocol 7.6) ◀─────────────────────┘
 //!   Parked: closed on purpose after a migration (p2p.close_relay), dialled again when a link needs it
 //! ```
 use super::{
@@ -26,7 +26,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 /// Dial and handshake together.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
-/// Wait before the first new attempt, and the longest (protocol 7.7).
+/// Wait before the first new attempt, and the longest (protocol 7.6).
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MOST: Duration = Duration::from_secs(5);
 /// An unanswered ping ends the connection after so long; when a link reports a stall, much sooner.

@@ -1,4 +1,4 @@
-//! When to try again: doubling waits with jitter up to a ceiling (protocol 6.9).
+//! When to try again: doubling waits with jitter up to a ceiling (protocol 6.3).
 use crate::{entropy::Entropy, time::Duration};
 
 /// Doubling waits.

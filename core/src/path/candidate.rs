@@ -1,4 +1,4 @@
-//! Which addresses are offered to a peer, and which of a peer's addresses may be tried (protocol 6.6, 6.7).
+//! Which addresses are offered to a peer, and which of a peer's addresses may be tried (protocol 6.3).
 //!
 //! A peer can name any address, so a candidate is a way to make us knock at somebody else's door. What is refused here is
 //! never dialled: it is counted, and `peer explain` shows it.

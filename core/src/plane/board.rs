@@ -46,14 +46,14 @@ pub enum Edit {
         /// The session.
         install: Box<Install>,
     },
-    /// An installed session takes over: both ends have confirmed it (protocol 3.9).
+    /// An installed session takes over: both ends have confirmed it (protocol 3.10).
     Promote {
         /// Of whom.
         link: LinkId,
         /// Which session, by our index.
         local: u32,
     },
-    /// Keys of a further epoch (protocol 4.6).
+    /// Keys of a further epoch (protocol 4.5).
     Epoch {
         /// Of whom.
         link: LinkId,

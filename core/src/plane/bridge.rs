@@ -10,11 +10,11 @@ use crate::{
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::collections::BTreeMap;
 
-/// A learned MAC stays with its peer for so long after it was last seen (protocol 2.5).
+/// A learned MAC stays with its peer for so long after it was last seen (protocol 2.6).
 const MAC_STICKY: Duration = Duration::from_mins(5);
-/// Learned MACs a peer (protocol 2.5).
+/// Learned MACs a peer (protocol 2.6).
 const MACS_PER_PEER: usize = 1024;
-/// Flooded frames a second that one port may cause, and its burst (protocol 2.5).
+/// Flooded frames a second that one port may cause, and its burst (protocol 2.6).
 const STORM_FRAMES_PER_SECOND: u64 = 1000;
 const STORM_BURST: u64 = 2000;
 

@@ -38,13 +38,13 @@ use ring::Pool;
 use session::Session;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The largest packet from the interface, bytes (protocol 9.3: frame 9,216 B).
+/// The largest packet from the interface, bytes (protocol 9.4: frame 9,216 B).
 const PACKET_BYTES: usize = 9_000;
-/// A session that was replaced still opens and re-sends for so long (protocol 3.9).
+/// A session that was replaced still opens and re-sends for so long (protocol 3.10).
 const RETIRING: Duration = Duration::from_secs(10);
 /// A packet without a session asks the control room for one at most so often.
 const WANTED_REPEAT: Duration = Duration::from_secs(1);
-/// Data on the old session so recently makes a new one wait for its end (protocol 3.9).
+/// Data on the old session so recently makes a new one wait for its end (protocol 3.10).
 const GATE_RECENT: Duration = Duration::from_secs(1);
 
 /// Where a frame goes: a connection, and on a relay the handle of the other peer.
@@ -179,7 +179,7 @@ impl Plane {
                     session.tx.path_moved(path);
                 }
                 if moved && self.owes_on(link, path) {
-                    // the path has a new connection: FallBack follows, and what it sends again goes before anything new (protocol 7.7)
+                    // the path has a new connection: FallBack follows, and what it sends again goes before anything new (protocol 7.6)
                     return;
                 }
             }

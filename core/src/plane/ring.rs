@@ -7,7 +7,7 @@
 //!      │ 40 │ 41 │ 42 │ 43│  │ 44 │ 45 │ 46 │  free       │      frames lie one behind the other,
 //!      └────┴────┴────┴───┘  └────┴────┴────┴─────────────┘      a slab is reused when its last frame is released
 //! ```
-//! A frame is sealed where it lies and never written again (protocol 4.2): sending it once more is a copy of these bytes.
+//! A frame is sealed where it lies and never written again (protocol 4.3): sending it once more is a copy of these bytes.
 use crate::{id::PathId, time::Instant};
 use std::{
     collections::VecDeque,

@@ -128,7 +128,7 @@ impl SendLane {
         self.counters
     }
 
-    /// New frames are sealed with these keys from now on (protocol 4.6).
+    /// New frames are sealed with these keys from now on (protocol 4.5).
     pub(crate) fn set_sealer(&mut self, sealer: Arc<Sealer>) {
         if sealer.epoch() > self.sealer.epoch() {
             self.sealer = sealer;
@@ -480,7 +480,7 @@ impl SendLane {
         true
     }
 
-    /// At most `window` frames may be on their way on a path that has one (protocol 7.6).
+    /// At most `window` frames may be on their way on a path that has one (protocol 7.1).
     fn window_allows(&self, paths: &Paths, path: PathId, sequence: u64) -> bool {
         paths.window(path).is_none_or(|window| sequence.saturating_sub(self.received_next) < window)
     }

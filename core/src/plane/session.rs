@@ -105,7 +105,7 @@ impl Session {
                     self.rx.owe_receipt(now, via, path);
                 }
                 Ok(LaneControl::Drain { generation, start, .. }) => {
-                    // a generation that no SWITCH announced: the session ends here (protocol 3.9)
+                    // a generation that no SWITCH announced: the session ends here (protocol 3.10, 7.3)
                     ended = newer(generation, self.rx.order().generation());
                     let deliver = &mut |plain: &[u8]| hand_in(now, link, plain, bridge, drops, sink);
                     self.rx.order().drain(now, generation, start, deliver);

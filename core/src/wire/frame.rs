@@ -1,4 +1,4 @@
-//! The 16-byte header of a sealed frame, its counter and the inner types (protocol 4).
+//! The 16-byte header of a sealed frame, its counter and the inner types (protocol 4.1 to 4.3).
 //!
 //! ```text
 //! 10 | epoch | generation | 0 | receiver u32 | counter u64 | ciphertext of (inner type ‖ body) | tag 16

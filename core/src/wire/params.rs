@@ -1,4 +1,4 @@
-//! What the two ends of a handshake tell each other under its seal: type-length-value params (protocol 3).
+//! What the two ends of a handshake tell each other under its seal: type-length-value params (protocol 3.6).
 //!
 //! ```text
 //!   params = n × { type u16 | length u16 | value }        at most 1 KiB together

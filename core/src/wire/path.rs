@@ -1,4 +1,4 @@
-//! The three messages of the re-handshake (protocol 5): layout only, the mac is made and checked in `crate::rehandshake`.
+//! The three messages of the re-handshake (protocol 5.1): layout only, the mac is made and checked in `crate::rehandshake`.
 //!
 //! ```text
 //!   header 16 = type | epoch | flags | role | receiver_idx u32 | path_id u32 | attempt u32

@@ -11,7 +11,7 @@ type Parsed<T> = Result<T, String>;
 
 /// More addresses than this are a mistake; the parameters of the handshake hold sixteen.
 const MAX_ADDRESSES: usize = 15;
-/// CANDIDATES carries ten (protocol 6).
+/// CANDIDATES carries ten (protocol 6.3).
 const MAX_ADVERTISED: usize = 10;
 
 /// The kind of network interface.

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const LEAST_HOLD: Duration = Duration::from_millis(300);
 /// The line is opened before the peers' first attempt gives up.
 const MOST_RELAY: Duration = Duration::from_secs(3);
-/// Peers change the path of their traffic a few times a minute at most (protocol 7), and a round of silence and reset takes four changes.
+/// Peers change the path of their traffic a few times a minute at most (protocol 7.5), and a round of silence and reset takes four changes.
 const ROUND_S: u64 = 60;
 
 /// What one peer told.

@@ -1,4 +1,4 @@
-//! Self-signed certificates with the identity's own ML-DSA-87 key, made anew at two thirds of their life (protocol 1).
+//! Self-signed certificates with the identity's own ML-DSA-87 key, made anew at two thirds of their life (protocol 1.3).
 use core::time::Duration;
 use rcgen::{CertificateParams, DnType, KeyUsagePurpose, PKCS_ML_DSA_87, PublicKeyData, SerialNumber, SignatureAlgorithm};
 use rustls::{

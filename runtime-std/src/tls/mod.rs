@@ -1,4 +1,4 @@
-//! TLS 1.3 with post-quantum key exchange only; identities are ML-DSA-87 keys in self-signed certificates (protocol 1).
+//! TLS 1.3 with post-quantum key exchange only; identities are ML-DSA-87 keys in self-signed certificates (protocol 1.3).
 //!
 //! ```text
 //!   Identity ─▶ CertStore ─▶ server_config          client_config(pin, foreign) ─▶ Verifier: signature, then pin
@@ -36,7 +36,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-/// The exporter that binds a handshake inside to this connection (protocol 3).
+/// The exporter that binds a handshake inside to this connection (protocol 1.4).
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-shadowmesh/1";
 
 /// The protocol inside, for proxies that look (RFC 7301).

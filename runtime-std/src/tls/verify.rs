@@ -1,4 +1,4 @@
-//! What a dialler accepts: a true handshake signature, and the pinned identity if the key is one of ours (protocol 1).
+//! What a dialler accepts: a true handshake signature, and the pinned identity if the key is one of ours (protocol 1.3, 1.4).
 use rustls::{
     CertificateError, DigitallySignedStruct, Error, OtherError, PeerIncompatible, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},

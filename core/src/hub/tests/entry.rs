@@ -1,4 +1,4 @@
-//! The way in: each limit before the proof, with its counter (protocol 9), and the order of the handshake (protocol 3).
+//! The way in: each limit before the proof, with its counter (protocol 9.4), and the order of the handshake (protocol 3.8, 9.3).
 use super::*;
 
 fn limited(change: impl FnOnce(&mut Limits)) -> Stage {

@@ -1,4 +1,4 @@
-//! The forwarder alone: who reaches whom, in which order, within which bounds (protocol 9).
+//! The forwarder alone: who reaches whom, in which order, within which bounds (protocol 9.1, 9.2, 9.4).
 use crate::{
     config::Limits,
     hub::{Edit, ForwardEdit, ForwardSink, Forwarder, MESSAGE_BYTES},

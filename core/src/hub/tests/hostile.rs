@@ -22,7 +22,7 @@ fn a_recorded_handshake_replayed_on_another_connection_has_no_effect() {
     let mut witness = stage.member(2);
     stage.pass(200);
     let thief = stage.open(address("198.51.100.66:6"));
-    // protocol 3: the HELLO is good for anybody, the RESPONSE only on the TLS connection it was made for.
+    // protocol 3.1: the HELLO is good for anybody, the RESPONSE only on the TLS connection it was made for.
     stage.message(thief, &hello);
     assert_eq!(stage.mail(thief).map(|bytes| bytes[0]), Some(TYPE_RESP));
     stage.message(thief, &fin);
