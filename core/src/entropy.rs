@@ -105,6 +105,7 @@ mod tests {
         assert_ne!(*a.secret::<32>(), *Entropy::new(&[2; 32]).secret::<32>());
     }
 
+    // protocol 1.6
     #[test]
     fn each_draw_overwrites_the_key_with_keystream() {
         let mut entropy = Entropy::new(&[3; 32]);

@@ -121,6 +121,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    // protocol 1.1
     #[test]
     fn each_typing_error_is_named() {
         let text = PeerId([0x5a; 32]).to_string();
@@ -159,6 +160,7 @@ mod tests {
             prop_assert_eq!(PeerId(id).to_string().parse(), Ok(PeerId(id)));
         }
 
+        // protocol 1.1
         #[test]
         fn one_wrong_character_is_noticed(id: [u8; 32], at in 3_usize..59, to in "[a-z2-7]") {
             let mut text = PeerId(id).to_string();

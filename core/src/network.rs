@@ -370,6 +370,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    // protocol 2.1
     #[test]
     fn each_wrong_token_is_named() {
         let token = sample().token().expect("a good network");
@@ -385,6 +386,7 @@ mod tests {
         }
     }
 
+    // protocol 2.1
     #[test]
     fn a_checksum_does_not_excuse_a_wrong_content() {
         let secret = [7; 32];
@@ -451,6 +453,7 @@ mod tests {
         assert!(host_port(&format!("wss://{}", "a.".repeat(125))).is_err());
     }
 
+    // protocol 2.1
     #[test]
     fn limits_hold_when_a_token_is_made() {
         let relay = RelayAddress::new("wss://a", None).expect("a good URL");
@@ -480,6 +483,26 @@ mod tests {
         }
     }
 
+    // protocol 2.2
+    #[test]
+    fn what_is_derived_is_what_the_formulas_of_the_protocol_give() {
+        use crate::crypto::hash::sha512;
+        let (network, peer) = (sample(), PeerId([9; 32]));
+        let secret = *network.psk();
+        let network_id: [u8; 32] = sha512(&[b"shadowmesh/1 network-id", &secret])[..32].try_into().expect("32 of 64 bytes");
+        assert_eq!(network.network_id(), network_id);
+        assert_eq!(network.net_r(peer)[..], sha512(&[b"shadowmesh/1 at-relay", &secret, &peer.0])[..32]);
+        let prefix = sha512(&[b"shadowmesh/1 prefix", &secret]);
+        assert_eq!(network.prefix().octets()[..8], [&[0xfd], &prefix[..5], &[0, 0]].concat());
+        let of_peer = |label: &[u8]| sha512(&[label, &network_id, &peer.0]);
+        assert_eq!(network.address_v6(peer).octets()[8..], of_peer(b"shadowmesh/1 address-v6")[..8]);
+        let drawn = u64::from_be_bytes(of_peer(b"shadowmesh/1 address-v4")[..8].try_into().expect("8 of 64 bytes"));
+        assert_eq!(u64::from(u32::from(network.address_v4(peer))), 0x6440_0000 + 1 + drawn % 0x3f_fffe);
+        let mac = of_peer(b"shadowmesh/1 mac");
+        assert_eq!(network.mac_address(peer)[1..], mac[1..6]);
+        assert_eq!(network.mac_address(peer)[0], (mac[0] & 0b1111_1100) | 0b10);
+    }
+
     #[test]
     fn each_derived_value_has_a_label_of_its_own() {
         let (network, a, b) = (sample(), PeerId([1; 32]), PeerId([2; 32]));
@@ -498,6 +521,7 @@ mod tests {
     }
 
     proptest! {
+        // protocol 2.1
         #[test]
         fn networks_survive_their_token(
             secret: [u8; 32], name in "\\PC{0,15}", relays in proptest::collection::vec(("[a-z]{1,20}", any::<u16>(), any::<Option<[u8; 32]>>()), 1..=8)

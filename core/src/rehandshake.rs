@@ -313,6 +313,7 @@ mod tests {
     use proptest::prelude::*;
     use zeroize::Zeroizing;
 
+    // protocol 5.3
     #[test]
     fn three_messages_prove_the_path_to_both_ends() {
         for side in [Side::Initiator, Side::Responder] {
@@ -333,6 +334,7 @@ mod tests {
         }
     }
 
+    // protocol 5.3
     #[test]
     fn each_message_counts_once() {
         let mut world = World::new(Side::Initiator);
@@ -356,6 +358,7 @@ mod tests {
         assert_eq!(world.answer(&requests[2]), Err(Refusal::Old));
     }
 
+    // protocol 5.3
     #[test]
     fn an_old_request_is_dropped_when_a_newer_one_was_answered() {
         let mut world = World::new(Side::Initiator);
@@ -364,6 +367,7 @@ mod tests {
         assert_eq!(world.answer(&old), Err(Refusal::Old));
     }
 
+    // protocol 5.3
     #[test]
     fn the_ninth_request_in_flight_forgets_the_first() {
         let mut world = World::new(Side::Initiator);
@@ -374,6 +378,7 @@ mod tests {
         assert_eq!(world.asker.attempts(), 9);
     }
 
+    // protocol 5.3
     #[test]
     fn a_reflected_message_is_refused() {
         // The same end asks and is asked on the path, as when requests cross.
@@ -391,6 +396,7 @@ mod tests {
         assert_eq!(world.answerer.confirm(&world.keys[1].path, &response), Err(Refusal::Malformed));
     }
 
+    // protocol 5.2, 5.3
     #[test]
     fn another_session_epoch_path_or_connection_is_refused() {
         let other_session = World::with(Side::Initiator, 2, World::GROUND);
@@ -423,6 +429,7 @@ mod tests {
         }
     }
 
+    // protocol 5.3
     #[test]
     fn an_attempt_does_not_outlive_its_epoch() {
         // 256 epochs later the low byte is the same again.
@@ -440,6 +447,7 @@ mod tests {
         world.run();
     }
 
+    // protocol 5.2
     #[test]
     fn each_altered_bit_is_noticed_and_changes_nothing() {
         let mut world = World::new(Side::Initiator);

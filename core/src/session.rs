@@ -310,6 +310,7 @@ mod tests {
         assert_eq!(initiator.open.open(&mut sealed(&initiator, 0, b"x")), Err(Forged));
     }
 
+    // protocol 4.1
     #[test]
     fn each_altered_bit_is_noticed() {
         for suite in SUITES {
@@ -327,6 +328,7 @@ mod tests {
         }
     }
 
+    // protocol 4.5
     #[test]
     fn a_new_epoch_has_new_keys_and_the_old_name() {
         let old = chain(Suite::ChaCha20Poly1305);
@@ -345,6 +347,7 @@ mod tests {
         }
     }
 
+    // protocol 3.5
     #[test]
     fn the_keys_of_a_chain_key_are_the_expansion_of_protocol_3() {
         let ck0: Zeroizing<[u8; 64]> = Zeroizing::new(core::array::from_fn(|i| i as u8));
@@ -360,6 +363,7 @@ mod tests {
         assert_eq!(frame, [&head[..], &data, &tag].concat());
     }
 
+    // protocol 3.7
     #[test]
     fn suites_have_their_numbers() {
         for suite in SUITES {

@@ -15,6 +15,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 // ---- who ends TLS ----------------------------------------------------------------------------------------------
 
+// protocol 1.3
 #[test]
 fn somebody_with_an_identity_of_his_own_before_the_relay_is_refused_by_certificate() {
     let mut world = World::new(60);
@@ -33,6 +34,7 @@ fn somebody_with_an_identity_of_his_own_before_the_relay_is_refused_by_certifica
     world.until_connected(a, b);
 }
 
+// protocol 1.4
 #[test]
 fn somebody_with_an_ordinary_certificate_before_the_relay_is_refused_by_the_handshake() {
     let mut world = World::new(61);
@@ -46,6 +48,7 @@ fn somebody_with_an_ordinary_certificate_before_the_relay_is_refused_by_the_hand
     assert_eq!(world.hub_status(relay).clients.len(), 0);
 }
 
+// protocol 1.4
 #[test]
 fn a_relay_behind_an_ordinary_certificate_of_its_own_is_trusted_by_the_handshake() {
     let mut world = World::new(62);
@@ -69,6 +72,7 @@ fn somebody_in_a_direct_connection_is_refused_by_certificate_and_traffic_stays_o
     assert!(refusals(&mut world, a) + refusals(&mut world, b) > 0);
 }
 
+// protocol 5.2
 #[test]
 fn somebody_in_a_direct_connection_with_the_stolen_certificate_is_refused_by_the_exporter() {
     let mut world = World::new(64);
@@ -85,6 +89,7 @@ fn somebody_in_a_direct_connection_with_the_stolen_certificate_is_refused_by_the
     }
 }
 
+// protocol 6.3
 #[test]
 fn a_relay_that_lies_about_addresses_sends_nobody_anywhere() {
     let mut world = World::new(65);
@@ -196,6 +201,7 @@ fn a_relay_that_alters_frames_loses_them_and_harms_no_session() {
 
 // ---- downgrade by somebody who even knows the network's secret ------------------------------------------------------
 
+// protocol 3.7
 #[test]
 fn an_offer_that_was_cut_down_on_the_way_is_no_session() {
     // only suite 1 of two is left; the order is turned; suites that nobody knows
@@ -209,6 +215,7 @@ fn an_offer_that_was_cut_down_on_the_way_is_no_session() {
     }
 }
 
+// protocol 3.1
 #[test]
 fn an_offer_of_another_version_is_no_session() {
     for versions in [[0, 0], [0, 1], [1, 2], [2, 2]] {
@@ -314,6 +321,7 @@ fn frames_and_path_messages_of_another_member_with_a_stolen_session_id_have_no_e
     world.assert_whole(&flows);
 }
 
+// protocol 2.5
 #[test]
 fn a_member_cannot_send_with_anothers_address() {
     let mut world = World::new(71);

@@ -55,6 +55,7 @@ fn a_client_that_reads_nothing_is_bounded_at_the_relay_and_closed() {
     world.assert_whole(&[bystander]);
 }
 
+// protocol 7.1
 #[test]
 fn a_slow_way_drops_before_sealing_and_delivers_the_rest_in_order() {
     let mut world = World::new(102);

@@ -6,6 +6,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// With more others online than this, nobody greets before there is a packet (protocol 3.9).
 const EAGER_MOST: usize = 32;
 
+// protocol 3.9
 #[test]
 fn as_many_peers_as_are_greeted_at_once_start_together_and_are_connected_within_two_seconds() {
     let mut world = World::new(401);
@@ -18,6 +19,7 @@ fn as_many_peers_as_are_greeted_at_once_start_together_and_are_connected_within_
     assert!(missing.is_empty(), "{missing:?}");
 }
 
+// protocol 3.9
 #[test]
 fn an_attempt_that_crosses_the_others_last_message_leaves_one_session_on_both_sides() {
     let mut world = World::new(400);

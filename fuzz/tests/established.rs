@@ -3,6 +3,7 @@ use shadowmesh_core::{event::Note, status::RelayState};
 use shadowmesh_fuzz::world::{HostId, PeerPlan, World};
 use std::time::Duration;
 
+// protocol 6.5
 #[test]
 fn a_peer_learns_its_ipv4_address_as_the_relay_sees_it() {
     learns_its_address(true);

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
 
+// protocol 6.3
 #[test]
 fn a_candidate_that_refuses_leaves_traffic_on_the_relay_and_is_tried_again_ever_later() {
     let mut world = World::new(20);
@@ -40,6 +41,7 @@ fn a_candidate_that_refuses_leaves_traffic_on_the_relay_and_is_tried_again_ever_
     world.assert_whole(&flows);
 }
 
+// protocol 7.5
 #[test]
 fn a_direct_path_that_falls_silent_under_traffic_falls_back_and_comes_back_without_loss() {
     direct_path_dies(21, World::cut);
@@ -88,6 +90,7 @@ fn a_reset_alone_is_healed_by_a_new_connection() {
     world.assert_whole(&flows);
 }
 
+// protocol 7.5
 #[test]
 fn an_idle_path_that_died_unseen_costs_the_first_packets_nothing() {
     let mut world = World::new(24);
@@ -121,6 +124,7 @@ fn one_direction_of_traffic_is_enough_to_notice() {
     world.assert_whole(&[flow]);
 }
 
+// protocol 7.5
 #[test]
 fn a_path_that_comes_and_goes_every_second_is_damped_and_loses_nothing() {
     let mut world = World::new(26);

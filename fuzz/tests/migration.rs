@@ -10,6 +10,7 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(15);
 
+// protocol 6.2, 7.2
 #[test]
 fn two_peers_meet_on_the_relay_and_go_direct_without_loss() {
     let mut world = World::new(1);
@@ -60,6 +61,7 @@ fn the_five_steps_of_a_migration_and_what_status_says_at_each() {
     }
 }
 
+// protocol 5.3
 #[test]
 fn a_re_handshake_goes_request_response_complete_and_proves_both_ends() {
     let mut world = World::new(3);

@@ -6,6 +6,7 @@ use std::time::Duration;
 const SECOND: Duration = Duration::from_secs(1);
 const ALMOST_A_DAY: Duration = Duration::from_secs(24 * 3600 - 20);
 
+// protocol 4.5
 #[test]
 fn keys_are_replaced_after_120_s_with_data_at_both_ends_and_again() {
     let mut world = World::new(40);
@@ -37,6 +38,7 @@ fn keys_are_replaced_over_the_relay_too_and_when_one_end_only_listens() {
     }
 }
 
+// protocol 4.5
 #[test]
 fn a_session_without_data_keeps_its_keys() {
     let mut world = World::new(42);
@@ -65,6 +67,7 @@ fn keys_are_replaced_while_the_direct_path_dies() {
     world.assert_whole(&flows);
 }
 
+// protocol 3.10
 #[test]
 fn a_session_is_replaced_after_24_hours_and_loses_nothing() {
     let mut world = World::new(44);

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 const SECOND: Duration = Duration::from_secs(1);
 
+// protocol 4.4, 5.3
 #[test]
 fn replayed_while_traffic_goes_direct() {
     let mut scene = Scene::new(80);

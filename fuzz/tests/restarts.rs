@@ -59,6 +59,7 @@ fn a_relay_that_restarts_does_not_disturb_direct_paths_and_is_found_again() {
     world.assert_whole(&flows);
 }
 
+// protocol 7.6
 #[test]
 fn a_relay_that_restarts_under_traffic_carries_it_on_and_what_it_swallowed_is_sent_again() {
     let mut world = World::new(32);
@@ -149,6 +150,7 @@ fn a_peer_that_starts_before_its_relay_says_so_and_connects_when_it_appears() {
     world.assert_whole(&flows);
 }
 
+// protocol 6.8, 7.8
 #[test]
 fn a_peer_that_leaves_is_gone_at_once_for_the_others() {
     let mut world = World::new(37);

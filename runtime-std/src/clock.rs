@@ -14,6 +14,7 @@ pub fn now() -> Instant {
 mod tests {
     use super::*;
 
+    // protocol 1.7
     #[test]
     fn time_goes_forward_from_boot() {
         let first = now();

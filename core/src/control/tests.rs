@@ -44,6 +44,7 @@ fn a_message_goes_across_and_is_acknowledged() {
     assert_eq!(pieces(&mut a, at(0) + HOUR), []);
 }
 
+// protocol 7.8
 #[test]
 fn a_long_message_goes_in_pieces_of_at_most_1000_bytes() {
     let mut a = ControlStream::new();
@@ -66,6 +67,7 @@ fn new_pieces_go_before_late_ones() {
     assert_eq!(offsets, [4, 0]);
 }
 
+// protocol 7.8
 #[test]
 fn waits_double_up_to_two_seconds() {
     let mut a = ControlStream::new();
@@ -109,6 +111,7 @@ fn a_full_stream_refuses_and_takes_again_after_an_acknowledgement() {
     assert_eq!(a.send(&update(1_021)), Ok(()));
 }
 
+// protocol 7.8
 #[test]
 fn an_acknowledgement_of_what_was_not_sent_is_counted_and_changes_nothing() {
     let mut a = ControlStream::new();
@@ -133,6 +136,7 @@ fn a_malformed_message_is_left_out_and_the_stream_goes_on() {
     assert_eq!(b.failure(), None);
 }
 
+// protocol 7.8
 #[test]
 fn a_declared_length_above_4096_ends_the_stream() {
     let mut b = ControlStream::new();
@@ -144,6 +148,7 @@ fn a_declared_length_above_4096_ends_the_stream() {
     assert_eq!(messages(&mut b), []);
 }
 
+// protocol 7.8
 #[test]
 fn an_offset_beyond_the_end_ends_the_stream() {
     let mut b = ControlStream::new();
@@ -185,6 +190,7 @@ fn pieces_that_overlap_are_joined_byte_by_byte() {
     }
 }
 
+// protocol 7.8
 #[test]
 fn what_comes_ahead_is_bounded() {
     let mut b = ControlStream::new();
@@ -198,6 +204,7 @@ fn what_comes_ahead_is_bounded() {
     assert_eq!(b.poll_ack(), Some(NodeControl::Ack { offset: 0 }));
 }
 
+// protocol 7.8
 #[test]
 fn unread_bytes_are_bounded_by_the_window() {
     let mut b = ControlStream::new();

@@ -79,6 +79,18 @@ fn comparison() {
     assert!(!equal(b"ab", b"aB") && !equal(b"ab", b"abc"));
 }
 
+// protocol 1.1
+#[test]
+fn a_peer_id_is_the_hash_of_algorithm_and_key_and_its_text_has_a_checksum() {
+    let identity = Identity::from_seed([7; 32]);
+    let expected = sha512(&[b"shadowmesh/1 peer-id", &[0, 1], identity.public_key()]);
+    assert_eq!(identity.id().0[..], expected[..32]);
+    let sum = sha512(&[b"shadowmesh/1 peer-id text", &identity.id().0]);
+    let text = crate::text::to_base32(&[&identity.id().0[..], &sum[..3]].concat());
+    assert_eq!(identity.id().to_string(), format!("sm-{text}"));
+    assert!(text.len() == 56 && text.chars().all(|c| c.is_ascii_lowercase() || ('2'..='7').contains(&c)));
+}
+
 #[test]
 fn one_seed_gives_one_key_pair_on_both_back_ends() {
     for seed in [[0; 32], [7; 32], [0xff; 32]] {
@@ -120,6 +132,7 @@ fn each_back_end_verifies_the_signatures_of_the_other() {
     }
 }
 
+// protocol 1.2
 #[test]
 fn signatures_are_hedged() {
     let identity = Identity::from_seed([3; 32]);

@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 const BOTH: [&dyn Provider; 2] = [&RustCrypto, &AwsLc];
 const ANY_SUITE: [Suite; 2] = [Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
 
+// protocol 3.1
 #[test]
 fn both_ends_agree_in_both_uses_on_all_back_ends() {
     for setup in [c2r(1), p2p(1)] {
@@ -28,6 +29,7 @@ fn both_ends_agree_in_both_uses_on_all_back_ends() {
     }
 }
 
+// protocol 3.2, 3.3, 3.4
 #[test]
 fn the_messages_have_their_lengths() {
     let world = World { own: Params::default(), other: Params::default(), ..World::default() };
@@ -37,6 +39,7 @@ fn the_messages_have_their_lengths() {
     assert_eq!((INIT_LEN_MIN, RESP_LEN_MIN, FIN_LEN_MIN), (1654, 8863, 7247));
 }
 
+// protocol 3.1 to 3.4
 #[test]
 fn the_fields_stand_where_protocol_3_puts_them() {
     let world = World::default();
@@ -65,6 +68,7 @@ fn with_the_portable_back_end_each_message_is_a_function_of_the_job() {
     agree_to_seal(&first.2.chain, &second.2.chain);
 }
 
+// protocol 1.2, 3.5, 3.8
 #[test]
 fn the_schedule_is_the_one_of_protocol_3() {
     use crate::crypto::{hash::Prk, hash::sha512, x25519::Scalar};
@@ -129,6 +133,7 @@ fn an_altered_init_that_passes_mac1_makes_no_session() {
     }
 }
 
+// protocol 3.3, 3.9
 #[test]
 fn each_altered_bit_of_resp_is_refused_and_the_attempt_goes_on() {
     for setup in [c2r(1), p2p(1)] {
@@ -148,6 +153,7 @@ fn each_altered_bit_of_resp_is_refused_and_the_attempt_goes_on() {
     }
 }
 
+// protocol 3.4, 3.9
 #[test]
 fn each_altered_bit_of_fin_is_refused_and_the_attempt_goes_on() {
     let world = World { here: &AwsLc, there: &AwsLc, ..World::default() };
@@ -178,6 +184,7 @@ fn messages_of_a_wrong_length_are_malformed() {
     }
 }
 
+// protocol 3.1, 3.2
 #[test]
 fn each_wrong_field_of_an_init_is_named() {
     let offer = World::default().offer();
@@ -202,6 +209,7 @@ fn each_wrong_field_of_an_init_is_named() {
     }
 }
 
+// protocol 3.2, 3.5
 #[test]
 fn extensions_of_an_init_are_skipped_but_hashed() {
     let world = World::default();
@@ -215,6 +223,7 @@ fn extensions_of_an_init_are_skipped_but_hashed() {
     assert_eq!(world.conclude(&offer, answer.resp()).map(drop), Err(HandshakeError::Sealed), "it is not what was offered");
 }
 
+// protocol 3.7
 #[test]
 fn the_suite_is_the_first_common_one_of_the_initiator() {
     let (aes, chacha) = (Suite::Aes256Gcm, Suite::ChaCha20Poly1305);
@@ -231,6 +240,7 @@ fn the_suite_is_the_first_common_one_of_the_initiator() {
     }
 }
 
+// protocol 3.5, 3.7
 #[test]
 fn a_downgrade_is_a_hard_error() {
     let world = World { mine: vec![Suite::Aes256Gcm], ..World::default() };
@@ -293,6 +303,7 @@ fn each_difference_in_the_setup_is_refused() {
     assert_eq!(peer.answer(client.offer().init()).map(drop), Err(HandshakeError::Malformed), "another role");
 }
 
+// protocol 3.8
 #[test]
 fn mac1_needs_the_responder_and_between_peers_the_network() {
     let world = World::default();
@@ -305,6 +316,7 @@ fn mac1_needs_the_responder_and_between_peers_the_network() {
     assert!(c2r(2).mac1_key(bob().id()).verify_init(client.offer().init()).is_ok(), "the binding is not in mac1");
 }
 
+// protocol 3.5
 #[test]
 fn a_resp_signed_by_another_is_refused_by_its_name() {
     // Carol is a member and answers in Bob's place, with a good signature of her own.
@@ -332,6 +344,7 @@ fn the_verified_initiator_is_who_signed() {
     assert_eq!(verified.peer.id(), carol().id());
 }
 
+// protocol 3.5
 #[test]
 fn nobody_talks_to_itself() {
     let world = World { initiator: bob(), ..World::default() };
@@ -369,6 +382,7 @@ fn reflected_messages_are_refused() {
     assert_eq!(world.setup.mac1_key(alice().id()).verify_init(offer.init()), Err(Forged));
 }
 
+// protocol 3.5
 #[test]
 fn an_attempt_makes_one_session() {
     let world = World::default();
@@ -401,6 +415,7 @@ fn an_invalid_kem_key_is_malformed() {
     }
 }
 
+// protocol 4.5
 #[test]
 fn the_rekey_chain_agrees_and_old_keys_do_not_open() {
     for here in BOTH {
@@ -419,6 +434,7 @@ fn the_rekey_chain_agrees_and_old_keys_do_not_open() {
     }
 }
 
+// protocol 4.5
 #[test]
 fn a_rekey_that_does_not_fit_is_refused() {
     let (concluded, verified) = World::default().run();

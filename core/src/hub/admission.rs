@@ -124,6 +124,7 @@ mod tests {
         Source::of(text.parse().expect("an address"))
     }
 
+    // protocol 9.4
     #[test]
     fn a_source_is_an_ipv4_address_or_a_56() {
         assert_eq!(source("192.0.2.1:5"), source("[::ffff:192.0.2.1]:9"));

@@ -90,3 +90,61 @@ impl Link {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Member, id::LinkId, id::PeerId, link::tests::room, time::Instant};
+
+    const OWN_NET: &str = "10.0.0.1";
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    /// A link to a peer that announces these; the room's interface is 10.0.0.1/8.
+    fn announced(room: &mut Room, peer: u8, addresses: &[&str]) -> Link {
+        room.around.overlay = vec![(ip(OWN_NET), 8), (IpAddr::V6(room.config.network.address_v6(room.own)), 64)];
+        let mut link = Link::new(Instant::ZERO, LinkId(u32::from(peer)), PeerId([peer; 32]), room);
+        link.take_params(room, Params { addresses: addresses.iter().map(|text| ip(text)).collect(), ..Params::default() });
+        link
+    }
+
+    // protocol 2.4
+    #[test]
+    fn each_peer_has_its_derived_address_and_nobody_else_can_announce_it() {
+        let room = &mut room(Vec::new());
+        let derived = IpAddr::V6(room.config.network.address_v6(PeerId([1; 32])));
+        let first = announced(room, 1, &[]);
+        assert_eq!(first.addresses, [derived]);
+        let second = announced(room, 2, &[&derived.to_string()]);
+        assert!(!second.addresses.contains(&derived));
+        assert_eq!(second.refused.len(), 1);
+    }
+
+    // protocol 2.5
+    #[test]
+    fn the_first_proven_holder_keeps_an_address_and_a_listed_one_wins() {
+        let listed = Member { id: PeerId([3; 32]), name: None, allowed: vec![(ip("10.9.0.0"), 16)] };
+        let room = &mut room(vec![listed]);
+        let first = announced(room, 1, &["10.1.1.1", "10.9.0.1"]);
+        assert!(first.addresses.contains(&ip("10.1.1.1")));
+        assert!(!first.addresses.contains(&ip("10.9.0.1")), "it is listed as another's");
+        let second = announced(room, 2, &["10.1.1.1"]);
+        assert_eq!(second.refused, [(ip("10.1.1.1"), "another peer was proven to hold it first")]);
+        let third = announced(room, 3, &["10.9.0.1"]);
+        assert!(third.addresses.contains(&ip("10.9.0.1")));
+        let fourth = announced(room, 4, &[OWN_NET, "192.0.2.1"]);
+        assert_eq!(fourth.addresses.len(), 1, "ours, and one outside of our prefix: {:?}", fourth.refused);
+        assert!(announced(room, 1, &["10.1.1.1"]).addresses.contains(&ip("10.1.1.1")), "and it keeps it");
+    }
+
+    // protocol 2.5
+    #[test]
+    fn what_was_claimed_before_a_restart_is_still_the_holders() {
+        let room = &mut room(Vec::new());
+        room.claims.insert(ip("10.1.1.1"), PeerId([1; 32]));
+        assert!(!announced(room, 2, &["10.1.1.1"]).addresses.contains(&ip("10.1.1.1")));
+        assert!(announced(room, 1, &["10.1.1.1"]).addresses.contains(&ip("10.1.1.1")));
+    }
+}

@@ -4,12 +4,13 @@ use crate::{
     config::{Member, Mode, NodeConfig},
     crypto::{Identity, rustcrypto::RustCrypto},
     drops::Drop,
-    event::Action,
+    event::{Action, TlsFacts},
     id::{ConnId, Handle},
     network::{Network, RelayAddress},
     session::{Chain, Side, Suite},
-    wire::PeerMessage,
+    wire::{Candidate, CandidateKind, PeerMessage, Transport},
 };
+use core::net::SocketAddr;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
@@ -127,6 +128,7 @@ fn a_session_of_age_without_a_relay_does_not_ring_for_ever() {
     settle(&mut link, day, room);
 }
 
+// protocol 4.5
 #[test]
 fn the_first_frame_after_long_silence_rekeys_and_does_not_replace_the_session() {
     let room = &mut room(Vec::new());
@@ -139,6 +141,7 @@ fn the_first_frame_after_long_silence_rekeys_and_does_not_replace_the_session() 
     assert!(!link.greeting.is_idle(), "no rekey came about for 180 s with data: a new session");
 }
 
+// protocol 4.5
 #[test]
 fn a_further_rekey_is_refused_until_the_epoch_before_is_in_use() {
     let room = &mut room(Vec::new());
@@ -157,6 +160,7 @@ fn a_further_rekey_is_refused_until_the_epoch_before_is_in_use() {
     assert_eq!(room.drops.get(Drop::Unexpected), refused + 2);
 }
 
+// protocol 2.5
 #[test]
 fn a_peer_cannot_take_a_whole_prefix_by_announcing_ever_other_addresses() {
     let room = &mut room(Vec::new());
@@ -171,6 +175,7 @@ fn a_peer_cannot_take_a_whole_prefix_by_announcing_ever_other_addresses() {
     assert_eq!(actions.iter().filter(|action| matches!(action, Action::Remember { .. })).count(), 16);
 }
 
+// protocol 7.5
 #[test]
 fn a_session_that_the_other_end_forgot_is_made_anew() {
     let room = &mut room(Vec::new());
@@ -188,4 +193,63 @@ fn a_session_that_the_other_end_forgot_is_made_anew() {
     link.hear(at(21));
     settle(&mut link, at(30), room);
     assert!(link.greeting.is_idle(), "it answered");
+}
+
+fn facts() -> TlsFacts {
+    TlsFacts { exporter: [4; 32], identity: None, subject: None }
+}
+
+// protocol 5.4
+#[test]
+fn the_initiator_numbers_its_paths_evenly_the_responder_oddly_and_eight_live_at_once() {
+    for (side, odd) in [(Side::Initiator, 0), (Side::Responder, 1)] {
+        let room = &mut room(Vec::new());
+        let mut link = connected(room, side);
+        let remote = SocketAddr::from(([192, 0, 2, 1], 4000));
+        let mut begun = Vec::new();
+        while begun.len() < 20 && link.begin_path(at(2), room, ConnId(begun.len() as u64 * 2), &facts(), remote, at(9)) {
+            begun.push(link.directs.last().expect("it was just begun").path());
+        }
+        assert_eq!(begun, (1..=8).map(|number| PathId(number * 2 + odd)).collect::<Vec<_>>());
+        link.path_died(at(3), room, begun[0], "a test");
+        assert!(link.begin_path(at(4), room, ConnId(99), &facts(), remote, at(9)));
+        assert_eq!(link.directs.last().map(Direct::path), Some(PathId(18 + odd)), "no number is used twice");
+    }
+}
+
+// protocol 6.3
+#[test]
+fn an_address_is_dialled_eight_times_a_minute_at_most_whoever_names_it() {
+    let room = &mut room(Vec::new());
+    let [target, other] = [IpAddr::from([192, 0, 2, 7]), IpAddr::from([192, 0, 2, 8])];
+    let granted = (0..60).filter(|second| room.may_dial(at(*second), target)).count();
+    assert_eq!(granted, 8);
+    assert!(room.may_dial(at(59), other), "each address has its own count");
+    assert!(room.may_dial(at(60), target), "the first dial is a minute old");
+    assert!(!room.may_dial(at(60), target));
+}
+
+// protocol 6.3
+#[test]
+fn candidates_of_a_lower_or_equal_generation_are_dropped() {
+    let room = &mut room(Vec::new());
+    let mut link = connected(room, Side::Initiator);
+    let at_port =
+        |port| Candidate { kind: CandidateKind::Host, transport: Transport::Wss, priority: 1, address: ([192, 0, 2, 7], port).into() };
+    link.take_candidates(at(2), room, 5, &[at_port(1000)]);
+    for old in [5, 4, 0] {
+        link.take_candidates(at(3), room, old, &[at_port(2000)]);
+    }
+    assert_eq!(room.drops.get(Drop::Control), 3);
+    assert_eq!(link.candidates.iter().map(|(candidate, _)| candidate.address.port()).collect::<Vec<_>>(), [1000]);
+    link.take_candidates(at(4), room, 6, &[at_port(3000), at_port(3001)]);
+    assert_eq!(link.candidates.len(), 2);
+}
+
+// protocol 3.8
+#[test]
+fn fifty_new_handshakes_are_answered_in_a_second_and_no_more() {
+    let room = &mut room(Vec::new());
+    assert_eq!((0..200).filter(|n| room.may_answer(Instant::from_millis(5_000 + n))).count(), 50);
+    assert_eq!((0..60_000).filter(|n| room.may_answer(Instant::from_millis(100_000 + n))).count(), 60 * 50);
 }

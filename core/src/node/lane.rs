@@ -146,6 +146,7 @@ mod tests {
         assert_eq!(lane.seal(0, |_| {})[1], 0, "nothing of a later epoch came, so epoch 0 seals");
     }
 
+    // protocol 4.5
     #[test]
     fn old_keys_open_for_ten_seconds_after_a_later_frame_and_no_longer() {
         let chains = chains(2);

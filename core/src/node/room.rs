@@ -11,7 +11,7 @@ use crate::{
     status::Totals,
     time::{Duration, Instant},
     wire::params::is_name,
-    wire::{Candidate, Params, RECORD_FLAG_URGENT, RECORD_HEADER_LEN, TYPE_FWD, record_header},
+    wire::{Candidate, Params, RECORD_FLAG_URGENT, RECORD_HEADER_LEN, TYPE_FRAME, TYPE_FWD, record_header},
 };
 use core::net::{IpAddr, SocketAddr};
 use std::collections::{BTreeMap, VecDeque};
@@ -284,14 +284,16 @@ impl Room {
         self.answers <= ANSWERS_PER_SECOND
     }
 
-    /// Sends one control-room message to a peer: over a relay as an urgent record, else bare.
+    /// Sends one control-room message to a peer: over a relay in a record, else bare. Handshakes are urgent, sealed frames never
+    /// (protocol 9.2).
     pub(crate) fn send(&mut self, via: crate::plane::Via, message: &[u8]) {
         let bytes = match via.handle {
             None => message.to_vec(),
             Some(handle) => {
                 let Ok(len) = u16::try_from(message.len()) else { return };
+                let flags = if message.first() == Some(&TYPE_FRAME) { 0 } else { RECORD_FLAG_URGENT };
                 let mut bytes = Vec::with_capacity(RECORD_HEADER_LEN + message.len());
-                bytes.extend_from_slice(&record_header(TYPE_FWD, RECORD_FLAG_URGENT, handle, len));
+                bytes.extend_from_slice(&record_header(TYPE_FWD, flags, handle, len));
                 bytes.extend_from_slice(message);
                 bytes
             }

@@ -33,6 +33,7 @@ impl Backoff {
 mod tests {
     use super::*;
 
+    // protocol 6.3
     #[test]
     fn doubles_up_to_the_ceiling_and_starts_again_after_a_success() {
         let mut entropy = Entropy::new(&[7; 32]);

@@ -143,6 +143,7 @@ mod tests {
         assert_eq!((found[0].address, found[0].kind), (at("203.0.113.77:4433"), CandidateKind::Configured));
     }
 
+    // protocol 6.3
     #[test]
     fn loopback_is_offered_and_tried_only_where_the_relay_is_local() {
         let mut here = home();
@@ -152,6 +153,7 @@ mod tests {
         assert!(gather(&here, &[], 4000).iter().any(|candidate| candidate.address == at("127.0.0.1:4000")));
     }
 
+    // protocol 6.3
     #[test]
     fn third_parties_are_not_knocked_at() {
         for (address, ok) in [
@@ -179,6 +181,7 @@ mod tests {
         }
     }
 
+    // protocol 6.3
     #[test]
     fn a_private_address_behind_the_same_outside_address_may_be_tried() {
         assert!(permitted(&home(), at("10.1.2.3:4000"), Some(ip("198.51.100.7"))).is_ok());

@@ -47,12 +47,14 @@ mod tests {
         Usable { path: PathId(path), label, rtt: Some(Duration::from_millis(rtt_ms)) }
     }
 
+    // protocol 6.1
     #[test]
     fn direct_wins_over_a_faster_relay() {
         let options = [option(0, PathLabel::RelayWss, 1), option(2, PathLabel::DirectWss, 90)];
         assert_eq!(best(&options, PathId::RELAY), Some(PathId(2)));
     }
 
+    // protocol 6.1
     #[test]
     fn within_a_class_only_a_clear_gain_moves_traffic() {
         let near = [option(2, PathLabel::DirectWss, 20), option(3, PathLabel::DirectWss, 16)];

@@ -271,6 +271,7 @@ mod tests {
         [&destination[..], &source[..], &[0x08, 0x06, 0, 0]].concat()
     }
 
+    // protocol 2.5
     #[test]
     fn a_packet_goes_to_the_holder_of_its_address_and_comes_only_from_it() {
         let mut bridge = Bridge::new(false, vec!["10.0.0.1".parse().expect("an address")], [2; 6]);
@@ -287,6 +288,7 @@ mod tests {
         assert_eq!(bridge.outbound(now, &ip([10, 0, 0, 1], [10, 0, 0, 2])), Err(Drop::NoRoute));
     }
 
+    // protocol 2.6
     #[test]
     fn macs_are_learned_stick_and_cannot_be_stolen() {
         let mut bridge = Bridge::new(true, Vec::new(), [2; 6]);
@@ -305,6 +307,7 @@ mod tests {
         assert_eq!(bridge.outbound(later, &frame(learned, [2; 6])), Ok(Goal::One(B)));
     }
 
+    // protocol 2.6
     #[test]
     fn a_storm_is_limited_and_unicast_is_not() {
         let mut bridge = Bridge::new(true, Vec::new(), [2; 6]);
@@ -318,6 +321,7 @@ mod tests {
         assert_eq!(granted as u64, STORM_FRAMES_PER_SECOND);
     }
 
+    // protocol 2.6
     #[test]
     fn a_bound_mac_does_not_move_to_a_peer_that_derives_the_same_one() {
         let mut bridge = Bridge::new(true, Vec::new(), [2; 6]);
@@ -328,6 +332,7 @@ mod tests {
         assert_eq!(bridge.inbound(now, B, &frame([2; 6], [4; 6])), Err(Drop::Mac));
     }
 
+    // protocol 2.6
     #[test]
     fn a_peer_may_bring_a_bounded_number_of_macs() {
         let mut bridge = Bridge::new(true, Vec::new(), [2; 6]);

@@ -361,6 +361,7 @@ mod tests {
         assert_eq!(bench.order.floor(), 4);
     }
 
+    // protocol 7.3
     #[test]
     fn frames_of_the_new_path_wait_for_the_old_ones() {
         let mut bench = Bench::new();
@@ -376,6 +377,7 @@ mod tests {
         assert_eq!(bench.out, [0, 1, 2, 3, 4, 6], "calm again");
     }
 
+    // protocol 7.3
     #[test]
     fn drain_ends_the_wait_for_frames_that_the_old_path_lost() {
         let mut bench = Bench::new();
@@ -390,6 +392,7 @@ mod tests {
         assert_eq!(bench.out, [0, 2, 3]);
     }
 
+    // protocol 7.3
     #[test]
     fn the_deadline_ends_the_wait_when_drain_never_comes() {
         let mut bench = Bench::new();
@@ -404,6 +407,7 @@ mod tests {
         assert_eq!(bench.order.deadline(), None);
     }
 
+    // protocol 7.4
     #[test]
     fn a_hole_is_passed_in_calm_after_the_patience() {
         let mut bench = Bench::new();
@@ -414,6 +418,7 @@ mod tests {
         assert_eq!((bench.order.floor(), bench.order.counters().lost), (3, 1));
     }
 
+    // protocol 7.2
     #[test]
     fn a_frame_sealed_130_switches_ago_does_not_turn_the_generation_back() {
         let mut bench = Bench::new();
@@ -426,6 +431,7 @@ mod tests {
         assert_eq!((bench.out.as_slice(), bench.order.generation()), (&[0, 1, 2][..], 130));
     }
 
+    // protocol 3.10
     #[test]
     fn a_gate_holds_a_new_session_until_the_old_one_has_ended() {
         let mut bench = Bench::new();

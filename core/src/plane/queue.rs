@@ -255,6 +255,7 @@ mod tests {
         assert!(queue.is_empty() && queue.pop(at(1), &mut drops).is_none());
     }
 
+    // protocol 7.1, 7.6
     #[test]
     fn a_full_queue_drops_from_the_fattest_flow() {
         let (mut queue, mut drops) = (FairQueue::default(), Drops::default());

@@ -100,6 +100,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     proptest! {
+        // protocol 4.4
         #[test]
         fn agrees_with_a_set(steps in proptest::collection::vec((0u64..40_000, any::<bool>()), 1..400)) {
             let mut window = Window::new(1 << 13);
@@ -122,6 +123,7 @@ mod tests {
         }
     }
 
+    // protocol 4.4
     #[test]
     fn the_oldest_sequence_of_the_window_is_still_known() {
         let mut window = Window::new(1 << 13);

@@ -190,6 +190,7 @@ mod tests {
         ring.push(Instant::ZERO, PathId::RELAY, len, |bytes| bytes.fill(value));
     }
 
+    // protocol 4.3, 7.1
     #[test]
     fn frames_stay_bit_for_bit_until_they_are_released() {
         let mut ring = Ring::default();
@@ -205,6 +206,7 @@ mod tests {
         }
     }
 
+    // protocol 7.1
     #[test]
     fn the_bound_counts_slab_memory_and_frames() {
         let mut ring = Ring::default();
@@ -223,6 +225,7 @@ mod tests {
         assert_eq!(small.len(), RING_FRAMES);
     }
 
+    // protocol 7.1
     #[test]
     fn all_rings_share_one_pool_and_each_has_at_least_one_slab() {
         let pool = Pool::default();

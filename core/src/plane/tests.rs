@@ -3,7 +3,7 @@ use super::*;
 use crate::{
     crypto::rustcrypto::RustCrypto,
     session::{Chain, Side, Suite},
-    wire::TYPE_DLV,
+    wire::{Counter, FRAME_HEADER_LEN, INNER_CONTROL, INNER_PIECE, INNER_SEGMENT, TAG_LEN, TYPE_DLV},
 };
 use core::net::Ipv4Addr;
 use std::{collections::VecDeque, sync::Arc};
@@ -170,6 +170,7 @@ fn packets_go_and_come_over_relay_and_direct_path() {
     world.all_came_in_order();
 }
 
+// protocol 7.5
 #[test]
 fn a_path_that_died_with_its_receipts_does_not_stop_the_lane_for_ever() {
     let mut world = World::with_direct();
@@ -188,6 +189,7 @@ fn a_path_that_died_with_its_receipts_does_not_stop_the_lane_for_ever() {
     world.all_came_in_order();
 }
 
+// protocol 7.1, 7.5
 #[test]
 fn a_relay_that_dropped_the_whole_window_does_not_stop_the_lane_for_ever() {
     let mut world = World::new();
@@ -197,6 +199,7 @@ fn a_relay_that_dropped_the_whole_window_does_not_stop_the_lane_for_ever() {
     world.all_came_in_order();
 }
 
+// protocol 7.6
 #[test]
 fn copies_that_a_replaced_relay_connection_swallowed_go_again() {
     let mut world = World::with_direct();
@@ -213,6 +216,7 @@ fn copies_that_a_replaced_relay_connection_swallowed_go_again() {
     world.all_came_in_order();
 }
 
+// protocol 7.2
 #[test]
 fn a_switch_away_from_a_path_that_is_gone_sends_again_what_it_swallowed() {
     let mut world = World::new();
@@ -243,6 +247,26 @@ fn an_upgrade_while_copies_are_owed_loses_and_reorders_nothing() {
     world.all_came_in_order();
 }
 
+// protocol 4.2
+#[test]
+fn a_frame_of_a_kind_that_is_reserved_unknown_or_not_ours_is_dropped_and_counted() {
+    let mut world = World::new();
+    let keys = chain(7).keys(Side::Initiator, &RustCrypto);
+    let kinds = [INNER_SEGMENT, INNER_PIECE, INNER_ETHERNET, INNER_CONTROL, 0x7f];
+    for (sequence, kind) in kinds.into_iter().enumerate() {
+        let mut frame = vec![0; FRAME_HEADER_LEN];
+        frame.push(kind);
+        frame.extend([0x45; 30]);
+        frame.extend([0; TAG_LEN]);
+        let header = FrameHeader { epoch: 0, generation: 0, receiver: 20, counter: Counter::new(0, sequence as u64) };
+        keys.seal.seal(header, &mut frame);
+        world.b.plane.inbound(world.now, DIRECT.conn, &mut frame, &mut world.b.ports);
+        assert_eq!(world.b.plane.tally().drops.get(Drop::Unexpected), sequence as u64 + 1, "kind {kind:02x}");
+    }
+    assert!(world.b.ports.delivered.is_empty());
+}
+
+// protocol 3.10, 7.3
 #[test]
 fn a_replaced_session_sends_all_it_owes_before_the_new_one_is_heard() {
     let mut world = World::with_direct();
@@ -259,6 +283,7 @@ fn a_replaced_session_sends_all_it_owes_before_the_new_one_is_heard() {
     world.all_came_in_order();
 }
 
+// protocol 4.5
 #[test]
 fn the_responder_seals_in_the_new_epoch_when_the_first_data_frame_of_it_comes() {
     let mut world = World::new();
@@ -275,6 +300,7 @@ fn the_responder_seals_in_the_new_epoch_when_the_first_data_frame_of_it_comes() 
     assert_eq!(receipt[1], 1, "sealed in epoch 1");
 }
 
+// protocol 7.2
 #[test]
 fn a_switch_without_data_is_confirmed_and_then_all_is_silent() {
     let mut world = World::with_direct();

@@ -184,6 +184,7 @@ pub(crate) mod tests {
         assert_eq!(text_of_v6(bytes), "2001:db8:85a3:1234:5678:8a2e:370:7334");
     }
 
+    // protocol 1.5
     #[test]
     fn golden_socket_addresses() {
         let v4: SocketAddr = "203.0.113.7:41022".parse().expect("a good address");
@@ -192,6 +193,7 @@ pub(crate) mod tests {
         assert_eq!(socket_bytes(v6), [6, 0, 1, 0xbb, 0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
     }
 
+    // protocol 1.5
     #[test]
     fn an_address_has_one_form() {
         let mapped: IpAddr = "::ffff:10.1.2.3".parse().expect("a good address");

@@ -100,6 +100,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    // protocol 4.1
     #[test]
     fn golden_header() {
         let header = FrameHeader { epoch: 2, generation: 3, receiver: 0x0a0b_0c0d, counter: Counter::new(0x85, 0x1122_3344_5566) };
@@ -110,6 +111,7 @@ mod tests {
         assert_eq!(header.counter.sequence(), 0x1122_3344_5566);
     }
 
+    // protocol 4.1
     #[test]
     fn refuses_wrong_type_reserved_byte_and_short_header() {
         let good = FrameHeader { epoch: 0, generation: 0, receiver: 1, counter: Counter::new(0, 7) }.to_bytes();
@@ -122,6 +124,7 @@ mod tests {
         assert_eq!(FrameHeader::parse(&wrong), Err(Malformed("frame reserved byte")));
     }
 
+    // protocol 4.1, 4.3
     #[test]
     #[should_panic(expected = "56-bit")]
     fn a_counter_never_runs_into_its_lane() {

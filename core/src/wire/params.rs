@@ -161,6 +161,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    // protocol 3.6
     #[test]
     fn the_largest_params_fit_their_bound() {
         let params = Params {
@@ -179,12 +180,14 @@ mod tests {
         assert_eq!(Params::parse(&bytes).expect("well formed").addresses.len(), ADDRESSES_MAX);
     }
 
+    // protocol 3.6
     #[test]
     fn unknown_types_are_skipped() {
         let bytes = [0, 99, 0, 3, 1, 2, 3, 0, 3, 0, 2, 5, 0, 0, 0, 0, 0];
         assert_eq!(Params::parse(&bytes), Ok(Params { mtu: Some(1280), ..Params::default() }));
     }
 
+    // protocol 3.6
     #[test]
     fn each_wrong_param_is_named() {
         for (bytes, want) in [

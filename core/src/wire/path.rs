@@ -195,6 +195,7 @@ mod tests {
     use core::net::IpAddr;
     use proptest::prelude::*;
 
+    // protocol 5.1
     #[test]
     fn the_lengths_are_those_of_protocol_5() {
         let request = sample_request(TYPE_PATH_REQ);
@@ -203,6 +204,7 @@ mod tests {
         assert_eq!(emitted(|out| complete.emit(out)).len(), PATH_COMPLETE_LEN);
     }
 
+    // protocol 5.1
     #[test]
     fn the_bytes_of_a_request_are_where_protocol_5_puts_them() {
         let bytes = emitted(|out| sample_request(TYPE_PATH_REQ).emit(out));
@@ -214,6 +216,7 @@ mod tests {
         assert_eq!(bytes[68..76], 77u64.to_be_bytes());
     }
 
+    // protocol 5.1
     #[test]
     fn each_wrong_field_is_named() {
         let good = emitted(|out| sample_request(TYPE_PATH_REQ).emit(out));

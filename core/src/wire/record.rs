@@ -98,6 +98,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    // protocol 9.1
     #[test]
     fn golden_two_records() {
         let mut out = Vec::new();
@@ -109,6 +110,7 @@ mod tests {
         assert_eq!(records[1], Ok(Record { kind: TYPE_DLV, flags: 1, handle: Handle(5), payload: &[0xcc] }));
     }
 
+    // protocol 9.1
     #[test]
     fn stops_after_the_first_error() {
         let cut = [0x30, 0, 0, 1, 0, 0, 0, 9, 0x10, 0x30, 0, 0, 5, 0, 0, 0, 9, 1];

@@ -31,6 +31,7 @@ fn the_certificate_key_is_the_identity_key() {
     assert!(RustCrypto.verify(identity.public_key(), b"message", &signature));
 }
 
+// protocol 1.3
 #[test]
 fn a_certificate_is_self_signed_carries_the_key_and_lives_for_its_lifetime() {
     let identity = identity(2);
@@ -61,6 +62,7 @@ fn the_signature_in_a_certificate_verifies_with_both_back_ends() {
     assert!(!AwsLc.verify(identity.public_key(), signed, &signature));
 }
 
+// protocol 1.3
 #[test]
 fn a_certificate_is_renewed_at_two_thirds_of_its_life_and_not_before() {
     let wall = SystemTime::now();
@@ -74,6 +76,7 @@ fn a_certificate_is_renewed_at_two_thirds_of_its_life_and_not_before() {
     assert_eq!(store.renewal_at(), Instant::ZERO + 32 * HOUR);
 }
 
+// protocol 1.3, 1.7
 #[test]
 fn validity_is_never_checked_against_a_clock() {
     let identity = identity(5);
@@ -84,6 +87,7 @@ fn validity_is_never_checked_against_a_clock() {
 
 // --- connections ---
 
+// protocol 1.3, 1.4
 #[test]
 fn a_full_connection_exchanges_the_certificate_and_both_ends_export_the_same() {
     let identity = identity(6);
@@ -118,6 +122,7 @@ fn two_connections_of_the_same_ends_never_share_an_exporter_and_never_resume() {
     assert_ne!(exporters[0], exporters[1]);
 }
 
+// protocol 1.3
 #[test]
 fn a_server_with_another_identity_is_refused_before_any_application_data() {
     let (expected, other) = (identity(8), identity(9));
@@ -135,6 +140,7 @@ fn without_a_pin_any_ml_dsa_identity_is_accepted_and_reported() {
     assert_eq!(client_facts(&client).expect("facts").identity, Some(identity.id()));
 }
 
+// protocol 1.4
 #[test]
 fn a_foreign_certificate_passes_only_where_the_caller_allows_it_and_its_name_is_kept() {
     let pin = Some(identity(11).id());
@@ -154,6 +160,7 @@ fn a_certificate_without_its_key_fails_the_handshake_signature() {
     assert_eq!(refused, Error::InvalidCertificate(CertificateError::BadSignature));
 }
 
+// protocol 1.3
 #[test]
 fn a_client_with_classical_key_exchange_only_is_refused() {
     let provider = CryptoProvider { kx_groups: vec![kx_group::X25519, kx_group::SECP256R1], ..aws_lc_rs::default_provider() };
@@ -161,6 +168,7 @@ fn a_client_with_classical_key_exchange_only_is_refused() {
     assert_eq!(refused, Error::PeerIncompatible(rustls::PeerIncompatible::NoKxGroupsInCommon));
 }
 
+// protocol 1.3
 #[test]
 fn a_client_with_the_hybrid_only_is_served_with_it() {
     let provider = CryptoProvider { kx_groups: vec![kx_group::X25519MLKEM768], ..aws_lc_rs::default_provider() };
@@ -168,6 +176,7 @@ fn a_client_with_the_hybrid_only_is_served_with_it() {
     assert_eq!(client.negotiated_key_exchange_group().expect("group").name(), rustls::NamedGroup::X25519MLKEM768);
 }
 
+// protocol 1.3
 #[test]
 fn a_tls_1_2_client_is_refused() {
     let mut server = ServerConnection::new(server_config(store(&identity(16)))).expect("server");

@@ -36,6 +36,7 @@ fn due(directory: &mut Directory, millis: u64) -> Vec<(ConnId, Vec<DirectoryEntr
     core::iter::from_fn(|| directory.poll(NOW + Duration::from_millis(millis))).collect()
 }
 
+// protocol 6.4, 6.6
 #[test]
 fn pages_hold_256_and_large_networks_are_looked_up() {
     let mut directory = Directory::default();

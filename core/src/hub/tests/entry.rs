@@ -7,6 +7,7 @@ fn limited(change: impl FnOnce(&mut Limits)) -> Stage {
     Stage::with(limits)
 }
 
+// protocol 9.4
 #[test]
 fn connections_without_proof_are_limited_in_all_and_by_source() {
     let mut stage = limited(|limits| {
@@ -42,6 +43,7 @@ fn a_source_that_proves_identities_may_join_as_often_as_it_likes() {
     stage.hub.admit(stage.now, address(ADDRESS)).expect("five a second");
 }
 
+// protocol 9.4
 #[test]
 fn time_before_the_proof_is_limited() {
     let mut stage = Stage::new();
@@ -56,6 +58,7 @@ fn time_before_the_proof_is_limited() {
     assert_eq!((status.dropped("preauth_time"), status.preauth, status.half_open, status.handshakes_failed), (2, 0, 0, 2));
 }
 
+// protocol 9.4
 #[test]
 fn bytes_before_the_proof_are_limited() {
     let mut stage = Stage::new();
@@ -122,6 +125,7 @@ fn clients_are_limited_but_each_may_replace_itself() {
     assert_eq!((status.clients.len(), status.handshakes_succeeded, status.handshakes_failed, status.preauth), (1, 2, 1, 0));
 }
 
+// protocol 3.8
 #[test]
 fn a_hello_for_another_relay_costs_no_arithmetic() {
     let mut stage = Stage::new();
@@ -135,6 +139,7 @@ fn a_hello_for_another_relay_costs_no_arithmetic() {
     assert!(matches!(stage.notes.last(), Some(HubNote::Refused { remote: Some(_), .. })));
 }
 
+// protocol 3.8
 #[test]
 fn an_identical_hello_is_answered_once_from_the_cache_and_another_is_not() {
     let mut stage = Stage::new();
@@ -155,6 +160,7 @@ fn an_identical_hello_is_answered_once_from_the_cache_and_another_is_not() {
     finish(stage.mail(caller.conn).expect("ESTABLISHED"));
 }
 
+// protocol 9.3
 #[test]
 fn a_response_without_a_network_is_refused() {
     let mut stage = Stage::new();

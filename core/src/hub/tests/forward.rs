@@ -99,6 +99,7 @@ impl Relay {
     }
 }
 
+// protocol 2.3, 9.3
 #[test]
 fn a_record_reaches_a_member_of_the_same_network_and_nobody_else() {
     let mut relay = Relay::new(&Limits::default(), &[1, 1, 2]);
@@ -115,6 +116,7 @@ fn a_record_reaches_a_member_of_the_same_network_and_nobody_else() {
     assert_eq!(stats.ports[1].tx_frames, 1);
 }
 
+// protocol 9.1
 #[test]
 fn other_messages_go_to_the_hub_and_too_long_ones_nowhere() {
     let mut relay = Relay::new(&Limits { control_bytes: 100, ..Limits::default() }, &[1]);
@@ -133,6 +135,7 @@ fn other_messages_go_to_the_hub_and_too_long_ones_nowhere() {
     assert!(relay.take_all(1).is_empty());
 }
 
+// protocol 9.1, 9.4
 #[test]
 fn malformed_and_oversized_records_are_counted_and_end_their_message_only() {
     let mut relay = Relay::new(&Limits { frame_bytes: 1_000, ..Limits::default() }, &[1, 1]);
@@ -149,6 +152,7 @@ fn malformed_and_oversized_records_are_counted_and_end_their_message_only() {
     assert_eq!(relay.take_all(2).len(), 2);
 }
 
+// protocol 9.4
 #[test]
 fn a_full_queue_costs_the_source_that_has_most_in_it() {
     let mut relay = Relay::new(&Limits { queue_frames: 10, ..Limits::default() }, &[1, 1, 1]);
@@ -185,6 +189,7 @@ fn queues_are_bounded_in_bytes_each_and_together() {
     assert_eq!(relay.forwarder.stats().queue_bytes, 0);
 }
 
+// protocol 9.4
 #[test]
 fn a_flooding_source_does_not_starve_another() {
     let mut relay = Relay::new(&Limits::default(), &[1, 1, 1]);
@@ -217,6 +222,7 @@ fn round_robin_is_by_bytes() {
     assert!(small.abs_diff(large) <= 4_096, "{small} against {large} bytes");
 }
 
+// protocol 9.2
 #[test]
 fn urgent_goes_first_is_bounded_and_cannot_be_claimed_by_data() {
     let mut relay = Relay::new(&Limits::default(), &[1, 1, 1]);
@@ -233,6 +239,7 @@ fn urgent_goes_first_is_bounded_and_cannot_be_claimed_by_data() {
     assert_eq!(relay.take_all(2).len(), 17);
 }
 
+// protocol 9.2
 #[test]
 fn control_goes_before_everything() {
     let mut relay = Relay::new(&Limits::default(), &[1, 1]);
@@ -245,6 +252,7 @@ fn control_goes_before_everything() {
     assert!(!relay.forwarder.next_message(relay.now, conn(2), &mut out));
 }
 
+// protocol 9.4
 #[test]
 fn peer_handshakes_are_limited_by_source() {
     let mut relay = Relay::new(&Limits { handshake_burst: 5, ..Limits::default() }, &[1, 1, 1]);
@@ -260,6 +268,7 @@ fn peer_handshakes_are_limited_by_source() {
     assert_eq!((relay.dropped("handshake_rate"), relay.take_all(3).len()), (9, 2), "then two a second");
 }
 
+// protocol 9.4
 #[test]
 fn client_rates_in_frames_and_bytes() {
     let limits = Limits { client_frames_per_second: 400, client_bytes_per_second: 400_000, ..Limits::default() };
@@ -276,6 +285,7 @@ fn client_rates_in_frames_and_bytes() {
     assert_eq!(relay.dropped("client_byte_rate"), 9, "a burst of a quarter second: 100,000 bytes");
 }
 
+// protocol 9.4
 #[test]
 fn a_stalled_consumer_is_named_after_two_seconds_and_a_slow_one_is_not() {
     let mut relay = Relay::new(&Limits { queue_frames: 4, ..Limits::default() }, &[1, 1, 1]);
@@ -341,6 +351,7 @@ fn parted_clients_get_their_last_control_and_nothing_else() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
+    // protocol 9.2
     /// Whatever is sent, dropped and taken in whatever order: the frames of a pair stay in order, none is doubled, and the books balance.
     #[test]
     fn frames_of_a_pair_keep_their_order(steps in proptest::collection::vec((1u32..5, 1u32..5, 5usize..3_000, any::<bool>()), 1..600)) {

@@ -40,6 +40,7 @@ fn a_recorded_handshake_replayed_on_another_connection_has_no_effect() {
     assert_eq!(stage.hung.get(&victim.conn), None);
 }
 
+// protocol 3.9
 #[test]
 fn a_bad_response_does_not_end_the_attempt() {
     let mut stage = Stage::new();

@@ -5,6 +5,7 @@ use crate::wire::{
     UPDATE_WITHHOLD_ADDRESS,
 };
 
+// protocol 3.1, 6.5
 #[test]
 fn established_with_observed_ip_in_a_full_handshake() {
     let mut stage = Stage::new();
@@ -41,6 +42,7 @@ fn established_with_observed_ip_in_a_full_handshake() {
     }));
 }
 
+// protocol 2.3, 6.6
 #[test]
 fn frames_and_addresses_stay_within_a_network() {
     let mut stage = Stage::new();
@@ -60,6 +62,7 @@ fn frames_and_addresses_stay_within_a_network() {
     assert_eq!(told, [DirectoryEntry { handle: Handle(0), peer: b.id, public: None, supports_direct: false, online: false }]);
 }
 
+// protocol 6.6, 6.8
 #[test]
 fn a_newer_connection_replaces_the_older_and_too_many_are_a_shared_identity() {
     let mut stage = Stage::new();
@@ -99,6 +102,7 @@ fn the_same_identity_in_two_networks_is_two_clients() {
     assert_ne!(one.established.your_handle, other.established.your_handle);
 }
 
+// protocol 6.6
 #[test]
 fn the_first_change_is_told_at_once_the_next_are_merged_for_100_ms_and_the_last_state_wins() {
     let mut stage = Stage::new();
@@ -131,6 +135,7 @@ fn the_first_change_is_told_at_once_the_next_are_merged_for_100_ms_and_the_last_
     assert_eq!((told.len(), told[0].supports_direct, told[0].public), (1, true, Some(address(ADDRESS))));
 }
 
+// protocol 6.6, 6.7
 #[test]
 fn a_withheld_address_is_told_to_nobody_but_its_owner() {
     let mut stage = Stage::new();
@@ -140,6 +145,7 @@ fn a_withheld_address_is_told_to_nobody_but_its_owner() {
     assert_eq!(other.established.entries[0].public, None);
 }
 
+// protocol 6.4, 6.5, 6.8
 #[test]
 fn pings_keep_a_client_and_silence_of_three_keepalives_ends_it() {
     let mut stage = Stage::new();
@@ -157,6 +163,7 @@ fn pings_keep_a_client_and_silence_of_three_keepalives_ends_it() {
     assert_eq!(pongs, [RelayMessage::Pong { id: 0 }, RelayMessage::Pong { id: 1 }, RelayMessage::Pong { id: 2 }]);
 }
 
+// protocol 4.5, 6.8
 #[test]
 fn an_old_session_is_closed_so_that_the_client_connects_again() {
     let mut stage = Stage::new();
@@ -185,6 +192,7 @@ fn a_client_that_says_goodbye_is_gone_at_once() {
     assert!(entries(stage.told(&b)).iter().any(|entry| entry.peer == a.id && !entry.online));
 }
 
+// protocol 6.8
 #[test]
 fn leaving_tells_every_client_and_lets_nobody_in() {
     let mut stage = Stage::with(Limits { preauth_per_source: 1_000, join_burst: 1_000, ..Limits::default() });
@@ -200,6 +208,7 @@ fn leaving_tells_every_client_and_lets_nobody_in() {
     assert_eq!((stage.dropped("leaving"), stage.hub.deadline()), (1, None));
 }
 
+// protocol 4.4, 6.4
 #[test]
 fn what_a_client_seals_wrongly_is_dropped_and_counted() {
     let mut stage = Stage::new();

@@ -32,12 +32,14 @@ fn golden_peer(message: &PeerMessage, text: &str) {
     assert_eq!(PeerMessage::parse(&hex(text)).as_ref(), Ok(message));
 }
 
+// protocol 7.8
 #[test]
 fn golden_stream_and_ack() {
     golden_node(&NodeControl::Stream { offset: 0x0102, bytes: vec![9, 8, 7] }, "10 | 00000102 | 090807");
     golden_node(&NodeControl::Ack { offset: 0x0105 }, "11 | 00000105");
 }
 
+// protocol 7.9
 #[test]
 fn golden_ping_and_pong() {
     golden_node(&NodeControl::Ping { id: 5, payload: vec![1, 2] }, "12 | 00000005 | 0102");
@@ -47,6 +49,7 @@ fn golden_ping_and_pong() {
     golden_node(&pong(PathLabel::DirectUdp), "13 | 00000005 | 02 | 01");
 }
 
+// protocol 6.3
 #[test]
 fn golden_candidates() {
     let candidates = vec![
@@ -85,6 +88,7 @@ fn golden_candidates() {
     );
 }
 
+// protocol 4.5, 7.8
 #[test]
 fn golden_rekey() {
     let key = vec![0xee; MLKEM_LEN];
@@ -96,6 +100,7 @@ fn golden_rekey() {
     golden_peer(&PeerMessage::RekeyPlease, "23");
 }
 
+// protocol 7.8
 #[test]
 fn golden_close_and_update() {
     golden_peer(&PeerMessage::Close { reason: CLOSE_REPLACED }, "24 | 01");
@@ -106,6 +111,7 @@ fn golden_close_and_update() {
     );
 }
 
+// protocol 7.8, 7.9
 #[test]
 fn bounds_of_node_control() {
     let mut body = node_bytes(&NodeControl::Stream { offset: 0, bytes: vec![7; 1000] });
@@ -135,6 +141,7 @@ fn bounds_of_peer_messages() {
     assert_eq!(PeerMessage::parse(&rekey), Err(Malformed("rekey ML-KEM bytes")));
 }
 
+// protocol 6.3
 #[test]
 fn candidates_of_unknown_kinds_are_left_out() {
     let known = "00 01 05 00 | 04 00 0001 c6336404 000000000000000000000000";

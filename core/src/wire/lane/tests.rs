@@ -32,18 +32,21 @@ fn golden(message: &LaneControl, text: &str) {
     assert_eq!(LaneControl::parse(&hex(text)).as_ref(), Ok(message));
 }
 
+// protocol 7.2
 #[test]
 fn golden_switch() {
     let message = LaneControl::Switch { lane: 1, generation: 9, start: 0x1234, from: PathId(0), to: PathId(2) };
     golden(&message, "01 01 09 00 | 00000000 | 00000002 | 0000000000001234");
 }
 
+// protocol 7.3
 #[test]
 fn golden_drain() {
     let message = LaneControl::Drain { lane: 1, generation: 9, start: 0x1234, path: PathId(6) };
     golden(&message, "02 01 09 00 | 00000006 | 0000000000001234");
 }
 
+// protocol 7.4
 #[test]
 fn golden_receipt() {
     golden(
@@ -59,6 +62,7 @@ fn golden_empty_receipt() {
     golden(&LaneControl::Receipt(empty), "03 00 00 00 | 00000000 | 00000000 | 00000000 | 0000000000000000 | 0000000000000000");
 }
 
+// protocol 4.3, 7.2
 #[test]
 fn refuses_lanes_that_are_not_data_lanes() {
     for message in [
@@ -70,6 +74,7 @@ fn refuses_lanes_that_are_not_data_lanes() {
     }
 }
 
+// protocol 7.2 to 7.4
 #[test]
 fn refuses_sequences_of_more_than_56_bits() {
     let high = Counter::MAX_SEQUENCE + 1;
@@ -81,6 +86,7 @@ fn refuses_sequences_of_more_than_56_bits() {
     assert_eq!(LaneControl::parse(&bytes_of(&message)), Err(Malformed("drain start")));
 }
 
+// protocol 7.4
 #[test]
 fn refuses_wrong_masks_and_tails() {
     let good = bytes_of(&LaneControl::Receipt(receipt()));

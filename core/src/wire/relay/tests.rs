@@ -73,16 +73,19 @@ fn established_hex() -> String {
     )
 }
 
+// protocol 6.5
 #[test]
 fn golden_established() {
     golden(&established(), &established_hex());
 }
 
+// protocol 6.6
 #[test]
 fn golden_directory() {
     golden(&RelayMessage::Directory { entries: entries() }, &format!("41 | {}", entries_hex()));
 }
 
+// protocol 6.4, 6.7
 #[test]
 fn golden_small_messages() {
     golden(&RelayMessage::Ping { id: 0x0102_0304 }, "42 | 01020304");
@@ -92,6 +95,7 @@ fn golden_small_messages() {
     golden(&RelayMessage::Update { flags: UPDATE_SUPPORTS_DIRECT | UPDATE_WITHHOLD_ADDRESS, udp_port: 0x1234 }, "46 | 03 00 1234");
 }
 
+// protocol 6.5
 #[test]
 fn established_may_grow_and_nothing_else_may() {
     let mut body = hex(&established_hex());
@@ -120,6 +124,7 @@ fn a_count_is_checked_before_room_is_made() {
     assert_eq!(RelayMessage::parse(&body), Ok(full));
 }
 
+// protocol 6.6
 #[test]
 fn a_withheld_address_is_not_there() {
     let mut body = bytes_of(&RelayMessage::Directory { entries: entries() });
