@@ -72,6 +72,12 @@ fn key_pair(seed: &[u8; 32]) -> PqdsaKeyPair {
     PqdsaKeyPair::from_seed(&ML_DSA_87_SIGNING, seed).expect("any 32 bytes are a seed")
 }
 
+/// The library draws the coins of its keys itself: known answers bring theirs.
+#[cfg(test)]
+pub(super) fn decapsulation_key(bytes: &[u8]) -> Option<Box<dyn Decapsulate>> {
+    DecapsulationKey::new(&ML_KEM_1024, bytes).ok().map(|key| Box::new(KemSecret(key)) as Box<dyn Decapsulate>)
+}
+
 fn shared_secret(shared: &KemShared) -> Option<SharedSecret> {
     let mut out = Zeroizing::new([0; 32]);
     out.copy_from_slice(shared.as_ref().get(..32)?);

@@ -17,6 +17,8 @@ mod identity;
 pub mod rustcrypto;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;
 pub(crate) mod x25519;
 
 pub use identity::{Identity, peer_id_of};
