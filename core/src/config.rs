@@ -86,7 +86,7 @@ pub struct Member {
 }
 
 /// What a migration keeps (protocol 7.7).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// Nothing lost, doubled or out of order by a switch; ordinary loss is not repaired.
     SwitchLossless,

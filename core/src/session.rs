@@ -280,6 +280,25 @@ impl fmt::Debug for PathKey {
     }
 }
 
+/// To the exhaustive models two keys of one session are the same if their epochs are.
+#[cfg(test)]
+mod model {
+    use super::{Opener, Sealer};
+    use core::hash::{Hash, Hasher};
+
+    impl Hash for Sealer {
+        fn hash<H: Hasher>(&self, state: &mut H) {
+            self.epoch.hash(state);
+        }
+    }
+
+    impl Hash for Opener {
+        fn hash<H: Hasher>(&self, state: &mut H) {
+            self.epoch.hash(state);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

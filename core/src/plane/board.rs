@@ -217,6 +217,7 @@ pub struct PathTally {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone, Hash))]
 struct PathEntry {
     path: PathId,
     via: Via,
@@ -227,6 +228,7 @@ struct PathEntry {
 
 /// The usable paths of one peer: at most a handful, so a list.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone, Hash))]
 pub(crate) struct Paths(Vec<PathEntry>);
 
 impl Paths {

@@ -49,6 +49,7 @@ const GATE_RECENT: Duration = Duration::from_secs(1);
 
 /// Where a frame goes: a connection, and on a relay the handle of the other peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(test, derive(Hash))]
 pub struct Via {
     /// The connection of this process.
     pub conn: ConnId,
@@ -187,6 +188,7 @@ impl Plane {
                 if let Some(peer) = self.peers.get_mut(&link) {
                     peer.paths.remove(path);
                 }
+                self.with_lane(link, sink, |lane, paths, sink| lane.path_gone(now, paths, path, sink));
                 self.rescue_old(now, link, path, sink);
             }
             Edit::Hedge { link, rescue } => self.with_lane(link, sink, |lane, _, _| lane.hedge(rescue)),
@@ -475,5 +477,9 @@ impl Plane {
     }
 }
 
+#[cfg(test)]
+mod exhaustive;
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

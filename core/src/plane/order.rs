@@ -37,6 +37,7 @@ pub(crate) enum Fate {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone, Hash))]
 struct Pending {
     /// First sequence of the new generation; None until SWITCH has come.
     start: Option<u64>,
@@ -58,6 +59,7 @@ pub(crate) struct OrderCounters {
 
 /// Receiving order of one data lane.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone, Hash))]
 pub(crate) struct Order {
     window: Window,
     floor: u64,
@@ -68,6 +70,7 @@ pub(crate) struct Order {
     gate: Option<Instant>,
     held: BTreeMap<u64, Vec<u8>>,
     held_bytes: usize,
+    hold_frames: usize,
     hole_since: Option<Instant>,
     patience: Duration,
     counters: OrderCounters,
@@ -85,6 +88,7 @@ impl Order {
             gate: None,
             held: BTreeMap::new(),
             held_bytes: 0,
+            hold_frames: HOLD_FRAMES,
             hole_since: None,
             patience: if reliable { HOLE_PATIENCE_RELIABLE } else { HOLE_PATIENCE },
             counters: OrderCounters::default(),
@@ -190,8 +194,12 @@ impl Order {
 
     /// When `alarm` is due.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let hole = self.hole_since.filter(|_| self.pending.is_none() && self.gate.is_none()).map(|since| since + self.patience);
-        [self.gate, self.pending.as_ref().map(|pending| pending.deadline), hole].into_iter().flatten().min()
+        if self.gate.is_some() {
+            // nothing else is given up behind a gate
+            return self.gate;
+        }
+        let hole = self.hole_since.filter(|_| self.pending.is_none()).map(|since| since + self.patience);
+        self.pending.as_ref().map(|pending| pending.deadline).or(hole)
     }
 
     /// Gives up what has been waited for long enough.
@@ -229,7 +237,7 @@ impl Order {
     }
 
     fn hold(&mut self, sequence: u64, body: &[u8], deliver: &mut dyn FnMut(&[u8])) {
-        if self.held.len() >= HOLD_FRAMES || self.held_bytes + body.len() > HOLD_BYTES {
+        if self.held.len() >= self.hold_frames || self.held_bytes + body.len() > HOLD_BYTES {
             // no room to wait in: what is missing is given up, so that what came is not lost
             self.gate = None;
             self.pending = None;
@@ -319,6 +327,33 @@ impl Order {
 /// Whether generation `a` comes after `b`, in a circle of 256.
 pub(crate) fn newer(a: u8, b: u8) -> bool {
     matches!(a.wrapping_sub(b), 1..=127)
+}
+
+/// What the exhaustive models need of the real order.
+#[cfg(test)]
+mod model {
+    use super::{Instant, Order, OrderCounters, Window};
+    use core::hash::{Hash, Hasher};
+
+    impl Order {
+        /// An order with a small window and little room to wait in; nothing has come yet.
+        pub(crate) fn narrow(&mut self, window_bits: u64, hold_frames: usize) {
+            self.window = Window::new(window_bits);
+            self.hold_frames = hold_frames;
+        }
+
+        /// Frames that wait, and until when they do at the longest.
+        pub(crate) fn waiting(&self) -> (usize, Option<Instant>) {
+            (self.held.len(), self.pending.as_ref().map(|pending| pending.deadline))
+        }
+    }
+
+    impl Hash for OrderCounters {
+        fn hash<H: Hasher>(&self, state: &mut H) {
+            // the others decide nothing; this one goes into receipts
+            self.lost.hash(state);
+        }
+    }
 }
 
 #[cfg(test)]

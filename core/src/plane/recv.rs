@@ -19,6 +19,7 @@ const RECEIPT_FRAMES: u32 = 64;
 /// A way on which data came so recently still gets receipts beside the newest one.
 const SECOND_WAY: Duration = Duration::from_millis(200);
 
+#[cfg_attr(test, derive(Clone, Hash))]
 struct Epoch {
     opener: Arc<Opener>,
     until: Option<Instant>,
@@ -26,6 +27,7 @@ struct Epoch {
 
 /// A way on which data of this lane came.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(test, derive(Hash))]
 struct Heard {
     via: Via,
     path: PathId,
@@ -33,6 +35,7 @@ struct Heard {
 }
 
 /// The receiving half of one session's data lane.
+#[cfg_attr(test, derive(Clone, Hash))]
 pub(crate) struct RecvLane {
     epochs: Vec<Epoch>,
     newest_opened: u32,
@@ -240,6 +243,24 @@ impl RecvLane {
             }
             Some(_) => self.second = Some(Heard { via, path, at: now }),
             None => self.heard = Some(Heard { via, path, at: now }),
+        }
+    }
+}
+
+/// What the exhaustive models need of the real lane.
+#[cfg(test)]
+mod model {
+    use super::{Order, RecvLane, Window};
+
+    impl RecvLane {
+        /// A lane with small windows and little room to wait in; nothing has come yet.
+        pub(crate) fn narrow(&mut self, window_bits: u64, hold_frames: usize) {
+            self.order.narrow(window_bits, hold_frames);
+            self.control = Window::new(window_bits);
+        }
+
+        pub(crate) fn inspect(&self) -> &Order {
+            &self.order
         }
     }
 }

@@ -18,6 +18,7 @@ pub(crate) enum Seen {
 
 /// A sliding set of received sequences.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone, Hash))]
 pub(crate) struct Window {
     /// One above the highest sequence received.
     next: u64,

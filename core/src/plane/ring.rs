@@ -45,6 +45,7 @@ pub(crate) struct Entry {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 struct Slab {
     bytes: Vec<u8>,
     live: usize,
@@ -54,7 +55,7 @@ struct Slab {
 pub(crate) type Pool = Arc<AtomicUsize>;
 
 /// Sealed frames by sequence.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Ring {
     pool: Pool,
     slabs: VecDeque<Slab>,
@@ -62,6 +63,7 @@ pub(crate) struct Ring {
     spare: Vec<Vec<u8>>,
     frames: VecDeque<Entry>,
     base: u64,
+    most_frames: usize,
 }
 
 impl Drop for Ring {
@@ -73,15 +75,13 @@ impl Drop for Ring {
 impl Ring {
     /// An empty ring that takes its slabs from this pool.
     pub(crate) fn new(pool: Pool) -> Self {
-        let mut ring = Self::default();
-        ring.pool = pool;
-        ring
+        Self { pool, slabs: VecDeque::new(), first_slab: 0, spare: Vec::new(), frames: VecDeque::new(), base: 0, most_frames: RING_FRAMES }
     }
 
     /// Whether one more frame of `len` bytes keeps the bounds.
     pub(crate) fn has_room(&self, len: usize) -> bool {
         let fits = self.slabs.back().is_some_and(|slab| slab.bytes.len() + len <= SLAB_BYTES);
-        self.frames.len() < RING_FRAMES && len <= SLAB_BYTES && (fits || self.may_grow())
+        self.frames.len() < self.most_frames && len <= SLAB_BYTES && (fits || self.may_grow())
     }
 
     fn may_grow(&self) -> bool {
@@ -147,6 +147,12 @@ impl Ring {
         Some(start + found as u64)
     }
 
+    /// The first frame that went this path and that the other end does not have.
+    pub(crate) fn unreceipted_on(&self, path: PathId) -> Option<u64> {
+        let found = self.frames.iter().position(|entry| !entry.receipted && entry.path == path)?;
+        Some(self.base + found as u64)
+    }
+
     /// Frees all frames below `floor`.
     pub(crate) fn release_below(&mut self, floor: u64) {
         while self.base < floor {
@@ -182,6 +188,53 @@ impl Ring {
     }
 }
 
+/// What the exhaustive models need of the real ring: copies that share no pool, and a digest of what decides.
+#[cfg(test)]
+mod model {
+    use super::{AtomicUsize, Ordering, Pool, Ring};
+    use core::hash::{Hash, Hasher};
+
+    impl Ring {
+        /// A ring that takes at most so many frames.
+        pub(crate) fn narrow(&mut self, most_frames: usize) {
+            self.most_frames = most_frames;
+        }
+
+        /// Whether the other end has said that it has this frame.
+        pub(crate) fn is_receipted(&self, sequence: u64) -> bool {
+            let index = sequence.checked_sub(self.base).and_then(|index| usize::try_from(index).ok());
+            index.and_then(|index| self.frames.get(index)).is_some_and(|entry| entry.receipted)
+        }
+    }
+
+    impl Clone for Ring {
+        fn clone(&self) -> Self {
+            Self {
+                pool: Pool::new(AtomicUsize::new(self.pool.load(Ordering::Relaxed))),
+                slabs: self.slabs.clone(),
+                first_slab: self.first_slab,
+                spare: Vec::new(),
+                frames: self.frames.clone(),
+                base: self.base,
+                most_frames: self.most_frames,
+            }
+        }
+    }
+
+    impl Hash for Ring {
+        fn hash<H: Hasher>(&self, state: &mut H) {
+            // where the bytes lie decides nothing; what they are does
+            self.base.hash(state);
+            for sequence in self.base..self.next() {
+                self.bytes(sequence).hash(state);
+            }
+            for entry in &self.frames {
+                (entry.sent_at, entry.path, entry.resent, entry.receipted).hash(state);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,7 +246,7 @@ mod tests {
     // protocol 4.3, 7.1
     #[test]
     fn frames_stay_bit_for_bit_until_they_are_released() {
-        let mut ring = Ring::default();
+        let mut ring = Ring::new(Pool::default());
         for sequence in 0..500_u64 {
             push(&mut ring, sequence as u8, 1000);
         }
@@ -209,7 +262,7 @@ mod tests {
     // protocol 7.1
     #[test]
     fn the_bound_counts_slab_memory_and_frames() {
-        let mut ring = Ring::default();
+        let mut ring = Ring::new(Pool::default());
         let mut count = 0;
         while ring.has_room(9000) {
             push(&mut ring, 1, 9000);
@@ -218,7 +271,7 @@ mod tests {
         assert_eq!(count, RING_BYTES / SLAB_BYTES * (SLAB_BYTES / 9000));
         ring.release_below(7);
         assert!(ring.has_room(9000), "a freed slab may be used again");
-        let mut small = Ring::default();
+        let mut small = Ring::new(Pool::default());
         while small.has_room(40) {
             push(&mut small, 1, 40);
         }
@@ -243,7 +296,7 @@ mod tests {
 
     #[test]
     fn a_steady_stream_reuses_its_slabs() {
-        let mut ring = Ring::default();
+        let mut ring = Ring::new(Pool::default());
         for sequence in 0..10_000_u64 {
             push(&mut ring, 0, 1400);
             ring.release_below(sequence.saturating_sub(50));
@@ -253,7 +306,7 @@ mod tests {
 
     #[test]
     fn the_first_unreceipted_frame_is_found() {
-        let mut ring = Ring::default();
+        let mut ring = Ring::new(Pool::default());
         for _ in 0..10 {
             push(&mut ring, 0, 10);
         }

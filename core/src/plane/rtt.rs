@@ -10,6 +10,7 @@ const INITIAL: Duration = Duration::from_millis(100);
 
 /// Smoothed round-trip time and its variation.
 #[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(test, derive(Hash))]
 pub struct Rtt {
     smoothed: Option<(Duration, Duration)>,
 }

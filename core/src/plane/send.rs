@@ -34,6 +34,7 @@ const SWITCH_REPEAT_MOST: Duration = Duration::from_secs(2);
 
 /// A second path that carries copies.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(test, derive(Hash))]
 struct Rescue {
     path: PathId,
     /// Next sequence to copy.
@@ -44,6 +45,7 @@ struct Rescue {
 
 /// A switch that the receiver has not confirmed yet.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(test, derive(Hash))]
 struct SwitchOut {
     start: u64,
     from: PathId,
@@ -64,6 +66,7 @@ pub(crate) struct SendCounters {
 }
 
 /// The sending half of one session's data lane.
+#[cfg_attr(test, derive(Clone, Hash))]
 pub(crate) struct SendLane {
     link: LinkId,
     receiver: u32,
@@ -176,6 +179,19 @@ impl SendLane {
         if let Some(cursor) = self.catchup.as_mut().filter(|_| self.main == path) {
             *cursor = self.ring.base();
         }
+    }
+
+    /// A path that the lane had left is gone, and what was still on its way there with it: it goes again on the main path (protocol 7.3).
+    pub(crate) fn path_gone(&mut self, now: Instant, paths: &Paths, path: PathId, sink: &mut dyn Sink) {
+        if self.mode == Mode::Off || path == self.main {
+            return;
+        }
+        let Some(first) = self.ring.unreceipted_on(path) else { return };
+        self.catchup = Some(self.catchup.map_or(first, |cursor| cursor.min(first)));
+        if let Some(switch) = &mut self.switch_out {
+            switch.drain = Some(self.main);
+        }
+        self.catch_up(now, paths, sink);
     }
 
     /// Whether copies wait for room.
@@ -552,5 +568,30 @@ fn mark_resent(entry: &mut Entry, now: Instant, restart_clock: bool) {
     entry.resent = true;
     if restart_clock {
         entry.sent_at = now;
+    }
+}
+
+/// What the exhaustive models need of the real lane.
+#[cfg(test)]
+mod model {
+    use super::{Ring, SendCounters, SendLane};
+    use core::hash::{Hash, Hasher};
+
+    impl SendLane {
+        /// A lane whose ring takes at most so many frames.
+        pub(crate) fn narrow(&mut self, most_frames: usize) {
+            self.ring.narrow(most_frames);
+        }
+
+        /// The frames kept, the next sequence of the control lane, and what the receipts told.
+        pub(crate) fn inspect(&self) -> (&Ring, u64, u64) {
+            (&self.ring, self.control_next, self.received_next)
+        }
+    }
+
+    impl Hash for SendCounters {
+        fn hash<H: Hasher>(&self, _: &mut H) {
+            // counters decide nothing
+        }
     }
 }

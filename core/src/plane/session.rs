@@ -19,6 +19,7 @@ use crate::{
 use std::sync::Arc;
 
 /// Both halves of one session's data lane.
+#[cfg_attr(test, derive(Clone, Hash))]
 pub(super) struct Session {
     pub(super) link: LinkId,
     /// Our index of it.

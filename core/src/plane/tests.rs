@@ -319,3 +319,24 @@ fn a_fallback_while_no_data_flows_is_confirmed_on_the_path_that_lives() {
     world.wait(5_000, &[DIRECT]);
     assert!([&world.a, &world.b].iter().all(|end| end.plane.deadline().is_none()), "nobody waits for anything");
 }
+
+/// Frames that were under way on the relay when its connection ended, just after a switch away from it, once were given up after 500 ms:
+/// nobody sent them again, since the lane had left that path already.
+#[test]
+fn a_path_that_dies_just_after_the_lane_has_left_it_loses_nothing() {
+    let mut world = World::new();
+    world.packets(50);
+    for end in [&mut world.a, &mut world.b] {
+        end.path(world.now, DIRECT_PATH, DIRECT);
+        end.apply(world.now, Edit::Switch { link: LINK, to: DIRECT_PATH });
+    }
+    world.packets(50);
+    world.exchange(&[RELAY]);
+    for end in [&mut world.a, &mut world.b] {
+        end.apply(world.now, Edit::Unpath { link: LINK, path: PathId::RELAY });
+    }
+    world.exchange(&[RELAY]);
+    world.all_came_in_order();
+    world.wait(200, &[RELAY]);
+    assert!([&world.a, &world.b].iter().all(|end| end.plane.deadline().is_none()), "nobody waits for anything");
+}
