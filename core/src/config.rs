@@ -51,6 +51,30 @@ pub struct NodeConfig {
 }
 
 impl NodeConfig {
+    /// A peer of `network` with the defaults of the protocol, no name and the suite that every peer has.
+    pub fn new(identity: Arc<Identity>, crypto: Arc<dyn Provider>, network: Network) -> Self {
+        Self {
+            identity,
+            crypto,
+            network,
+            name: String::new(),
+            suites: vec![Suite::ChaCha20Poly1305],
+            layer2: false,
+            mtu: 1_280,
+            addresses: Vec::new(),
+            direct: true,
+            retry_interval: Duration::from_mins(1),
+            health_check_interval: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(5),
+            close_relay: false,
+            mode: Mode::SwitchLossless,
+            advertise: Vec::new(),
+            members: Vec::new(),
+            claims: Vec::new(),
+            version: env!("CARGO_PKG_VERSION").into(),
+        }
+    }
+
     /// All overlay addresses of this peer: the configured ones, the derived IPv6 address, and the automatic IPv4 address
     /// where none is configured (protocol 2.4).
     pub fn overlay_addresses(&self) -> Vec<(IpAddr, u8)> {
@@ -112,6 +136,15 @@ pub struct HubConfig {
     /// How often clients send a sign of life.
     pub keepalive: Duration,
 }
+
+impl HubConfig {
+    /// A relay with the defaults of the protocol and the suite that every client has.
+    pub fn new(identity: Arc<Identity>, crypto: Arc<dyn Provider>) -> Self {
+        let suites = vec![Suite::ChaCha20Poly1305];
+        Self { identity, crypto, suites, limits: Limits::default(), keepalive: Duration::from_secs(20) }
+    }
+}
+
 /// `limits.*` of relay.toml (protocol 9.4). The defaults are those of the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
