@@ -6,6 +6,7 @@
 //!                  ▲ freed by on_ack ◀═════════════════════════ ACK ◀═════════════ poll_ack
 //! ```
 use crate::{
+    bound::Bound,
     time::{Duration, Instant},
     wire::{CONTROL_PIECE_MAX_LEN, Malformed, NodeControl, PeerMessage},
 };
@@ -142,6 +143,14 @@ impl ControlStream {
             failure_told: false,
             drops: StreamDrops { malformed: 0, duplicate: 0, beyond_window: 0, wrong_ack: 0 },
         }
+    }
+
+    /// What waits in it, beside the most.
+    pub(crate) fn bounds(&self, each: &mut dyn FnMut(Bound)) {
+        each(Bound::new("control stream, bytes not acknowledged", self.unacked.len(), WINDOW_LEN));
+        each(Bound::new("control stream, pieces under way", self.under_way.len(), MAX_PIECES));
+        each(Bound::new("control stream, bytes not read", self.unread.len(), WINDOW_LEN));
+        each(Bound::new("control stream, pieces ahead of a hole", self.ahead.len(), MAX_PIECES));
     }
 
     /// Takes a message for sending, whole or not at all.

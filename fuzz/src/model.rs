@@ -7,6 +7,8 @@ use std::{collections::BTreeSet, net::Ipv6Addr};
 
 const IPV6_HEADER_LEN: usize = 40;
 const UDP_HEADER_LEN: usize = 8;
+const ETHERNET_HEADER_LEN: usize = 14;
+const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 /// Flow and number.
 const TALE_LEN: usize = 12;
 /// The least that a packet of a flow can be, bytes.
@@ -18,6 +20,8 @@ pub struct Flow {
     number: u32,
     source: Ipv6Addr,
     destination: Ipv6Addr,
+    /// Destination and source MAC, when the overlay carries Ethernet.
+    ethernet: Option<([u8; 6], [u8; 6])>,
     len: usize,
     handed: u64,
     next: u64,
@@ -48,6 +52,7 @@ impl Flow {
             number,
             source,
             destination,
+            ethernet: None,
             len: len.max(PACKET_LEN_MIN),
             handed: 0,
             next: 0,
@@ -59,6 +64,16 @@ impl Flow {
         }
     }
 
+    /// Packets go as Ethernet frames between these MACs.
+    pub fn over_ethernet(&mut self, destination: [u8; 6], source: [u8; 6]) {
+        self.ethernet = Some((destination, source));
+    }
+
+    /// Whether packets go as Ethernet frames.
+    pub fn is_ethernet(&self) -> bool {
+        self.ethernet.is_some()
+    }
+
     /// The next packet to hand in.
     pub fn hand_in(&mut self) -> Vec<u8> {
         self.handed += 1;
@@ -67,12 +82,12 @@ impl Flow {
 
     /// The number of the flow that a packet is of.
     pub fn number_of(packet: &[u8]) -> Option<u32> {
-        packet.get(48..)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
+        inner(packet).get(48..)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
     }
 
     /// A packet came out of the interface.
     pub fn came_out(&mut self, now: Instant, packet: &[u8]) {
-        let number = packet.get(52..).and_then(<[u8]>::first_chunk).map(|bytes| u64::from_be_bytes(*bytes));
+        let number = inner(packet).get(52..).and_then(<[u8]>::first_chunk).map(|bytes| u64::from_be_bytes(*bytes));
         let number = number.expect("only packets of flows are handed in, so nothing shorter can come out");
         assert!(number < self.handed, "packet {number} of flow {} was never handed in", self.number);
         assert!(packet == self.packet(number), "packet {number} of flow {} is not as it was", self.number);
@@ -104,7 +119,13 @@ impl Flow {
     /// IPv6 and UDP, then flow and number, then bytes that follow from both.
     fn packet(&self, number: u64) -> Vec<u8> {
         let udp_len = (self.len - IPV6_HEADER_LEN) as u16;
-        let mut packet = Vec::with_capacity(self.len);
+        let mut packet = Vec::with_capacity(ETHERNET_HEADER_LEN + self.len);
+        if let Some((destination, source)) = self.ethernet {
+            packet.extend_from_slice(&destination);
+            packet.extend_from_slice(&source);
+            packet.extend_from_slice(&ETHERTYPE_IPV6);
+        }
+        let head = packet.len();
         packet.extend_from_slice(&[0x60, 0, 0, 0]);
         packet.extend_from_slice(&udp_len.to_be_bytes());
         packet.extend_from_slice(&[17, 64]);
@@ -117,9 +138,16 @@ impl Flow {
         packet.extend_from_slice(&self.number.to_be_bytes());
         packet.extend_from_slice(&number.to_be_bytes());
         let seed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(self.number);
-        packet.extend((packet.len()..self.len).map(|at| (seed >> (at % 8 * 8)) as u8));
+        packet.extend((packet.len() - head..self.len).map(|at| (seed >> (at % 8 * 8)) as u8));
         packet
     }
+}
+
+/// The IP packet in what came out: that itself, or the inside of an Ethernet frame.
+fn inner(packet: &[u8]) -> &[u8] {
+    let declared = packet.get(4..6).and_then(<[u8]>::first_chunk).map(|len| IPV6_HEADER_LEN + usize::from(u16::from_be_bytes(*len)));
+    let is_ip = packet.first() == Some(&0x60) && declared == Some(packet.len());
+    if is_ip { packet } else { packet.get(ETHERNET_HEADER_LEN..).unwrap_or_default() }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::{
     drops::Reason,
 };
 use crate::{
+    bound::Bound,
     config::Limits,
     time::{Duration, Instant},
 };
@@ -105,6 +106,14 @@ impl Admission {
     /// Connections without a proven identity.
     pub(super) fn open(&self) -> usize {
         self.open
+    }
+
+    /// What is counted here, beside the most.
+    pub(super) fn bounds(&self, each: &mut dyn FnMut(Bound)) {
+        each(Bound::new("connections without a proven identity", self.open, self.total));
+        each(Bound::new("sources of connections", self.sources.len(), SOURCES));
+        let most = self.sources.values().map(|entry| entry.open).max().unwrap_or(0);
+        each(Bound::new("connections of one source without a proven identity", most, self.per_source));
     }
 
     fn sweep(&mut self, now: Instant) -> Result<(), Reason> {

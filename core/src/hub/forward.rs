@@ -10,6 +10,7 @@ use super::{
     status::{ForwardStats, PortStatus, QueueTimes},
 };
 use crate::{
+    bound,
     config::Limits,
     id::{ConnId, Handle},
     machine::Deadline,
@@ -116,6 +117,15 @@ impl Forwarder {
             totals: Totals::default(),
             times: QueueTimes::default(),
             queued_bytes: 0,
+        }
+    }
+
+    /// Each queue of this forwarder with its bound: for tests and for the curious, never for decisions.
+    pub fn bounds(&self, each: &mut dyn FnMut(bound::Bound)) {
+        each(bound::Bound::new("bytes that wait for all clients", self.queued_bytes, self.total_bytes));
+        for port in self.ports.iter().flatten() {
+            each(bound::Bound::new("bytes of control messages that wait for a client", port.control_bytes, CONTROL_QUEUE_BYTES));
+            port.queue.bounds(self.bound, each);
         }
     }
 

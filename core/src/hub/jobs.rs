@@ -1,5 +1,6 @@
 //! Heavy arithmetic under way: a bounded number with the driver, the rest in line (protocol 9).
 use crate::{
+    bound::Bound,
     handshake::{Job, Ticket, Work},
     id::ConnId,
 };
@@ -17,6 +18,11 @@ pub(super) struct Jobs {
 }
 
 impl Jobs {
+    /// What is under way, beside the most.
+    pub(super) fn bounds(&self, each: &mut dyn FnMut(Bound)) {
+        each(Bound::new("jobs under way", self.in_flight.len(), IN_FLIGHT));
+    }
+
     /// Puts a job at the end of the line.
     pub(super) fn push(&mut self, conn: ConnId, work: Work) {
         self.line.push_back((conn, work));

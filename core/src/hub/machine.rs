@@ -10,6 +10,7 @@ use super::{
     jobs::Jobs,
 };
 use crate::{
+    bound::Bound,
     config::HubConfig,
     entropy::Entropy,
     handshake::{Answer, Done, HandshakeError, Mac1Key, Outcome, Setup, Verified},
@@ -106,6 +107,14 @@ impl Hub {
             drops: self.drops.list(),
             forward: super::ForwardStats::default(),
         }
+    }
+
+    /// Each table of this hub with its bound: for tests and for the curious, never for decisions.
+    pub fn bounds(&self, each: &mut dyn FnMut(Bound)) {
+        each(Bound::new("established clients", self.established, self.config.limits.clients));
+        each(Bound::new("half-open handshakes with clients", self.half_open, self.config.limits.half_open_total));
+        self.admission.bounds(each);
+        self.jobs.bounds(each);
     }
 
     fn client_status(&self, client: &Client) -> Option<ClientStatus> {

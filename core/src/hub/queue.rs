@@ -8,7 +8,7 @@
 //! ```
 //! A flow is one ring of bytes and one of marks: nothing is allocated per record, and records of a pair keep their order.
 use super::status::QueueTimes;
-use crate::{id::Handle, time::Instant};
+use crate::{bound, id::Handle, time::Instant};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Bytes a flow may send in a row: about one full-size packet and its acknowledgements.
@@ -88,6 +88,13 @@ impl Queue {
     /// Bytes that wait, urgent ones included.
     pub(super) fn bytes(&self) -> usize {
         self.bytes + self.urgent_bytes
+    }
+
+    /// What waits, beside the most.
+    pub(super) fn bounds(&self, bound: Bound, each: &mut dyn FnMut(bound::Bound)) {
+        each(bound::Bound::new("records that wait for a client", self.frames, bound.frames));
+        each(bound::Bound::new("bytes that wait for a client", self.bytes, bound.bytes));
+        each(bound::Bound::new("urgent records that wait for a client", self.urgent.len(), URGENT_FRAMES));
     }
 
     /// Appends a record to its source's flow; a full queue takes from the source that has most in it.

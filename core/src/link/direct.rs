@@ -20,7 +20,7 @@ use core::net::SocketAddr;
 use std::{collections::VecDeque, sync::Arc};
 
 /// Live direct paths of one peer.
-const DIRECTS_MAX: usize = 8;
+pub(super) const DIRECTS_MAX: usize = 8;
 /// An idle path is probed at the latest after so long: many NATs expire at 30 s (protocol 6.3).
 const IDLE_PROBE: Duration = Duration::from_secs(25);
 /// Wait for the answer to an idle probe before the next one, and probes until death.

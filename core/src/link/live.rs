@@ -1,6 +1,7 @@
 //! The live session with a peer: its control messages, its rekeying, its end (protocol 4.5, 7.8, 7.9).
 use super::Link;
 use crate::{
+    bound::Bound,
     control::ControlStream,
     crypto::Provider,
     drops::Drop,
@@ -72,6 +73,11 @@ pub(crate) struct Adoption {
 }
 
 impl Live {
+    /// What waits in it, beside the most.
+    pub(super) fn bounds(&self, each: &mut dyn FnMut(Bound)) {
+        self.control.bounds(each);
+    }
+
     pub(crate) fn new(now: Instant, chain: Arc<Chain>, side: Side, local: u32, remote: u32, crypto: &dyn Provider) -> Self {
         let keys = chain.keys(side, crypto);
         Self {

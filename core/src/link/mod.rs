@@ -22,11 +22,12 @@ pub(crate) use greeting::Greeting;
 pub(crate) use live::{Adoption, Live};
 
 use crate::{
+    bound::Bound,
     id::{LinkId, PathId, PeerId},
     node::{Presence, Room},
     plane::{Edit, LinkTally, Via},
     time::{Duration, Instant},
-    wire::{Candidate, Params},
+    wire::{Candidate, MAX_CANDIDATES, Params},
 };
 use attempt::Attempt;
 use core::net::IpAddr;
@@ -76,6 +77,15 @@ pub(crate) struct Link {
 }
 
 impl Link {
+    /// What it keeps, beside the most.
+    pub(crate) fn bounds(&self, each: &mut dyn FnMut(Bound)) {
+        each(Bound::new("direct paths of a peer", self.directs.len(), direct::DIRECTS_MAX));
+        each(Bound::new("candidates of a peer", self.candidates.len(), MAX_CANDIDATES));
+        if let Some(live) = &self.live {
+            live.bounds(each);
+        }
+    }
+
     pub(crate) fn new(now: Instant, id: LinkId, peer: PeerId, room: &mut Room) -> Self {
         let name = room.config.members.iter().find(|member| member.id == peer).and_then(|member| member.name.clone());
         let mut link = Self {

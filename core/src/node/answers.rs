@@ -1,6 +1,7 @@
 //! Handshakes that others start with us over a relay: half-open until FIN proves who it is (protocol 3.9).
 use super::room::{Owner, Room};
 use crate::{
+    bound::Bound,
     drops::Drop,
     handshake::{Answer, HandshakeError, Outcome, Ticket, Verified, Work, peek_fin},
     id::{Handle, PeerId},
@@ -61,6 +62,12 @@ pub(crate) struct Early {
 }
 
 impl Answers {
+    /// What waits here, beside the most.
+    pub(super) fn bounds(&self, each: &mut dyn FnMut(Bound)) {
+        each(Bound::new("half-open handshakes", self.list.len(), HALF_OPEN_MAX));
+        each(Bound::new("early handshakes", self.early.len(), EARLY_MAX));
+    }
+
     /// Keeps an INIT until the relay tells who has this handle. mac1 holds.
     pub(crate) fn keep(&mut self, now: Instant, room: &mut Room, via: Via, handle: Handle, init: &[u8]) {
         self.early.retain(|early| now.since(early.at) < EARLY_TIME);

@@ -7,6 +7,7 @@
 //!                    └─▶ Room: what they share; collects the actions ──▶ Vec<Action>
 //! ```
 mod answers;
+mod bounds;
 mod lane;
 mod room;
 mod uplink;

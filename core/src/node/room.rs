@@ -1,5 +1,6 @@
 //! The control room's table: what every link and relay connection of one node shares.
 use crate::{
+    bound::Bound,
     config::NodeConfig,
     drops::{Drop, Drops},
     entropy::Entropy,
@@ -254,6 +255,15 @@ impl Room {
         self.conns.insert(conn, used);
         self.act(Action::Dial { conn, target, timeout });
         conn
+    }
+
+    /// What waits here, beside the most.
+    pub(super) fn bounds(&self, each: &mut dyn FnMut(Bound)) {
+        each(Bound::new("jobs under way", self.owners.len(), JOBS_MAX));
+        each(Bound::new("overlay pings that wait", self.pings.len(), PINGS_MAX));
+        each(Bound::new("addresses dialled lately", self.dialled.len(), DIALLED_MAX));
+        let most = self.dialled.values().map(VecDeque::len).max().unwrap_or(0);
+        each(Bound::new("dials to one address in a minute", most, DIALS_PER_MINUTE));
     }
 
     /// Ends a connection.

@@ -11,6 +11,7 @@ use super::{
     room::{Owner, Room, Use},
 };
 use crate::{
+    bound::Bound,
     drops::Drop,
     event::{Ended, Note, Target, TlsFacts},
     handshake::{Concluded, HandshakeError, Offer, Outcome, Setup, Ticket, Work},
@@ -111,6 +112,11 @@ pub(crate) struct Uplink {
 }
 
 impl Uplink {
+    /// What it keeps, beside the most.
+    pub(super) fn bounds(&self, each: &mut dyn FnMut(Bound)) {
+        each(Bound::new("directory entries of a relay", self.directory.len(), DIRECTORY_MAX));
+    }
+
     pub(crate) fn new(index: usize, url: String, pin: Option<PeerId>) -> Self {
         Self {
             index,

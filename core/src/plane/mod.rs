@@ -9,6 +9,7 @@
 //! The control room owns every decision; here is only what happens to each frame. A pump hands in packets and messages and
 //! offers a `Sink`; the `Node`'s `Edit`s are applied in the order in which they were given.
 mod board;
+mod bounds;
 mod bridge;
 mod order;
 mod queue;

@@ -11,7 +11,10 @@
 //! ```
 //! Protocol 7.3 and 7.4.
 use super::replay::{DATA_WINDOW_BITS, Seen, Window};
-use crate::time::{Duration, Instant};
+use crate::{
+    bound::Bound,
+    time::{Duration, Instant},
+};
 use std::collections::BTreeMap;
 
 /// The longest that frames wait for a switch or for an old session (protocol 7.3).
@@ -109,6 +112,12 @@ impl Order {
 
     pub(crate) fn counters(&self) -> OrderCounters {
         self.counters
+    }
+
+    /// What waits for order, beside the most.
+    pub(crate) fn bounds(&self, each: &mut dyn FnMut(Bound)) {
+        each(Bound::new("frames that wait for order", self.held.len(), HOLD_FRAMES));
+        each(Bound::new("bytes that wait for order", self.held_bytes, HOLD_BYTES));
     }
 
     /// Whether this sequence has been received (at or above the floor).

@@ -3,6 +3,7 @@
 //! Deficit round robin over a fixed number of flow buckets with a list for new flows, after RFC 8290 (FQ-CoDel): a sparse
 //! flow (a ping, a call, a stream of a thousand small packets a second) overtakes a bulk transfer and is never dropped for it.
 use crate::{
+    bound::Bound,
     drops::{Drop, Drops},
     time::{Duration, Instant},
 };
@@ -67,6 +68,13 @@ impl FairQueue {
     /// Packets waiting.
     pub(crate) fn len(&self) -> usize {
         self.packets
+    }
+
+    /// What waits, beside the most.
+    pub(crate) fn bounds(&self, each: &mut dyn FnMut(Bound)) {
+        each(Bound::new("packets before sealing", self.packets, QUEUE_PACKETS));
+        each(Bound::new("bytes before sealing", self.bytes, QUEUE_BYTES));
+        each(Bound::new("spare packet buffers", self.spare.len(), SPARE));
     }
 
     /// Puts a packet behind the others of its flow. When the bound is reached, the fattest flow loses its oldest packet.

@@ -6,6 +6,7 @@ use super::{
     rtt::RECEIPT_INTERVAL,
 };
 use crate::{
+    bound::Bound,
     drops::Drop,
     id::PathId,
     session::{EpochKeys, OLD_EPOCH, OLD_EPOCH_MOST, Opener},
@@ -18,6 +19,8 @@ use std::sync::Arc;
 const RECEIPT_FRAMES: u32 = 64;
 /// A way on which data came so recently still gets receipts beside the newest one.
 const SECOND_WAY: Duration = Duration::from_millis(200);
+/// Epochs whose keys a lane keeps: rekeys are two seconds apart, and old keys go after a minute at the latest (protocol 4.5).
+const EPOCHS_MAX: usize = 32;
 
 #[cfg_attr(test, derive(Clone, Hash))]
 struct Epoch {
@@ -83,6 +86,12 @@ impl RecvLane {
 
     pub(crate) fn counters(&self) -> (u64, u64, OrderCounters) {
         (self.frames, self.bytes, self.order.counters())
+    }
+
+    /// What it keeps, beside the most.
+    pub(crate) fn bounds(&self, each: &mut dyn FnMut(Bound)) {
+        each(Bound::new("epochs that a lane opens", self.epochs.len(), EPOCHS_MAX));
+        self.order.bounds(each);
     }
 
     /// When data came last.

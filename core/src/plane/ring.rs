@@ -8,7 +8,7 @@
 //!      └────┴────┴────┴───┘  └────┴────┴────┴─────────────┘      a slab is reused when its last frame is released
 //! ```
 //! A frame is sealed where it lies and never written again (protocol 4.3): sending it once more is a copy of these bytes.
-use crate::{id::PathId, time::Instant};
+use crate::{bound::Bound, id::PathId, time::Instant};
 use std::{
     collections::VecDeque,
     sync::{
@@ -18,7 +18,7 @@ use std::{
 };
 
 /// One slab, bytes: sixteen large TLS records.
-const SLAB_BYTES: usize = 65_536;
+pub(crate) const SLAB_BYTES: usize = 65_536;
 /// Slab memory of one lane, bytes (protocol 7.1).
 pub(crate) const RING_BYTES: usize = 16 << 20;
 /// Slab memory of all lanes together, bytes (protocol 7.1).
@@ -108,6 +108,13 @@ impl Ring {
         let place = slab.bytes.get_mut(offset..).unwrap_or_default();
         fill(place);
         place
+    }
+
+    /// What it keeps, beside the most.
+    pub(crate) fn bounds(&self, each: &mut dyn FnMut(Bound)) {
+        each(Bound::new("frames of a resend ring", self.frames.len(), RING_FRAMES));
+        each(Bound::new("slabs of a resend ring", self.slabs.len(), RING_BYTES / SLAB_BYTES));
+        each(Bound::new("spare slabs of a resend ring", self.spare.len(), SPARE_SLABS));
     }
 
     /// The sequence of the oldest frame kept.

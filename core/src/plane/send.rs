@@ -14,6 +14,7 @@ use super::{
     ring::{Entry, Pool, Ring},
 };
 use crate::{
+    bound::Bound,
     config::Mode,
     drops::{Drop, Drops},
     id::{LinkId, PathId},
@@ -129,6 +130,11 @@ impl SendLane {
 
     pub(crate) fn counters(&self) -> SendCounters {
         self.counters
+    }
+
+    /// What it keeps, beside the most.
+    pub(crate) fn bounds(&self, each: &mut dyn FnMut(Bound)) {
+        self.ring.bounds(each);
     }
 
     /// New frames are sealed with these keys from now on (protocol 4.5).

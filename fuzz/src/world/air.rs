@@ -6,7 +6,9 @@
 //! ```
 use super::{
     attack::{Letter, Recorded, Tap},
+    datagram::{Flight, Heard, Pipe, Socket},
     dial::{Certificate, Dial, DialId},
+    nat::{Nat, NatId},
     rng::Rng,
     trace::Trace,
 };
@@ -17,12 +19,16 @@ use shadowmesh_core::{
     time::{Duration, Instant},
 };
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
 };
 
 /// TCP finds out so long after a cut is healed.
-const RESENT_AFTER: Duration = Duration::from_millis(200);
+pub(super) const RESENT_AFTER: Duration = Duration::from_millis(200);
+/// Payload of one TCP segment, bytes.
+const SEGMENT_BYTES: usize = 1_448;
+/// Messages kept for whoever wants to replay them.
+const OVERHEARD: usize = 32;
 
 /// A place in the world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,8 +48,20 @@ pub struct Way {
     pub latency: Duration,
     /// Bytes a second of each connection and direction.
     pub rate: u64,
-    /// Bytes on their way and in socket buffers, of each connection and direction.
+    /// Bytes on their way and in socket buffers, of each connection and direction: large and slow is bufferbloat.
     pub window: usize,
+    /// Up to so much more for each datagram and each TCP segment; segments do not overtake each other.
+    pub jitter: Duration,
+    /// Datagrams and segments of a thousand that are lost; TCP sends a segment again, so that one is late.
+    pub loss: u16,
+    /// Datagrams of a thousand that come twice.
+    pub doubling: u16,
+    /// Datagrams of a thousand that later ones overtake.
+    pub reordering: u16,
+    /// Datagrams of a thousand that come with another bit; of a TLS stream, messages that end it with a reset.
+    pub corruption: u16,
+    /// The largest IP packet, bytes: a larger datagram comes back as ICMP.
+    pub mtu: usize,
     /// Nothing passes, and nobody is told.
     pub cut: bool,
     /// New connections are refused.
@@ -52,7 +70,19 @@ pub struct Way {
 
 impl Default for Way {
     fn default() -> Self {
-        Self { latency: Duration::from_millis(5), rate: 125_000_000, window: 256 * 1024, cut: false, refuses: false }
+        Self {
+            latency: Duration::from_millis(5),
+            rate: 125_000_000,
+            window: 256 * 1024,
+            jitter: Duration::ZERO,
+            loss: 0,
+            doubling: 0,
+            reordering: 0,
+            corruption: 0,
+            mtu: 1_500,
+            cut: false,
+            refuses: false,
+        }
     }
 }
 
@@ -75,6 +105,8 @@ pub(super) enum Parcel {
 struct Lane {
     on_way: VecDeque<(Instant, Parcel)>,
     bytes: usize,
+    /// Arrived, but the acknowledgements do not come back: a one-way cut.
+    unacknowledged: usize,
     busy_until: Instant,
     last_arrival: Instant,
 }
@@ -82,6 +114,8 @@ struct Lane {
 /// One connection.
 pub(super) struct Wire {
     pub(super) ends: [End; 2],
+    /// One end has lost its address: nothing passes any more, and nobody is told.
+    orphaned: bool,
     open: [bool; 2],
     lanes: [Lane; 2],
 }
@@ -110,6 +144,15 @@ pub(super) enum Tick {
     Packet {
         flow: usize,
     },
+    /// The interface of a slow host takes one more packet.
+    Drain {
+        host: HostId,
+        life: u32,
+    },
+    /// A datagram leaves the queue to this host.
+    Datagram(Box<(HostId, Flight)>),
+    /// ICMP for a port of a host.
+    Icmp(Box<(HostId, u16, Heard)>),
 }
 
 /// Everything between the hosts.
@@ -126,6 +169,16 @@ pub(super) struct Air {
     pub(super) middlemen: BTreeMap<(HostId, HostId), Certificate>,
     pub(super) taps: BTreeMap<(HostId, HostId), Tap>,
     pub(super) record: Option<Vec<Recorded>>,
+    /// The latest messages, where somebody listens.
+    pub(super) overheard: Option<VecDeque<Vec<u8>>>,
+    pub(super) nats: Vec<Nat>,
+    pub(super) behind: BTreeMap<HostId, NatId>,
+    /// Hosts whose box forwards the port of their listener.
+    pub(super) mapped: BTreeSet<HostId>,
+    pub(super) sockets: BTreeMap<(HostId, u16), Socket>,
+    pub(super) pipes: BTreeMap<(HostId, HostId), Pipe>,
+    /// Directions in which nothing passes.
+    deaf: BTreeSet<(HostId, HostId)>,
     /// Packets that came out of interfaces in this moment.
     pub(super) delivered: Vec<(HostId, Vec<u8>)>,
     pub(super) wires: BTreeMap<WireId, Wire>,
@@ -151,6 +204,13 @@ impl Air {
             middlemen: BTreeMap::new(),
             taps: BTreeMap::new(),
             record: None,
+            overheard: None,
+            nats: Vec::new(),
+            behind: BTreeMap::new(),
+            mapped: BTreeSet::new(),
+            sockets: BTreeMap::new(),
+            pipes: BTreeMap::new(),
+            deaf: BTreeSet::new(),
             delivered: Vec::new(),
             wires: BTreeMap::new(),
             ways: BTreeMap::new(),
@@ -192,19 +252,59 @@ impl Air {
         let was_cut = way.cut;
         change(way);
         if was_cut && !way.cut {
-            self.heal(a, b);
+            self.resend(a, b);
         }
     }
 
+    /// Nothing passes from one to the other; the other way is as it was.
+    pub(super) fn deafen(&mut self, from: HostId, to: HostId) {
+        self.deaf.insert((from, to));
+    }
+
+    /// Ends one-way cuts between two hosts.
+    pub(super) fn undeafen(&mut self, a: HostId, b: HostId) {
+        if self.deaf.remove(&(a, b)) | self.deaf.remove(&(b, a)) {
+            self.resend(a, b);
+        }
+    }
+
+    /// Whether nothing passes in this direction.
+    pub(super) fn is_blocked(&self, from: HostId, to: HostId) -> bool {
+        self.deaf.contains(&(from, to)) || self.way(from, to).cut
+    }
+
     /// What waited is sent again.
-    fn heal(&mut self, a: HostId, b: HostId) {
+    fn resend(&mut self, a: HostId, b: HostId) {
+        for wire in self.wires_between(a, b) {
+            self.resend_on(wire);
+        }
+    }
+
+    /// TCP of both ends sends again what was not acknowledged.
+    pub(super) fn resend_on(&mut self, id: WireId) {
         let at = self.now + RESENT_AFTER;
-        let wires: Vec<WireId> = self.wires_between(a, b);
-        for wire in wires {
-            for to in [0, 1] {
-                self.at(at, Tick::Arrive { wire, to });
+        if let Some(wire) = self.wires.get_mut(&id) {
+            for lane in &mut wire.lanes {
+                lane.bytes -= core::mem::take(&mut lane.unacknowledged);
             }
         }
+        for to in [0, 1] {
+            self.at(at, Tick::Arrive { wire: id, to });
+        }
+    }
+
+    /// An address of this host is gone: its connections are silent for ever.
+    pub(super) fn orphan(&mut self, host: HostId) {
+        for (id, _) in self.wires_of(host) {
+            if let Some(wire) = self.wires.get_mut(&id) {
+                wire.orphaned = true;
+            }
+        }
+    }
+
+    /// Some time up to `most`.
+    pub(super) fn jitter(&mut self, most: Duration) -> Duration {
+        if most.is_zero() { most } else { Duration::from_nanos(self.rng.u64() % most.as_nanos() as u64) }
     }
 
     pub(super) fn wires_between(&self, a: HostId, b: HostId) -> Vec<WireId> {
@@ -228,7 +328,7 @@ impl Air {
     pub(super) fn lay(&mut self, ends: [End; 2]) -> WireId {
         let id = WireId(self.next_wire);
         self.next_wire += 1;
-        self.wires.insert(id, Wire { ends, open: [true; 2], lanes: [Lane::default(), Lane::default()] });
+        self.wires.insert(id, Wire { ends, orphaned: false, open: [true; 2], lanes: [Lane::default(), Lane::default()] });
         id
     }
 
@@ -247,6 +347,12 @@ impl Air {
         if let Some(record) = &mut self.record {
             record.push(Recorded { at: self.now, wire, from: sender, to: receiver, dialled: from == 0, bytes: bytes.clone() });
         }
+        if let Some(overheard) = &mut self.overheard {
+            if overheard.len() >= OVERHEARD {
+                overheard.pop_front();
+            }
+            overheard.push_back(bytes.clone());
+        }
         let messages = match self.taps.get_mut(&pair(sender, receiver)) {
             Some(tap) => tap(Letter { wire, from: sender, to: receiver, bytes }),
             None => vec![bytes],
@@ -258,26 +364,44 @@ impl Air {
 
     pub(super) fn load(&mut self, id: WireId, from: Side, parcel: Parcel) {
         let now = self.now;
-        let Some(wire) = self.wires.get_mut(&id) else { return };
-        let way = self.ways.get(&pair(wire.ends[0].host, wire.ends[1].host)).copied().unwrap_or(self.default_way);
-        let lane = &mut wire.lanes[from];
+        let Some(wire) = self.wires.get(&id) else { return };
+        let way = self.way(wire.ends[0].host, wire.ends[1].host);
         let len = if let Parcel::Message(bytes) = &parcel { bytes.len() } else { 0 };
+        if len > 0 && self.rng.per_mille(way.corruption) {
+            return self.reset(id);
+        }
+        let late = self.lateness(&way, len);
+        let Some(wire) = self.wires.get_mut(&id) else { return };
+        let lane = &mut wire.lanes[from];
         let nanos = (len as u64).saturating_mul(1_000_000_000) / way.rate.max(1);
         lane.busy_until = lane.busy_until.max(now) + Duration::from_nanos(nanos);
-        let arrival = (lane.busy_until + way.latency).max(lane.last_arrival);
+        let arrival = (lane.busy_until + way.latency + late).max(lane.last_arrival);
         lane.last_arrival = arrival;
         lane.bytes += len;
         lane.on_way.push_back((arrival, parcel));
         self.at(arrival, Tick::Arrive { wire: id, to: 1 - from });
     }
 
+    /// How much later than a whole one a message comes: jitter, and segments that TCP had to send again.
+    fn lateness(&mut self, way: &Way, len: usize) -> Duration {
+        let jitter = self.jitter(way.jitter);
+        let segments = u16::try_from(len.div_ceil(SEGMENT_BYTES)).unwrap_or(u16::MAX).max(1);
+        if !self.rng.per_mille(way.loss.saturating_mul(segments).min(1_000)) {
+            return jitter;
+        }
+        // noticed by what came behind it, or only by the timer
+        jitter + if self.rng.per_mille(700) { way.latency * 2 } else { RESENT_AFTER.max(way.latency * 2) }
+    }
+
     /// The next parcel that has arrived at this end, unless the way is cut.
     pub(super) fn unload(&mut self, id: WireId, to: Side) -> Option<(End, Parcel)> {
         let now = self.now;
         let wire = self.wires.get(&id)?;
-        if self.way(wire.ends[0].host, wire.ends[1].host).cut {
+        let (sender, receiver) = (wire.ends[1 - to].host, wire.ends[to].host);
+        if wire.orphaned || self.is_blocked(sender, receiver) {
             return None;
         }
+        let answers = !self.is_blocked(receiver, sender);
         let wire = self.wires.get_mut(&id)?;
         let lane = &mut wire.lanes[1 - to];
         if lane.on_way.front().is_none_or(|(at, _)| *at > now) {
@@ -285,7 +409,11 @@ impl Air {
         }
         let (_, parcel) = lane.on_way.pop_front()?;
         if let Parcel::Message(bytes) = &parcel {
-            lane.bytes -= bytes.len();
+            if answers {
+                lane.bytes -= bytes.len();
+            } else {
+                lane.unacknowledged += bytes.len();
+            }
         }
         Some((wire.ends[to], parcel))
     }

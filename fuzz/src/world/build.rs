@@ -13,7 +13,7 @@ use shadowmesh_core::{
 };
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 /// The port of every relay.
@@ -53,7 +53,37 @@ impl World {
         let mut air = Air::new(seed);
         let nowhere = RelayAddress { url: "wss://192.0.2.1".into(), id: None };
         let network = Network::new(air.rng.seed(), "proving-ground", vec![nowhere]).expect("a network within all limits");
-        Self { air, hosts: Vec::new(), sources: Vec::new(), crypto, network }
+        Self {
+            air,
+            hosts: Vec::new(),
+            sources: Vec::new(),
+            crypto,
+            network,
+            pooled: false,
+            watch: None,
+            is_stopped: false,
+            fresh: Vec::new(),
+            events: 0,
+        }
+    }
+
+    /// Hosts made from now on take their identities from a pool: to make one costs more than a second of a small world.
+    pub fn pool_identities(&mut self) {
+        self.pooled = true;
+    }
+
+    fn fresh_identity(&mut self) -> Arc<Identity> {
+        static POOL: Mutex<Vec<Arc<Identity>>> = Mutex::new(Vec::new());
+        if !self.pooled {
+            return Arc::new(Identity::from_seed(self.air.rng.seed()));
+        }
+        let number = self.hosts.len();
+        let mut pool = POOL.lock().expect("nobody panics while holding it");
+        while pool.len() <= number {
+            let seed = [pool.len() as u8; 32];
+            pool.push(Arc::new(Identity::from_seed(seed)));
+        }
+        Arc::clone(&pool[number])
     }
 
     /// The network that all peers of this world are members of; its relays are named anew for each peer.
@@ -75,7 +105,7 @@ impl World {
 
     /// A relay that does not run yet.
     pub fn relay_with(&mut self, adjust: impl FnOnce(&mut HubConfig)) -> HostId {
-        let identity = Arc::new(Identity::from_seed(self.air.rng.seed()));
+        let identity = self.fresh_identity();
         let certificate = Certificate { identity: Some(identity.id()), subject: None };
         let mut config = HubConfig {
             identity,
@@ -109,7 +139,7 @@ impl World {
         let interfaces =
             vec![(IpAddr::V4(Ipv4Addr::new(203, 0, (113 + number.0 / 200) as u8, (number.0 % 200 + 1) as u8)), 24), (at_v6(1, number), 64)];
         let config = NodeConfig {
-            identity: Arc::new(Identity::from_seed(self.air.rng.seed())),
+            identity: self.fresh_identity(),
             crypto: Arc::clone(&self.crypto),
             network: self.network.clone(),
             name: format!("host-{}", number.0),
@@ -148,7 +178,16 @@ impl World {
     }
 
     fn settle(&mut self, plan: Plan) -> HostId {
-        self.hosts.push(Place { plan, running: None, lives: 0, dark: false, notes: Vec::new(), hub_notes: Vec::new() });
+        self.hosts.push(Place {
+            plan,
+            running: None,
+            lives: 0,
+            dark: false,
+            asleep: false,
+            slept_through: Vec::new(),
+            notes: Vec::new(),
+            hub_notes: Vec::new(),
+        });
         HostId(self.hosts.len() - 1)
     }
 
@@ -270,7 +309,10 @@ impl World {
     }
 
     fn take_out(&mut self, host: HostId) -> Option<Host> {
-        self.hosts[host.0].collect();
+        let place = &mut self.hosts[host.0];
+        place.collect();
+        place.asleep = false;
+        place.slept_through.clear();
         self.air.doors.retain(|(holder, _), _| *holder != host);
         self.hosts[host.0].running.take()
     }

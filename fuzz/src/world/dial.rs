@@ -8,6 +8,8 @@
 use super::{
     Host, World,
     air::{Air, End, HostId, Side, Tick, WireId},
+    nat::Protocol,
+    route::Route,
 };
 use shadowmesh_core::{
     event::{Ended, TlsFacts},
@@ -50,6 +52,7 @@ pub(super) enum Step {
     Greet,
     Join,
     Open,
+    Refused,
     Late,
 }
 
@@ -57,8 +60,12 @@ pub(super) enum Step {
 pub(super) struct Dial {
     pub(super) from: End,
     to: HostId,
+    /// The dialler's own address, and the one that it dialled.
     local: SocketAddr,
     remote: SocketAddr,
+    /// What the listener sees of the dialler and of itself; a NAT box makes them differ.
+    seen: SocketAddr,
+    door: SocketAddr,
     pin: Pin,
     /// The listener's life that admitted it.
     admitted: Option<u32>,
@@ -71,18 +78,28 @@ pub(super) struct Dial {
 impl Air {
     /// Starts a dial; None when the address is nobody's.
     pub(super) fn dial(&mut self, from: End, remote: SocketAddr, pin: Pin, timeout: Duration) -> Option<DialId> {
-        let to = self.hosts_of.get(&remote.ip()).copied().filter(|to| *to != from.host)?;
-        let own = self.hosts_of.iter().find(|(ip, host)| **host == from.host && ip.is_ipv4() == remote.is_ipv4());
-        let local = SocketAddr::new(*own?.0, self.fresh_port());
+        let own = self.own_address(from.host, remote.is_ipv4())?;
+        let local = SocketAddr::new(own, self.fresh_port());
+        let route = self.route(Protocol::Tcp, from.host, local, remote);
         let id = DialId(self.next_dial);
         self.next_dial += 1;
+        let (to, seen, door) = match route {
+            Route::Arrives { to, source, destination } => (to, source, destination),
+            Route::Nowhere => return None,
+            // nobody answers, or a box on the way does with a reset
+            Route::Dropped | Route::Refused => (from.host, local, remote),
+        };
         let exporter = self.rng.seed();
         let between = self.middlemen.contains_key(&(from.host, to));
         let exporters = [exporter, if between { self.rng.seed() } else { exporter }];
         let shown = Certificate { identity: None, subject: None };
-        self.dials.insert(id, Dial { from, to, local, remote, pin, admitted: None, exporters, shown, wire: None });
+        self.dials.insert(id, Dial { from, to, local, remote, seen, door, pin, admitted: None, exporters, shown, wire: None });
         let latency = self.way(from.host, to).latency;
-        self.after(latency, Tick::Dial { dial: id, step: Step::Knock });
+        match route {
+            Route::Arrives { .. } => self.after(latency, Tick::Dial { dial: id, step: Step::Knock }),
+            Route::Refused => self.after(latency, Tick::Dial { dial: id, step: Step::Refused }),
+            Route::Dropped | Route::Nowhere => {}
+        }
         self.at(self.now + timeout, Tick::Dial { dial: id, step: Step::Late });
         Some(id)
     }
@@ -108,15 +125,19 @@ impl World {
     /// One step of a dial is due.
     pub(super) fn dial_step(&mut self, id: DialId, step: Step) {
         let Some(dial) = self.air.dials.get(&id) else { return };
-        let (host, way) = (dial.from.host, self.air.way(dial.from.host, dial.to));
+        let host = dial.from.host;
+        let is_cut = self.air.is_blocked(host, dial.to) || self.air.is_blocked(dial.to, host);
         let alive = self.life(host) == Some(dial.from.life);
         if !alive {
             return self.give_up(id, None);
         }
         match step {
+            // a host that sleeps sees its timers when it wakes
+            _ if self.is_asleep(host) => self.air.after(AGAIN, Tick::Dial { dial: id, step }),
             Step::Late => self.give_up(id, Some(Ended::TimedOut)),
+            Step::Refused => self.give_up(id, Some(Ended::Refused)),
             // nothing comes through: again and again, until it is too late
-            _ if way.cut || self.is_dark(dial.to) => self.air.after(AGAIN, Tick::Dial { dial: id, step }),
+            _ if is_cut || self.is_dark(dial.to) => self.air.after(AGAIN, Tick::Dial { dial: id, step }),
             Step::Knock => self.step_knock(id),
             Step::Greet => self.step_greet(id),
             Step::Join => self.step_join(id),
@@ -126,8 +147,8 @@ impl World {
 
     fn step_knock(&mut self, id: DialId) {
         let Some(dial) = self.air.dials.get_mut(&id) else { return };
-        let (from, to, local, remote) = (dial.from.host, dial.to, dial.local, dial.remote);
-        let door = self.air.doors.get(&(to, remote.port())).cloned().filter(|_| !self.air.way(from, to).refuses);
+        let (from, to, local, door) = (dial.from.host, dial.to, dial.seen, dial.door);
+        let door = self.air.doors.get(&(to, door.port())).cloned().filter(|_| !self.air.way(from, to).refuses);
         let (Some(certificate), Some(life)) = (door, self.life(to)) else { return self.give_up(id, Some(Ended::Refused)) };
         let admitted = match &mut self.hosts[to.0].running {
             Some(Host::Relay(relay)) => relay.admit(self.air.now, local),
@@ -156,7 +177,7 @@ impl World {
     /// The listener's half is done.
     fn step_join(&mut self, id: DialId) {
         let Some(dial) = self.air.dials.get(&id) else { return };
-        let (from, to, local, remote, exporter) = (dial.from, dial.to, dial.local, dial.remote, dial.exporters[1]);
+        let (from, to, local, remote, exporter) = (dial.from, dial.to, dial.seen, dial.door, dial.exporters[1]);
         let life = self.life(to).filter(|life| dial.admitted == Some(*life));
         let Some(life) = life else { return self.give_up(id, Some(Ended::Reset)) };
         let conn = match &mut self.hosts[to.0].running {
@@ -200,7 +221,7 @@ impl World {
             && dial.admitted == self.life(dial.to)
             && let Some(Host::Relay(relay)) = &mut self.hosts[dial.to.0].running
         {
-            relay.released(dial.local);
+            relay.released(dial.seen);
         }
         if let (Some(why), Some(Host::Peer(peer))) = (why, &mut self.hosts[dial.from.host.0].running) {
             peer.dial_failed(&mut self.air, dial.from.conn, why);

@@ -9,11 +9,15 @@
 mod air;
 mod attack;
 mod build;
+mod datagram;
 mod dial;
+mod faults;
+mod nat;
 mod outbox;
 mod peer;
 mod relay;
 mod rng;
+mod route;
 mod story;
 mod stranger;
 mod trace;
@@ -21,7 +25,9 @@ mod trace;
 pub use air::{HostId, Way, WireId};
 pub use attack::{Letter, Recorded, Tap, deliver, forward, payloads, rewrite};
 pub use build::PeerPlan;
+pub use datagram::{Exchange, Heard};
 pub use dial::Certificate;
+pub use nat::{Depends, NatId, NatKind, Ports};
 pub use relay::Lie;
 pub use rng::Rng;
 pub use story::FlowId;
@@ -56,6 +62,10 @@ struct Place {
     lives: u32,
     /// Without power: nobody is told that it is gone.
     dark: bool,
+    /// In suspension: nothing runs there, nothing is lost either.
+    asleep: bool,
+    /// What would have happened there meanwhile.
+    slept_through: Vec<Tick>,
     notes: Vec<(Instant, Note)>,
     hub_notes: Vec<(Instant, HubNote)>,
 }
@@ -67,6 +77,16 @@ struct Source {
     to: HostId,
     period: Duration,
     running: bool,
+    /// Packets still to be handed in.
+    left: u64,
+    /// Came out of other interfaces than that of `to`: an Ethernet frame to a MAC that was not known yet goes everywhere.
+    flooded: u64,
+}
+
+/// Who looks at the world after each event, and can stop it.
+pub trait Watch {
+    /// Something has happened at `host`, or between hosts. False: time stops here.
+    fn look(&mut self, world: &mut World, host: Option<HostId>) -> bool;
 }
 
 /// The world.
@@ -76,6 +96,13 @@ pub struct World {
     sources: Vec<Source>,
     crypto: Arc<dyn Provider>,
     network: Network,
+    /// Identities are taken from a pool, not made.
+    pooled: bool,
+    watch: Option<Box<dyn Watch>>,
+    is_stopped: bool,
+    /// Flows of which something came out since the last look.
+    fresh: Vec<usize>,
+    events: u64,
 }
 
 impl World {
@@ -97,33 +124,79 @@ impl World {
     /// Lets time pass.
     pub fn run(&mut self, span: Duration) {
         let until = self.air.now + span;
-        while self.step(until) {}
-        self.air.now = until;
+        while !self.is_stopped && self.step(until) {}
+        self.air.now = self.air.now.max(until);
+    }
+
+    /// Somebody looks from now on.
+    pub fn watch(&mut self, watch: Box<dyn Watch>) {
+        self.watch = Some(watch);
+    }
+
+    /// Whoever looked, who does so no longer.
+    pub fn unwatch(&mut self) -> Option<Box<dyn Watch>> {
+        self.watch.take()
+    }
+
+    /// Whether the watch has stopped time.
+    pub fn is_stopped(&self) -> bool {
+        self.is_stopped
+    }
+
+    /// How much has happened so far.
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    fn be_looked_at(&mut self, host: Option<HostId>) {
+        if let Some(mut watch) = self.watch.take() {
+            self.is_stopped |= !watch.look(self, host);
+            self.watch = Some(watch);
+        }
     }
 
     /// The next thing that happens until then; false: nothing more does.
     fn step(&mut self, until: Instant) -> bool {
         let due = self.hosts.iter().enumerate().filter_map(|(index, place)| Some((place.deadline()?, index))).min();
         let tick = self.air.next_at();
+        let touched;
         // Drivers look at the deadline before the inbox.
         match (due, tick) {
             (Some((at, index)), tick) if at <= until && tick.is_none_or(|tick| at <= tick) => {
                 self.air.now = self.air.now.max(at);
                 self.turn(HostId(index));
+                touched = Some(HostId(index));
             }
             (_, Some(at)) if at <= until => {
                 self.air.now = self.air.now.max(at);
-                if let Some(tick) = self.air.pop() {
-                    self.happen(tick);
-                }
+                let Some(tick) = self.air.pop() else { return false };
+                touched = self.place_of(&tick);
+                self.happen(tick);
             }
             _ => return false,
         }
+        self.events += 1;
         self.account();
+        self.be_looked_at(touched);
         true
     }
 
+    /// Where something will happen.
+    fn place_of(&self, tick: &Tick) -> Option<HostId> {
+        match tick {
+            Tick::Arrive { wire, to } => self.air.wires.get(wire).map(|wire| wire.ends[*to].host),
+            Tick::Dial { dial, .. } => self.air.dials.get(dial).map(|dial| dial.from.host),
+            Tick::Computed { host, .. } | Tick::Flushed { host, .. } | Tick::Drain { host, .. } => Some(*host),
+            Tick::Packet { flow } => Some(self.sources[*flow].from),
+            Tick::Datagram(flight) => Some(flight.0),
+            Tick::Icmp(what) => Some(what.0),
+        }
+    }
+
     fn turn(&mut self, host: HostId) {
+        if self.is_asleep(host) {
+            return;
+        }
         match &mut self.hosts[host.0].running {
             Some(Host::Peer(peer)) => peer.turn(&mut self.air),
             Some(Host::Relay(relay)) => relay.turn(&mut self.air),
@@ -133,6 +206,9 @@ impl World {
 
     fn happen(&mut self, tick: Tick) {
         match tick {
+            Tick::Computed { host, .. } | Tick::Flushed { host, .. } | Tick::Drain { host, .. } if self.is_asleep(host) => {
+                self.hosts[host.0].slept_through.push(tick);
+            }
             Tick::Arrive { wire, to } => self.arrive(wire, to),
             Tick::Dial { dial, step } => self.dial_step(dial, step),
             Tick::Computed { host, life, done } if self.life(host) == Some(life) => match &mut self.hosts[host.0].running {
@@ -145,8 +221,15 @@ impl World {
                 Some(Host::Relay(relay)) => relay.flushed(&mut self.air, conn),
                 Some(Host::Stranger(_)) | None => {}
             },
-            Tick::Computed { .. } | Tick::Flushed { .. } => {} // of a life that is over
+            Tick::Drain { host, life } if self.life(host) == Some(life) => {
+                if let Some(Host::Peer(peer)) = &mut self.hosts[host.0].running {
+                    peer.drain(&mut self.air);
+                }
+            }
+            Tick::Computed { .. } | Tick::Flushed { .. } | Tick::Drain { .. } => {} // of a life that is over
             Tick::Packet { flow } => self.packet(flow),
+            Tick::Datagram(flight) => self.air.land(flight.0, flight.1),
+            Tick::Icmp(what) => self.air.icmp(what.0, what.1, what.2),
         }
     }
 
@@ -154,7 +237,7 @@ impl World {
     fn arrive(&mut self, wire: WireId, to: Side) {
         loop {
             let Some(end) = self.air.wires.get(&wire).map(|wire| wire.ends[to]) else { return };
-            if self.is_dark(end.host) {
+            if self.is_dark(end.host) || self.is_asleep(end.host) {
                 return;
             }
             let Some((end, parcel)) = self.air.unload(wire, to) else { return };
@@ -184,9 +267,18 @@ impl World {
         if !source.running {
             return;
         }
-        self.air.after(source.period, Tick::Packet { flow });
-        let packet = source.flow.hand_in();
-        if let Some(Host::Peer(peer)) = &mut self.hosts[source.from.0].running {
+        source.left = source.left.saturating_sub(1);
+        if source.left > 0 {
+            self.air.after(source.period, Tick::Packet { flow });
+        } else {
+            source.running = false;
+        }
+        let from = source.from;
+        if self.is_asleep(from) {
+            return; // programs sleep with their host
+        }
+        if let Some(Host::Peer(peer)) = &mut self.hosts[from.0].running {
+            let packet = self.sources[flow].flow.hand_in();
             peer.packet(&mut self.air, &packet);
         }
     }
@@ -197,8 +289,13 @@ impl World {
         for (host, packet) in core::mem::take(&mut self.air.delivered) {
             let number = Flow::number_of(&packet).expect("only packets of flows are handed in");
             let source = self.sources.get_mut(number as usize).expect("a flow that was started");
+            if source.to != host && source.flow.is_ethernet() {
+                source.flooded += 1;
+                continue;
+            }
             assert_eq!(source.to, host, "a packet of flow {number} came out at the wrong host");
             source.flow.came_out(now, &packet);
+            self.fresh.push(number as usize);
         }
     }
 
@@ -208,6 +305,10 @@ impl World {
         place.running.as_ref().map(|_| place.lives)
     }
 
+    fn is_asleep(&self, host: HostId) -> bool {
+        self.hosts[host.0].asleep
+    }
+
     fn is_dark(&self, host: HostId) -> bool {
         self.hosts[host.0].dark
     }
@@ -215,9 +316,12 @@ impl World {
 
 impl Place {
     fn deadline(&self) -> Option<Instant> {
+        if self.asleep {
+            return None;
+        }
         match self.running.as_ref()? {
-            Host::Peer(peer) => Some(peer.deadline()),
-            Host::Relay(relay) => relay.deadline(),
+            Host::Peer(peer) => Some(peer.due()),
+            Host::Relay(relay) => relay.due(),
             Host::Stranger(_) => None,
         }
     }

@@ -6,6 +6,7 @@ use super::{
 };
 use shadowmesh_core::{
     Node,
+    bound::Bound,
     config::NodeConfig,
     crypto::Provider,
     event::{Action, Ended, Event, Note, Target, TlsFacts},
@@ -74,6 +75,19 @@ impl Sink for Ports {
     }
 }
 
+/// Packets that wait for a slow interface; more are lost there, as behind a full queue of the kernel.
+const INTERFACE_PACKETS: usize = 500;
+
+/// What takes packets out of the plane.
+#[derive(Default)]
+struct Interface {
+    /// Between two packets; zero: all at once.
+    period: Duration,
+    queue: VecDeque<Vec<u8>>,
+    drains: bool,
+    lost: u64,
+}
+
 /// One life of a peer.
 pub(super) struct Peer {
     host: HostId,
@@ -92,6 +106,13 @@ pub(super) struct Peer {
     dials: BTreeMap<ConnId, DialId>,
     next_accepted: u64,
     port: Option<u16>,
+    /// How far its clock is ahead of the world's.
+    ahead: Duration,
+    /// When it wants its turn, in the world's time.
+    due: Instant,
+    interface: Interface,
+    /// Alarms of its machines so far.
+    alarms: u64,
     notes: Vec<(Instant, Note)>,
     claims: Vec<(IpAddr, PeerId)>,
 }
@@ -118,6 +139,10 @@ impl Peer {
             dials: BTreeMap::new(),
             next_accepted: 0,
             port: None,
+            ahead: Duration::ZERO,
+            due: Instant::ZERO,
+            interface: Interface::default(),
+            alarms: 0,
             notes: Vec::new(),
             claims: Vec::new(),
         };
@@ -143,7 +168,85 @@ impl Peer {
     pub(super) fn status(&mut self, air: &mut Air) -> Status {
         self.tally(air);
         self.turn(air);
-        self.node.status(air.now)
+        self.node.status(self.now(air))
+    }
+
+    /// What its clock says.
+    fn now(&self, air: &Air) -> Instant {
+        air.now + self.ahead
+    }
+
+    /// When it wants its turn, in the world's time.
+    pub(super) fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// Its clock jumps ahead.
+    pub(super) fn jump(&mut self, air: &mut Air, span: Duration) {
+        self.ahead += span;
+        self.turn(air);
+    }
+
+    /// How fast its interface takes packets; zero: at once.
+    pub(super) fn pace_interface(&mut self, air: &mut Air, period: Duration) {
+        self.interface.period = period;
+        if period.is_zero() {
+            let host = self.host;
+            air.delivered.extend(self.interface.queue.drain(..).map(|packet| (host, packet)));
+        }
+    }
+
+    /// Packets that a slow interface has lost.
+    pub(super) fn interface_lost(&self) -> u64 {
+        self.interface.lost
+    }
+
+    /// Alarms so far: what it does of its own accord.
+    pub(super) fn alarms(&self) -> u64 {
+        self.alarms
+    }
+
+    /// What it holds, beside the most.
+    pub(super) fn bounds(&self, each: &mut dyn FnMut(Bound)) {
+        self.node.bounds(each);
+        self.plane.bounds(each);
+    }
+
+    /// Notes since the last `take_notes`.
+    pub(super) fn fresh_notes(&self) -> &[(Instant, Note)] {
+        &self.notes
+    }
+
+    /// The slow interface takes one packet.
+    pub(super) fn drain(&mut self, air: &mut Air) {
+        self.interface.drains = false;
+        if let Some(packet) = self.interface.queue.pop_front() {
+            air.delivered.push((self.host, packet));
+        }
+        self.drain_later(air);
+    }
+
+    fn drain_later(&mut self, air: &mut Air) {
+        if !self.interface.queue.is_empty() && !core::mem::replace(&mut self.interface.drains, true) {
+            air.after(self.interface.period, Tick::Drain { host: self.host, life: self.life });
+        }
+    }
+
+    /// Packets leave the plane.
+    fn emit(&mut self, air: &mut Air) {
+        let host = self.host;
+        if self.interface.period.is_zero() {
+            air.delivered.extend(self.ports.delivered.drain(..).map(|packet| (host, packet)));
+            return;
+        }
+        for packet in self.ports.delivered.drain(..) {
+            if self.interface.queue.len() < INTERFACE_PACKETS {
+                self.interface.queue.push_back(packet);
+            } else {
+                self.interface.lost += 1;
+            }
+        }
+        self.drain_later(air);
     }
 
     /// Its whole state, with the counters that it has.
@@ -169,7 +272,7 @@ impl Peer {
     // ---- what happens to it ------------------------------------------------------------------------------------
 
     pub(super) fn packet(&mut self, air: &mut Air, packet: &[u8]) {
-        self.plane.outbound(air.now, packet, &mut self.ports);
+        self.plane.outbound(self.now(air), packet, &mut self.ports);
         self.turn(air);
     }
 
@@ -187,7 +290,7 @@ impl Peer {
         match parcel {
             Parcel::Message(mut bytes) => {
                 if self.wires.contains_key(&conn) {
-                    self.plane.inbound(air.now, conn, &mut bytes, &mut self.ports);
+                    self.plane.inbound(self.now(air), conn, &mut bytes, &mut self.ports);
                 }
             }
             Parcel::End(why) => {
@@ -247,32 +350,36 @@ impl Peer {
 
     // ---- the loop ----------------------------------------------------------------------------------------------
 
-    pub(super) fn deadline(&self) -> Instant {
+    fn deadline(&self) -> Instant {
         let machines = Deadline::earlier(self.node.deadline(), self.plane.deadline());
-        machines.map_or(self.tally_at, |deadline| deadline.at.min(self.tally_at))
+        machines.map_or(self.tally_at, |deadline| (deadline.at - self.ahead).min(self.tally_at))
     }
 
     /// Deadlines that are due, the inbox, the writers, until nothing is left to do in this moment.
     pub(super) fn turn(&mut self, air: &mut Air) {
         for _ in 0..TURNS {
-            let now = air.now;
+            let now = self.now(air);
             if self.node.deadline().is_some_and(|deadline| deadline.at <= now) {
+                self.alarms += 1;
                 self.handle(air, Event::Alarm);
             }
             if self.plane.deadline().is_some_and(|deadline| deadline.at <= now) {
+                self.alarms += 1;
                 self.plane.alarm(now, &mut self.ports);
             }
-            if self.tally_at <= now {
+            if self.tally_at <= air.now {
                 self.tally(air);
             }
             while let Some(pending) = self.ports.inbox.pop_front() {
                 self.deliver(air, pending);
             }
             let wrote = self.write(air);
-            let host = self.host;
-            air.delivered.extend(self.ports.delivered.drain(..).map(|packet| (host, packet)));
-            if !wrote && self.ports.inbox.is_empty() && self.deadline() > now {
-                return;
+            self.emit(air);
+            if !wrote && self.ports.inbox.is_empty() {
+                self.due = self.deadline();
+                if self.due > air.now {
+                    return;
+                }
             }
         }
         let why = Deadline::earlier(self.node.deadline(), self.plane.deadline()).map(|deadline| deadline.why);
@@ -309,7 +416,7 @@ impl Peer {
 
     fn handle(&mut self, air: &mut Air, event: Event<'_>) {
         let mut actions = core::mem::take(&mut self.actions);
-        self.node.handle(air.now, event, &mut actions);
+        self.node.handle(self.now(air), event, &mut actions);
         assert!(actions.len() <= 256, "{} actions of one call", actions.len());
         let mut computes = false;
         for action in actions.drain(..) {
@@ -348,7 +455,7 @@ impl Peer {
             }
             Action::Edit(edit) => {
                 air.trace.add(air.now, host.0, "edit", &[]);
-                self.plane.apply(air.now, edit, &mut self.ports);
+                self.plane.apply(self.now(air), edit, &mut self.ports);
             }
             Action::Listen(open) => self.listen(air, open),
             Action::Remember { address, peer } => self.claims.push((address, peer)),
@@ -403,6 +510,7 @@ impl Peer {
         if open {
             let port = air.fresh_port();
             air.doors.insert((self.host, port), Certificate { identity: Some(self.id), subject: None });
+            air.map_port(self.host, port);
             self.port = Some(port);
         }
         self.ports.inbox.push_back(Pending::Listening(self.port));
@@ -422,7 +530,7 @@ impl Peer {
             }
         }
         for conn in &moved {
-            self.plane.writable(air.now, *conn, &mut self.ports);
+            self.plane.writable(self.now(air), *conn, &mut self.ports);
         }
         let mut empty = Vec::new();
         for (conn, (wire, side, outbox)) in &mut self.leaving {

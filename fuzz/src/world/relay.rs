@@ -1,6 +1,7 @@
 //! The driver of `Hub` and `Forwarder` in this world: what runtime-smol's `relay::drive` does, without tasks.
 use super::air::{Air, HostId, Parcel, Side, Tick, WireId};
 use shadowmesh_core::{
+    bound::Bound,
     config::HubConfig,
     crypto::Provider,
     event::Ended,
@@ -58,6 +59,8 @@ pub(super) struct Relay {
     actions: Vec<HubAction>,
     lines: BTreeMap<ConnId, Line>,
     next_accepted: u64,
+    /// When it wants its turn.
+    due: Option<Instant>,
     notes: Vec<(Instant, HubNote)>,
     pub(super) lie: Option<Lie>,
 }
@@ -77,6 +80,7 @@ impl Relay {
             actions: Vec::new(),
             lines: BTreeMap::new(),
             next_accepted: 0,
+            due: None,
             notes: Vec::new(),
             lie: None,
         };
@@ -146,7 +150,18 @@ impl Relay {
         self.turn(air);
     }
 
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    /// When it wants its turn.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// What it holds, beside the most.
+    pub(super) fn bounds(&self, each: &mut dyn FnMut(Bound)) {
+        self.hub.bounds(each);
+        self.forwarder.bounds(each);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
         Deadline::earlier(self.hub.deadline(), self.forwarder.deadline()).map(|deadline| deadline.at)
     }
 
@@ -170,8 +185,11 @@ impl Relay {
                 }
             }
             self.write(air);
-            if self.inbox.0.is_empty() && self.deadline().is_none_or(|at| at > now) {
-                return;
+            if self.inbox.0.is_empty() {
+                self.due = self.deadline();
+                if self.due.is_none_or(|at| at > now) {
+                    return;
+                }
             }
         }
         let why = Deadline::earlier(self.hub.deadline(), self.forwarder.deadline()).map(|deadline| deadline.why);

@@ -24,6 +24,16 @@ impl Rng {
         (self.u64() % bound as u64) as usize
     }
 
+    /// True so often of a thousand times.
+    pub fn per_mille(&mut self, chance: u16) -> bool {
+        chance > 0 && self.u64() % 1_000 < u64::from(chance)
+    }
+
+    /// One of several.
+    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len())]
+    }
+
     /// 32 bytes: a seed, an exporter.
     pub fn seed(&mut self) -> [u8; 32] {
         let mut bytes = [0; 32];

@@ -3,6 +3,7 @@ use super::{
     Host, HostId, Source, Way, World,
     air::{End, Tick},
     attack::{Recorded, Tap},
+    build::Plan,
     dial::{Certificate, Pin},
 };
 use crate::model::{Account, Flow};
@@ -17,8 +18,8 @@ use shadowmesh_core::{
 use std::net::SocketAddr;
 
 /// Names a flow of packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FlowId(usize);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FlowId(pub(super) usize);
 
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(1);
@@ -82,6 +83,12 @@ impl World {
     /// The way between them is whole again; what TCP still has is sent again.
     pub fn heal(&mut self, a: HostId, b: HostId) {
         self.air.change_way(a, b, |way| (way.cut, way.refuses) = (false, false));
+        self.air.undeafen(a, b);
+    }
+
+    /// Nothing passes from one to the other any more, and nobody is told; what the other way carries arrives.
+    pub fn cut_one_way(&mut self, from: HostId, to: HostId) {
+        self.air.deafen(from, to);
     }
 
     /// Each listener of one refuses the other.
@@ -213,10 +220,40 @@ impl World {
     pub fn stream_of(&mut self, from: HostId, to: HostId, per_second: u32, len: usize) -> FlowId {
         let number = self.sources.len();
         let (source, destination) = (self.network.address_v6(self.id(from)), self.network.address_v6(self.id(to)));
-        let flow = Flow::new(number as u32, source, destination, len);
-        self.sources.push(Source { flow, from, to, period: Duration::from_secs(1) / per_second, running: true });
+        let mut flow = Flow::new(number as u32, source, destination, len);
+        if self.is_layer2(from) {
+            flow.over_ethernet(self.network.mac_address(self.id(to)), self.network.mac_address(self.id(from)));
+        }
+        let period = Duration::from_secs(1) / per_second;
+        self.sources.push(Source { flow, from, to, period, running: true, left: u64::MAX, flooded: 0 });
         self.air.after(Duration::ZERO, Tick::Packet { flow: number });
         FlowId(number)
+    }
+
+    /// A flow that ends by itself after so many packets.
+    pub fn burst(&mut self, from: HostId, to: HostId, per_second: u32, len: usize, packets: u64) -> FlowId {
+        let flow = self.stream_of(from, to, per_second, len);
+        self.sources[flow.0].left = packets;
+        flow
+    }
+
+    fn is_layer2(&self, host: HostId) -> bool {
+        matches!(&self.hosts[host.0].plan, Plan::Peer { config, .. } if config.layer2)
+    }
+
+    /// Both ends of a flow.
+    pub fn ends_of(&self, flow: FlowId) -> (HostId, HostId) {
+        (self.sources[flow.0].from, self.sources[flow.0].to)
+    }
+
+    /// All flows that were ever started.
+    pub fn flows(&self) -> impl Iterator<Item = FlowId> + use<> {
+        (0..self.sources.len()).map(FlowId)
+    }
+
+    /// Flows of which something came out since the last call.
+    pub fn take_fresh(&mut self) -> Vec<FlowId> {
+        core::mem::take(&mut self.fresh).into_iter().map(FlowId).collect()
     }
 
     /// Packets that `by` hands in and that say they come from `claimed`.

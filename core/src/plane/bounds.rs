@@ -1,0 +1,22 @@
+//! What a plane holds, beside the most that it may.
+use super::{Plane, ring};
+use crate::bound::Bound;
+use core::sync::atomic::Ordering;
+
+impl Plane {
+    /// Each queue, table and buffer of this plane with its bound: for tests and for the curious, never for decisions.
+    pub fn bounds(&self, each: &mut dyn FnMut(Bound)) {
+        for peer in self.peers.values() {
+            peer.queue.bounds(each);
+        }
+        for session in self.sessions.values() {
+            session.tx.bounds(each);
+            session.rx.bounds(each);
+        }
+        let slabs = self.pool.load(Ordering::Relaxed);
+        // each lane has its first slab whatever the others hold
+        each(Bound::new("slabs of all lanes", slabs, ring::POOL_BYTES / ring::SLAB_BYTES + self.sessions.len()));
+        each(Bound::new("timers of sessions", self.timers.len(), self.sessions.len()));
+        each(Bound::new("links that wait for room", self.waiting.len(), self.peers.len()));
+    }
+}
