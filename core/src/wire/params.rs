@@ -81,7 +81,7 @@ impl Params {
             put(out, NAME, name.as_bytes());
         }
         for address in self.addresses.iter().take(ADDRESSES_MAX) {
-            match address {
+            match address.to_canonical() {
                 IpAddr::V4(ip) => put(out, ADDRESS, &ip.octets()),
                 IpAddr::V6(ip) => put(out, ADDRESS, &ip.octets()),
             }
@@ -149,7 +149,9 @@ fn address(value: &[u8]) -> Option<IpAddr> {
     if let Ok(octets) = <[u8; 4]>::try_from(value) {
         return Some(IpAddr::V4(Ipv4Addr::from(octets)));
     }
-    <[u8; 16]>::try_from(value).ok().map(|octets| IpAddr::V6(Ipv6Addr::from(octets)))
+    // protocol 1.5: one address has one spelling
+    let ip = Ipv6Addr::from(<[u8; 16]>::try_from(value).ok()?);
+    ip.to_ipv4_mapped().is_none().then_some(IpAddr::V6(ip))
 }
 
 fn fixed<const N: usize>(value: &[u8], what: &'static str) -> Result<[u8; N], Malformed> {
@@ -178,6 +180,17 @@ mod tests {
         let bytes = emitted(&params);
         assert!(bytes.len() <= PARAMS_LEN_MAX, "{} bytes", bytes.len());
         assert_eq!(Params::parse(&bytes).expect("well formed").addresses.len(), ADDRESSES_MAX);
+    }
+
+    // protocol 1.5
+    #[test]
+    fn an_announced_ipv4_address_is_not_taken_in_the_spelling_of_ipv6() {
+        let mapped: IpAddr = "::ffff:10.1.2.3".parse().expect("a good address");
+        let IpAddr::V6(raw) = mapped else { panic!("parsed as IPv6") };
+        let bytes = [&[0, 2, 0, 16][..], &raw.octets()].concat();
+        assert_eq!(Params::parse(&bytes), Err(Malformed("params: address")));
+        let params = Params { addresses: vec![mapped], ..Params::default() };
+        assert_eq!(emitted(&params), [0, 2, 0, 4, 10, 1, 2, 3], "written as IPv4");
     }
 
     // protocol 3.6
@@ -222,7 +235,7 @@ mod tests {
         #[test]
         fn what_was_emitted_is_parsed(
             name in proptest::option::of("[A-Za-z0-9._-]{1,63}"),
-            addresses in proptest::collection::vec(any::<IpAddr>(), 0..=ADDRESSES_MAX),
+            addresses in proptest::collection::vec(any::<IpAddr>().prop_map(|ip| ip.to_canonical()), 0..=ADDRESSES_MAX),
             mtu: Option<u16>, net_r: Option<[u8; 32]>, udp_port: Option<u16>, flags: [bool; 3],
             version in proptest::option::of("[ -~]{1,32}"),
         ) {
