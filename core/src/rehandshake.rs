@@ -450,14 +450,16 @@ mod tests {
     // protocol 5.2
     #[test]
     fn each_altered_bit_is_noticed_and_changes_nothing() {
-        let mut world = World::new(Side::Initiator);
-        let request = world.request();
-        each_flip(&request, |bad| assert!(world.answer(bad).is_err()));
-        let response = world.answer(&request).expect("the attempt was not harmed");
-        each_flip(&response, |bad| assert!(world.complete(bad).is_err()));
-        let (complete, _) = world.complete(&response).expect("the attempt was not harmed");
-        each_flip(&complete, |bad| assert!(world.confirm(bad).is_err()));
-        assert!(world.confirm(&complete).is_ok());
+        for side in [Side::Initiator, Side::Responder] {
+            let mut world = World::new(side);
+            let request = world.request();
+            each_flip(&request, |bad| assert!(world.answer(bad).is_err()));
+            let response = world.answer(&request).expect("the attempt was not harmed");
+            each_flip(&response, |bad| assert!(world.complete(bad).is_err()));
+            let (complete, _) = world.complete(&response).expect("the attempt was not harmed");
+            each_flip(&complete, |bad| assert!(world.confirm(bad).is_err()));
+            assert!(world.confirm(&complete).is_ok());
+        }
     }
 
     #[test]

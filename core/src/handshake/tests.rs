@@ -8,6 +8,8 @@ use crate::{
 };
 use std::sync::OnceLock;
 
+mod flips;
+
 const BOTH: [&dyn Provider; 2] = [&RustCrypto, &AwsLc];
 const ANY_SUITE: [Suite; 2] = [Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
 
@@ -105,63 +107,10 @@ fn the_schedule_is_the_one_of_protocol_3() {
 }
 
 #[test]
-fn each_altered_bit_of_init_is_refused() {
-    // protocol 3.8: before any job, mac1
-    let world = World::default();
-    let (offer, _) = world.half();
-    let key = world.setup.mac1_key(bob().id());
-    assert_eq!(key.verify_init(offer.init()), Ok(()));
-    for bit in sampled(offer.init().len(), &[0..56, 1616..1654]) {
-        assert_eq!(key.verify_init(&flipped(offer.init(), bit)), Err(Forged), "bit {bit}");
-    }
-}
-
-#[test]
-fn an_altered_init_that_passes_mac1_makes_no_session() {
-    // A member can make mac1: then the transcript differs and RESP does not open.
-    let world = World::default();
-    let (offer, _) = world.half();
-    for bit in [8 * 7, 8 * 14, 8 * 20, 8 * 600, 8 * 1619] {
-        let bad = flipped(offer.init(), bit);
-        match world.answer(&bad) {
-            Ok(answer) => {
-                let refused = world.conclude(&offer, answer.resp()).expect_err("the transcripts differ");
-                assert!(matches!(refused, HandshakeError::Malformed | HandshakeError::Sealed), "bit {bit}: {refused}");
-            }
-            Err(refused) => assert!(matches!(refused, HandshakeError::Malformed | HandshakeError::Suite), "bit {bit}: {refused}"),
-        }
-    }
-}
-
-// protocol 3.3, 3.9
-#[test]
-fn each_altered_bit_of_resp_is_refused_and_the_attempt_goes_on() {
-    for setup in [c2r(1), p2p(1)] {
-        let world = World { setup, here: &AwsLc, there: &AwsLc, ..World::default() };
-        let (offer, answer) = world.half();
-        let resp = answer.resp();
-        let (key, end) = (world.setup.mac1_key(bob().id()), resp.len() - 16);
-        assert_eq!(key.verify_resp(resp), Ok(()));
-        for bit in sampled(resp.len(), &[0..48, 1608..1616, resp.len() - 36..resp.len()]) {
-            let bad = flipped(resp, bit);
-            assert_eq!(key.verify_resp(&bad), Err(Forged), "bit {bit}");
-            if bit < 8 * end {
-                assert!(world.conclude(&offer, &bad).is_err(), "bit {bit}");
-            }
-        }
-        assert!(world.conclude(&offer, resp).is_ok());
-    }
-}
-
-// protocol 3.4, 3.9
-#[test]
-fn each_altered_bit_of_fin_is_refused_and_the_attempt_goes_on() {
+fn a_fin_that_was_cut_is_refused_and_the_attempt_goes_on() {
     let world = World { here: &AwsLc, there: &AwsLc, ..World::default() };
     let (offer, answer) = world.half();
     let fin = world.conclude(&offer, answer.resp()).expect("a good RESP").fin;
-    for bit in sampled(fin.len(), &[0..16, fin.len() - 20..fin.len()]) {
-        assert!(world.verify(&answer, &flipped(&fin, bit)).is_err(), "bit {bit}");
-    }
     for len in [0, 1, 3, 11, 12, 7246, fin.len() - 1] {
         assert!(world.verify(&answer, &fin[..len]).is_err(), "{len} bytes");
     }
@@ -647,12 +596,6 @@ fn flipped(message: &[u8], bit: usize) -> Vec<u8> {
     let mut bad = message.to_vec();
     bad[bit / 8] ^= 1 << (bit % 8);
     bad
-}
-
-/// Each bit of these byte ranges, and each 37th of all.
-fn sampled(len: usize, whole: &[core::ops::Range<usize>]) -> Vec<usize> {
-    let dense = whole.iter().flat_map(|range| range.start * 8..range.end * 8);
-    dense.chain((0..len * 8).step_by(37)).collect()
 }
 
 fn c2r(exporter: u8) -> Setup {
