@@ -35,6 +35,41 @@ check *STEPS:
 prop CASES="2000":
     PROPTEST_CASES={{ CASES }} cargo test -p shadowmesh-core -p shadowmesh-fuzz
 
+# Fuzz a target for so many seconds (nightly, `cargo install cargo-fuzz`); without TARGET: list them. What it finds new is kept under target/.
+[no-exit-message]
+fuzz TARGET="" SECONDS="60":
+    #!/usr/bin/env bash
+    set -euo pipefail
+    if [ -z "$1" ]; then
+        basename -s .rs -a fuzz/targets/fuzz_targets/*.rs
+        exit 0
+    fi
+    export CARGO_TARGET_DIR="$CARGO_TARGET_DIR/fuzz"
+    mkdir -p "$CARGO_TARGET_DIR/corpus/$1" fuzz/corpus/"$1"
+    words=(); if [ -f "fuzz/targets/$1.dict" ]; then words=("-dict=fuzz/targets/$1.dict"); fi
+    cargo +nightly fuzz run --fuzz-dir fuzz/targets --sanitizer none "$1" "$CARGO_TARGET_DIR/corpus/$1" "fuzz/corpus/$1" \
+        -- -max_total_time="${2:-60}" -max_len=4096 -timeout=20 -rss_limit_mb=2048 "${words[@]}"
+
+# Put what `just fuzz` found for a target into its committed corpus, as few and as small files as reach the same code.
+fuzz-keep TARGET:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    export CARGO_TARGET_DIR="$CARGO_TARGET_DIR/fuzz"
+    found=$CARGO_TARGET_DIR/corpus/$1 kept=$CARGO_TARGET_DIR/kept/$1
+    rm -rf "$kept"; mkdir -p "$kept" "$found" fuzz/corpus/"$1"
+    cargo +nightly fuzz run --fuzz-dir fuzz/targets --sanitizer none "$1" "$kept" "$found" "fuzz/corpus/$1" \
+        -- -merge=1 -use_counters=0 -max_len=4096
+    rm -rf fuzz/corpus/"$1"; cp -r "$kept" fuzz/corpus/"$1"
+    echo "$1: $(ls fuzz/corpus/"$1" | wc -l) files, $(du -bs fuzz/corpus/"$1" | cut -f1) bytes"
+
+# The inputs from which the fuzzer begins, beside what is in the corpora.
+fuzz-seeds:
+    cargo run -p shadowmesh-fuzz --example seeds -- fuzz/corpus
+
+# Regions of core that no test reaches, by file, against the ceiling in .ci/coverage-ceiling; `--uncovered` names them.
+coverage *ARGS:
+    python3 .ci/coverage.py "$@"
+
 # The real programs on real interfaces (root).
 netns *ARGS:
     cargo test -p shadowmesh-daemon --test netns -- "$@"

@@ -9,4 +9,5 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::missing_panics_doc, reason = "whatever is wrong in this world must stop the test that saw it")]
 pub mod model;
+pub mod targets;
 pub mod world;

@@ -1,0 +1,366 @@
+//! Two data planes back to back, driven as their nodes would: switches, deaths of a path, hedges, rekeying, new sessions, in any order. What
+//! went in comes out once, in order, and all of it (protocol 7). A second mode drives one of them with no sense at all.
+use super::{cast, memo::Memo, script::Script};
+use shadowmesh_core::{
+    config::Mode,
+    handshake::Role,
+    id::{ConnId, Handle, LinkId, PathId},
+    plane::{Edit, Install, Plane, PlaneConfig, Report, Sink, Via},
+    session::{Chain, Side},
+    time::{Duration, Instant},
+    wire::{TYPE_DLV, record_header},
+};
+use std::{
+    collections::VecDeque,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
+
+/// Steps of one script.
+const STEPS: usize = 160;
+/// Packets of one script each way: fewer than a relay window, so that nothing has to be dropped.
+const PACKETS: u32 = 240;
+/// What is on its way comes within so long: less than a receiver waits for order (protocol 7.3).
+const OLDEST: Duration = Duration::from_millis(100);
+
+const LINK: LinkId = LinkId(0);
+const DIRECT_PATH: PathId = PathId(2);
+const RELAY: Via = Via { conn: ConnId(0), handle: Some(Handle(9)) };
+
+/// The first byte chooses between sense and no sense.
+pub fn plane(data: &[u8]) {
+    let mut script = Script::new(data);
+    let senseless = script.byte() & 1 == 1;
+    let mut world = World::new();
+    for _ in 0..STEPS {
+        if script.is_empty() {
+            break;
+        }
+        if senseless {
+            world.stray(&mut script);
+        } else {
+            world.step(&mut script);
+        }
+    }
+    if !senseless {
+        world.settle();
+        for end in 0..2 {
+            let (sent, came) = (world.ends[1 - end].sent, &world.ends[end].ports.delivered);
+            assert_eq!(*came, (0..sent).collect::<Vec<u32>>(), "all that went in comes out once and in order");
+        }
+    }
+}
+
+#[derive(Default)]
+struct Ports {
+    out: VecDeque<(Instant, Via, Vec<u8>)>,
+    delivered: Vec<u32>,
+    room: usize,
+    now: Instant,
+}
+
+impl Sink for Ports {
+    fn room(&self, _conn: ConnId) -> usize {
+        self.room
+    }
+    fn send(&mut self, via: Via, frame: &[u8]) {
+        self.out.push_back((self.now, via, frame.to_vec()));
+    }
+    fn deliver(&mut self, packet: &[u8]) {
+        let number = packet.get(20..24).and_then(<[u8]>::first_chunk).map(|bytes| u32::from_be_bytes(*bytes));
+        self.delivered.push(number.expect("only numbered packets go in"));
+    }
+    fn punt(&mut self, _conn: ConnId, _handle: Option<Handle>, _bytes: &mut [u8]) {}
+    fn report(&mut self, _report: Report) {}
+}
+
+struct End {
+    plane: Plane,
+    ports: Ports,
+    side: Side,
+    sent: u32,
+    /// The death of the direct path is not known here yet.
+    mourns: bool,
+    hedged: bool,
+}
+
+impl End {
+    fn new(side: Side, own: u8, other: u8) -> Self {
+        let config = PlaneConfig { layer2: false, addresses: vec![host(own)], mac: [2; 6], mode: Mode::SwitchLossless };
+        let ports = Ports { room: 1 << 20, ..Ports::default() };
+        let mut end = Self { plane: Plane::new(config), ports, side, sent: 0, mourns: false, hedged: false };
+        end.apply(Instant::ZERO, Edit::Peer { link: LINK, addresses: vec![host(other)], mac: [4; 6] });
+        end
+    }
+
+    fn apply(&mut self, now: Instant, edit: Edit) {
+        self.ports.now = now;
+        self.plane.apply(now, edit, &mut self.ports);
+    }
+
+    fn packet(&mut self, now: Instant) {
+        let (from, to) = if self.side == Side::Initiator { (1, 2) } else { (2, 1) };
+        let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, from, 10, 0, 0, to];
+        packet.extend(self.sent.to_be_bytes());
+        self.sent += 1;
+        self.ports.now = now;
+        self.plane.outbound(now, &packet, &mut self.ports);
+    }
+}
+
+struct World {
+    ends: [End; 2],
+    now: Instant,
+    chain: Arc<Chain>,
+    sessions: u32,
+    /// The connection of the direct path while it lives.
+    direct: Option<ConnId>,
+    next_conn: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        let chain = Arc::clone(&cast::genuine(Role::PeerPeer).concluded.chain);
+        let ends = [End::new(Side::Initiator, 1, 2), End::new(Side::Responder, 2, 1)];
+        let mut world = Self { ends, now: Instant::from_millis(1_000), chain, sessions: 0, direct: None, next_conn: 2 };
+        for end in &mut world.ends {
+            let edit = Edit::Path { link: LINK, path: PathId::RELAY, via: RELAY, window: Some(256), rtt: Some(Duration::from_millis(10)) };
+            end.apply(world.now, edit);
+        }
+        world.session();
+        world
+    }
+
+    fn step(&mut self, script: &mut Script<'_>) {
+        let op = script.byte();
+        let end = usize::from(op >> 7);
+        match op % 12 {
+            0 | 1 => {
+                for _ in 0..=script.below(16) {
+                    if self.ends[end].sent < PACKETS {
+                        self.ends[end].packet(self.now);
+                    }
+                }
+            }
+            2 | 3 => {
+                let direct = op & 0x40 != 0;
+                for _ in 0..=script.below(16) {
+                    self.carry(end, direct);
+                }
+            }
+            4 => self.wait(u64::from(script.byte() % 64)),
+            5 => self.rise(),
+            6 => self.switch(end, op & 0x40 != 0),
+            7 => self.die(),
+            8 => self.learn(end),
+            9 => self.doubt(end),
+            10 => self.rekey(),
+            _ => self.session(),
+        }
+    }
+
+    /// Delivers the oldest message of one path.
+    fn carry(&mut self, from: usize, direct: bool) {
+        let out = &mut self.ends[from].ports.out;
+        let place = out.iter().position(|(_, via, _)| via.handle.is_none() == direct);
+        let Some((_, via, frame)) = place.and_then(|place| out.remove(place)) else { return };
+        self.arrive(1 - from, via, frame);
+    }
+
+    fn arrive(&mut self, to: usize, via: Via, mut frame: Vec<u8>) {
+        let end = &mut self.ends[to];
+        end.ports.now = self.now;
+        match via.handle {
+            // what went into a connection that died is lost
+            None if self.direct == Some(via.conn) => end.plane.inbound(self.now, via.conn, &mut frame, &mut end.ports),
+            None => {}
+            Some(handle) => {
+                let mut record = record_header(TYPE_DLV, 0, handle, frame.len() as u16).to_vec();
+                record.extend(frame);
+                end.plane.inbound(self.now, via.conn, &mut record, &mut end.ports);
+            }
+        }
+    }
+
+    fn wait(&mut self, millis: u64) {
+        for _ in 0..millis {
+            self.now = self.now + Duration::from_millis(1);
+            for end in &mut self.ends {
+                end.ports.now = self.now;
+                end.plane.alarm(self.now, &mut end.ports);
+                assert!(end.plane.deadline().is_none_or(|due| due.at > self.now), "an alarm rings for ever");
+            }
+            for from in 0..2 {
+                while let Some((at, via, _)) = self.ends[from].ports.out.front()
+                    && self.now.since(*at) >= OLDEST
+                {
+                    let direct = via.handle.is_none();
+                    self.carry(from, direct);
+                }
+            }
+        }
+    }
+
+    /// A direct path is proven at both ends.
+    fn rise(&mut self) {
+        if self.direct.is_some() || self.ends.iter().any(|end| end.mourns) {
+            return;
+        }
+        self.next_conn += 2;
+        let via = Via { conn: ConnId(self.next_conn), handle: None };
+        self.direct = Some(via.conn);
+        for end in &mut self.ends {
+            end.apply(self.now, Edit::Path { link: LINK, path: DIRECT_PATH, via, window: None, rtt: Some(Duration::from_millis(5)) });
+        }
+    }
+
+    fn switch(&mut self, end: usize, to_relay: bool) {
+        let end = &mut self.ends[end];
+        if self.direct.is_some() && !end.hedged {
+            let to = if to_relay { PathId::RELAY } else { DIRECT_PATH };
+            end.apply(self.now, Edit::Switch { link: LINK, to });
+        }
+    }
+
+    /// The direct path dies with all that is on it.
+    fn die(&mut self) {
+        if self.direct.take().is_some() {
+            for end in &mut self.ends {
+                end.mourns = true;
+            }
+        }
+    }
+
+    /// One end learns of it.
+    fn learn(&mut self, end: usize) {
+        let end = &mut self.ends[end];
+        if core::mem::take(&mut end.mourns) {
+            end.hedged = false;
+            end.apply(self.now, Edit::FallBack { link: LINK, to: PathId::RELAY });
+            end.apply(self.now, Edit::Unpath { link: LINK, path: DIRECT_PATH });
+        }
+    }
+
+    /// One end begins or ends to suspect its direct path.
+    fn doubt(&mut self, end: usize) {
+        let (end, alive) = (&mut self.ends[end], self.direct.is_some());
+        if end.hedged && !end.mourns {
+            end.hedged = false;
+            end.apply(self.now, Edit::Calm { link: LINK });
+        } else if !end.hedged && (alive || end.mourns) {
+            end.hedged = true;
+            end.apply(self.now, Edit::Hedge { link: LINK, rescue: PathId::RELAY });
+        }
+    }
+
+    fn rekey(&mut self) {
+        let epoch = self.chain.epoch();
+        self.chain = Arc::new(self.chain.next(&[1; 32], &[2; 32], &[epoch as u8; 64]));
+        // the responder opens first and seals when the first frame of the new epoch comes (protocol 4.5)
+        for (at, seal) in [(1, false), (0, true)] {
+            let (keys, local) = (self.chain.keys(self.ends[at].side, &Memo), self.local(at));
+            self.ends[at].apply(self.now, Edit::Epoch { link: LINK, local, keys, seal });
+        }
+    }
+
+    fn local(&self, end: usize) -> u32 {
+        self.sessions * 2 + end as u32
+    }
+
+    /// A new session takes over at both ends.
+    fn session(&mut self) {
+        if self.sessions >= 4 {
+            return;
+        }
+        self.sessions += 1;
+        let secret = self.sessions as u8;
+        self.chain = Arc::new(cast::genuine(Role::PeerPeer).concluded.chain.next(&[secret; 32], &[9; 32], &[9; 64]));
+        let main = PathId::RELAY;
+        for at in 0..2 {
+            let (local, remote) = (self.local(at), self.local(1 - at));
+            let keys = self.chain.keys(self.ends[at].side, &Memo);
+            let install = Box::new(Install { session: self.chain.session_id(), local, remote, keys, main });
+            self.ends[at].apply(self.now, Edit::Install { link: LINK, install });
+        }
+        for at in 0..2 {
+            let local = self.local(at);
+            self.ends[at].apply(self.now, Edit::Promote { link: LINK, local });
+            self.ends[at].hedged = false;
+        }
+    }
+
+    /// Whatever is known late is known now, and everything on its way arrives.
+    fn settle(&mut self) {
+        for end in 0..2 {
+            self.learn(end);
+            if self.ends[end].hedged {
+                self.doubt(end);
+            }
+        }
+        for _ in 0..3_000 {
+            while let Some(from) = (0..2).find(|from| !self.ends[*from].ports.out.is_empty()) {
+                let direct = self.ends[from].ports.out.front().is_some_and(|(_, via, _)| via.handle.is_none());
+                self.carry(from, direct);
+            }
+            if (0..2).all(|end| self.ends[end].ports.delivered.len() >= self.ends[1 - end].sent as usize) {
+                break;
+            }
+            self.wait(1);
+        }
+    }
+
+    /// Anything at all: the plane only must not panic, forge or double.
+    fn stray(&mut self, script: &mut Script<'_>) {
+        let op = script.byte();
+        let end = usize::from(op >> 7);
+        let path = PathId(u32::from(script.byte() % 4));
+        let via = Via { conn: ConnId(u64::from(script.byte() % 4)), handle: (op & 0x40 != 0).then_some(Handle(u32::from(script.byte() % 4))) };
+        let now = self.now;
+        match op % 16 {
+            0 => self.ends[end].packet(now),
+            1 => self.now = now + Duration::from_micros(u64::from(script.u16())),
+            2 => {
+                let rtt = (script.byte() & 1 == 0).then(|| Duration::from_micros(u64::from(script.u32())));
+                let window = (script.byte() & 1 == 0).then(|| u64::from(script.byte()));
+                self.ends[end].apply(now, Edit::Path { link: LINK, path, via, window, rtt });
+            }
+            3 => self.ends[end].apply(now, Edit::Unpath { link: LINK, path }),
+            4 => self.ends[end].apply(now, Edit::Switch { link: LINK, to: path }),
+            5 => self.ends[end].apply(now, Edit::FallBack { link: LINK, to: path }),
+            6 => self.ends[end].apply(now, Edit::Hedge { link: LINK, rescue: path }),
+            7 => self.ends[end].apply(now, Edit::Calm { link: LINK }),
+            8 => self.ends[end].apply(now, Edit::Retire { link: LINK, local: script.u32() % 10 }),
+            9 => self.session(),
+            10 => self.rekey(),
+            11 => self.ends[end].ports.room = script.below(4096),
+            12 => {
+                let ports = &mut self.ends[end].ports;
+                self.ends[end].plane.writable(now, via.conn, ports);
+            }
+            13 => {
+                // any message that is on its way, on any path, and perhaps again
+                let (place, keep) = (script.below(self.ends[end].ports.out.len()), script.byte() & 3 == 0);
+                let Some((_, _, frame)) = self.ends[end].ports.out.get(place).cloned() else { return };
+                if !keep {
+                    self.ends[end].ports.out.remove(place);
+                }
+                self.direct = Some(via.conn);
+                self.arrive(1 - end, via, frame);
+            }
+            14 => {
+                let mut bytes = script.piece().to_vec();
+                let target = &mut self.ends[end];
+                target.plane.inbound(now, via.conn, &mut bytes, &mut target.ports);
+            }
+            _ => self.wait(u64::from(script.byte())),
+        }
+        let mut came = self.ends[end].ports.delivered.clone();
+        came.sort_unstable();
+        assert!(came.windows(2).all(|pair| pair[0] < pair[1]), "a packet came out twice");
+        assert!(came.last().is_none_or(|last| *last < self.ends[1 - end].sent));
+    }
+}
+
+fn host(last: u8) -> IpAddr {
+    Ipv4Addr::new(10, 0, 0, last).into()
+}
