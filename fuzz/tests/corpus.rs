@@ -18,7 +18,8 @@ const MOST_BYTES: u64 = 300 * 1024;
 
 fn main() -> ExitCode {
     let targets = ALL.into_iter().chain([("config", config::config as Target)]);
-    let mut trials: Vec<Trial> = targets.clone().map(|(name, target)| Trial::test(format!("corpus_{name}"), move || replay(name, target))).collect();
+    let mut trials: Vec<Trial> =
+        targets.clone().map(|(name, target)| Trial::test(format!("corpus_{name}"), move || replay(name, target))).collect();
     let names: Vec<&str> = targets.map(|(name, _)| name).collect();
     trials.push(Trial::test("each_seed_passes", seeds_pass));
     trials.push(Trial::test("each_corpus_has_a_target", move || each_has_a_target(&names)));

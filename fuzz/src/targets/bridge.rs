@@ -118,7 +118,8 @@ impl Scene {
             5 => self.now = self.now + Duration::from_millis(1 << script.below(20)),
             6 => {
                 // only its own room of addresses: that two peers never hold one is the control plane's promise
-                let addresses = (0..script.below(4)).map(|_| v4(number as u8 * 64 + script.byte() % 64)).filter(|at| *at != v4(1)).collect();
+                let addresses =
+                    (0..script.below(4)).map(|_| v4(number as u8 * 64 + script.byte() % 64)).filter(|at| *at != v4(1)).collect();
                 self.join(number, addresses, [2, 0, 0, 0, 1, number as u8]);
             }
             _ => {

@@ -113,7 +113,12 @@ pub(super) fn rekey_answer(epoch: u32, rekey1: Vec<u8>, chain: &Arc<Chain>) -> R
 }
 
 /// What Alice makes of REKEY2.
-pub(super) fn rekey_conclude(epoch: u32, offer: &Arc<RekeyOffer>, rekey2: Vec<u8>, chain: &Arc<Chain>) -> Result<Arc<Chain>, HandshakeError> {
+pub(super) fn rekey_conclude(
+    epoch: u32,
+    offer: &Arc<RekeyOffer>,
+    rekey2: Vec<u8>,
+    chain: &Arc<Chain>,
+) -> Result<Arc<Chain>, HandshakeError> {
     let work = Work::RekeyConclude { epoch, offer: Arc::clone(offer), rekey2, chain: Arc::clone(chain) };
     let Outcome::RekeyConcluded(next) = run(work) else { unreachable!("REKEY2 is taken or refused") };
     next

@@ -3,8 +3,8 @@
 use sha2::{Digest, Sha256};
 use shadowmesh_core::{
     crypto::{
-        Aead, Decapsulate, Encapsulated, Identity, KEM_CIPHERTEXT_LEN, KEM_PUBLIC_KEY_LEN, KemKeyPair, PUBLIC_KEY_LEN, Provider, SIGNATURE_LEN,
-        SharedSecret, rustcrypto::RustCrypto,
+        Aead, Decapsulate, Encapsulated, Identity, KEM_CIPHERTEXT_LEN, KEM_PUBLIC_KEY_LEN, KemKeyPair, PUBLIC_KEY_LEN, Provider,
+        SIGNATURE_LEN, SharedSecret, rustcrypto::RustCrypto,
     },
     session::Suite,
 };

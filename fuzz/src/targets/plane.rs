@@ -314,7 +314,8 @@ impl World {
         let op = script.byte();
         let end = usize::from(op >> 7);
         let path = PathId(u32::from(script.byte() % 4));
-        let via = Via { conn: ConnId(u64::from(script.byte() % 4)), handle: (op & 0x40 != 0).then_some(Handle(u32::from(script.byte() % 4))) };
+        let via =
+            Via { conn: ConnId(u64::from(script.byte() % 4)), handle: (op & 0x40 != 0).then_some(Handle(u32::from(script.byte() % 4))) };
         let now = self.now;
         match op % 16 {
             0 => self.ends[end].packet(now),

@@ -5,9 +5,9 @@ use shadowmesh_core::{
     handshake::Role,
     id::{Handle, PathId, PeerId},
     wire::{
-        Candidate, CandidateKind, Counter, DirectoryEntry, Established, FrameHeader, LaneControl, NodeControl, Params, PathComplete, PathHeader,
-        PathLabel, PathRequest, PeerMessage, Receipt, ReceiptMask, Record, RelayMessage, TYPE_DLV, TYPE_FWD, TYPE_PATH_CMP, TYPE_PATH_REQ,
-        TYPE_PATH_RSP, Transport, addr,
+        Candidate, CandidateKind, Counter, DirectoryEntry, Established, FrameHeader, LaneControl, NodeControl, Params, PathComplete,
+        PathHeader, PathLabel, PathRequest, PeerMessage, Receipt, ReceiptMask, Record, RelayMessage, TYPE_DLV, TYPE_FWD, TYPE_PATH_CMP,
+        TYPE_PATH_REQ, TYPE_PATH_RSP, Transport, addr,
     },
 };
 use std::net::SocketAddr;

@@ -81,7 +81,10 @@ fn a_flipped_init_under_a_good_mac1_makes_no_session() {
             bad[macs..macs + 16].copy_from_slice(&mac1);
             if let Ok(answer) = world.answer(&bad) {
                 let refused = world.conclude(&offer, answer.resp()).map(drop);
-                assert!(matches!(refused, Err(HandshakeError::Malformed | HandshakeError::Sealed | HandshakeError::Suite)), "bit {bit}: {refused:?}");
+                assert!(
+                    matches!(refused, Err(HandshakeError::Malformed | HandshakeError::Sealed | HandshakeError::Suite)),
+                    "bit {bit}: {refused:?}"
+                );
             }
         }
         assert!(world.conclude(&offer, world.answer(offer.init()).expect("a good INIT").resp()).is_ok());
