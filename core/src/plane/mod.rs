@@ -45,8 +45,6 @@ const PACKET_BYTES: usize = 9_000;
 const RETIRING: Duration = Duration::from_secs(10);
 /// A packet without a session asks the control room for one at most so often.
 const WANTED_REPEAT: Duration = Duration::from_secs(1);
-/// Data on the old session so recently makes a new one wait for its end (protocol 3.10).
-const GATE_RECENT: Duration = Duration::from_secs(1);
 
 /// Where a frame goes: a connection, and on a relay the handle of the other peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -333,12 +331,12 @@ impl Plane {
         }
     }
 
-    /// A new session opens from now on. While the one before still brings data, its frames wait for the end of that.
+    /// A new session opens from now on. Its frames wait for the end of the one before, also when nothing of that was heard lately: what it
+    /// sent may still be on its way, or be sent again when a path dies (protocol 3.10).
     fn install(&mut self, now: Instant, link: LinkId, install: &Install) {
         let Some(peer) = self.peers.get(&link) else { return };
         let mut session = Session::new(now, link, install, self.config.mode, Pool::clone(&self.pool));
-        let old = peer.current.and_then(|old| self.sessions.get(&old));
-        if old.and_then(|old| old.rx.heard_at()).is_some_and(|at| now.since(at) < GATE_RECENT) {
+        if peer.current.is_some_and(|old| self.sessions.contains_key(&old)) {
             session.rx.order().close_gate(now);
         }
         let local = session.local;

@@ -94,11 +94,6 @@ impl RecvLane {
         self.order.bounds(each);
     }
 
-    /// When data came last.
-    pub(crate) fn heard_at(&self) -> Option<Instant> {
-        self.heard.map(|heard| heard.at)
-    }
-
     /// Whether the keys of this epoch are here.
     pub(crate) fn has_epoch(&self, epoch: u32) -> bool {
         self.epochs.iter().any(|known| known.opener.epoch() == epoch)

@@ -283,6 +283,25 @@ fn a_replaced_session_sends_all_it_owes_before_the_new_one_is_heard() {
     world.all_came_in_order();
 }
 
+// protocol 3.10; found by the fuzz target `plane`: the new session waited only when the old one had been heard within a second
+#[test]
+fn a_new_session_waits_for_an_old_one_of_which_nothing_was_heard() {
+    let mut world = World::with_direct();
+    world.packets(20);
+    for (end, side, indices) in [(&mut world.b, Side::Responder, (21, 11)), (&mut world.a, Side::Initiator, (11, 21))] {
+        end.session(world.now, &chain(8), side, indices);
+    }
+    world.packets(20);
+    // the direct path dies with all that was sent first; only then does a learn of it
+    world.a.ports.out.retain(|(via, _)| *via != DIRECT);
+    for end in [&mut world.a, &mut world.b] {
+        end.apply(world.now, Edit::FallBack { link: LINK, to: PathId::RELAY });
+        end.apply(world.now, Edit::Unpath { link: LINK, path: DIRECT_PATH });
+    }
+    world.wait(400, &[DIRECT]);
+    world.all_came_in_order();
+}
+
 // protocol 4.5
 #[test]
 fn the_responder_seals_in_the_new_epoch_when_the_first_data_frame_of_it_comes() {
