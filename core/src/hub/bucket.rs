@@ -54,6 +54,7 @@ impl Bucket {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn burst_then_rate_then_refund() {
@@ -75,5 +76,41 @@ mod tests {
         let mut bucket = Bucket::default();
         assert!((0..1_000).all(|_| bucket.take(Instant::ZERO, u64::MAX, Rate { per_second: 0, burst: 0 })));
         assert!(bucket.is_full(Instant::ZERO));
+    }
+
+    proptest! {
+        /// Over any span no more is granted than the burst and what came back in that span; a refund undoes a take; rest fills it.
+        #[test]
+        fn no_span_grants_more_than_burst_and_rate(
+            per_second in 1_u64..2_000_000, burst in 1_u64..3_000, takes in proptest::collection::vec((0_u64..50_000, 1_u64..2_000), 1..150),
+        ) {
+            let rate = Rate { per_second, burst };
+            let (mut bucket, mut now, mut granted) = (Bucket::default(), Instant::from_millis(1), Vec::new());
+            for (micros, count) in takes {
+                now = now + Duration::from_micros(micros);
+                let before = bucket;
+                let full = bucket.is_full(now);
+                if bucket.take(now, count, rate) {
+                    let mut refunded = bucket;
+                    refunded.refund(count, rate);
+                    prop_assert!(full || refunded == before, "a refund undoes a take");
+                    granted.push((now, count));
+                } else {
+                    prop_assert_eq!(bucket, before, "a refusal takes nothing");
+                    prop_assert!(!full || count > burst, "a full bucket grants its burst");
+                }
+            }
+            for from in 0..granted.len() {
+                let mut sum = 0;
+                for (at, count) in &granted[from..] {
+                    sum += count;
+                    let back = u128::from(per_second) * at.since(granted[from].0).as_nanos() / 1_000_000_000;
+                    // each take is rounded down to a nanosecond
+                    prop_assert!(u128::from(sum) <= u128::from(burst) + back + 2, "{} granted, {} allowed", sum, u128::from(burst) + back);
+                }
+            }
+            let rested = now + rate.span(burst) + Duration::from_secs(1);
+            prop_assert!(bucket.is_full(rested) && bucket.take(rested, burst, rate) && !bucket.take(rested, burst, rate));
+        }
     }
 }

@@ -20,6 +20,8 @@ mod drops;
 mod forward;
 mod jobs;
 mod machine;
+#[cfg(test)]
+mod properties;
 mod queue;
 mod status;
 #[cfg(test)]

@@ -32,6 +32,7 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     // protocol 6.3
     #[test]
@@ -53,6 +54,27 @@ mod tests {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
         for _ in 0..100 {
             assert!(backoff.fail(&mut entropy) <= Duration::from_secs(5));
+        }
+    }
+
+    proptest! {
+        /// Each wait is the doubled one and at most a tenth more, never above the ceiling; after a success the first again.
+        #[test]
+        fn waits_stay_between_the_doubled_first_and_the_ceiling(
+            first in 1_u64..5_000, ceiling in 1_u64..4_000_000, seed: [u8; 32], worked in proptest::collection::vec(proptest::bool::weighted(0.1), 1..80),
+        ) {
+            let (first, ceiling) = (Duration::from_millis(first), Duration::from_millis(ceiling));
+            let (mut entropy, mut backoff, mut failures) = (Entropy::new(&seed), Backoff::new(first, ceiling), 0_u32);
+            for worked in worked {
+                if worked {
+                    backoff.reset();
+                    failures = 0;
+                }
+                let wait = backoff.fail(&mut entropy);
+                let doubled = first.saturating_mul(2_u32.saturating_pow(failures.min(20))).min(ceiling);
+                prop_assert!(wait >= doubled && wait <= (doubled + doubled / 10).min(ceiling), "{:?} after {} failures", wait, failures);
+                failures += 1;
+            }
         }
     }
 }

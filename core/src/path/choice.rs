@@ -42,6 +42,7 @@ fn clearly_faster(a: Option<Duration>, b: Option<Duration>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::{collection::btree_map, prelude::*};
 
     fn option(path: u32, label: PathLabel, rtt_ms: u64) -> Usable {
         Usable { path: PathId(path), label, rtt: Some(Duration::from_millis(rtt_ms)) }
@@ -70,5 +71,59 @@ mod tests {
         let options = [option(3, PathLabel::DirectWss, 1), option(2, PathLabel::DirectWss, 1), option(0, PathLabel::RelayWss, 1)];
         assert_eq!(best(&options, PathId::RELAY), Some(PathId(2)));
         assert_eq!(best(&[], PathId::RELAY), None);
+    }
+
+    fn any_options() -> impl Strategy<Value = Vec<Usable>> {
+        let label = prop_oneof![Just(PathLabel::RelayWss), Just(PathLabel::DirectWss), Just(PathLabel::DirectUdp)];
+        let rtt = proptest::option::of(prop_oneof![0_u64..12_000, 0_u64..400_000].prop_map(Duration::from_micros));
+        btree_map(0_u32..8, (label, rtt), 0..6)
+            .prop_map(|map| map.into_iter().map(|(path, (label, rtt))| Usable { path: PathId(path), label, rtt }).collect())
+    }
+
+    proptest! {
+        /// The choice is one of the best class, whatever the order of the list, and a faster path only if it is clearly faster.
+        #[test]
+        fn the_choice_is_of_the_best_class_and_leaves_the_present_only_for_a_gain(mut options in any_options(), present in 0_u32..8) {
+            let chosen = best(&options, PathId(present));
+            options.reverse();
+            prop_assert_eq!(best(&options, PathId(present)), chosen, "the order of the list decides");
+            let Some(chosen) = chosen else {
+                prop_assert!(options.is_empty());
+                return Ok(());
+            };
+            let find = |path| options.iter().find(|option| option.path == path);
+            let to = find(chosen).expect("one of the options");
+            prop_assert!(options.iter().all(|option| rank(option.label) <= rank(to.label)));
+            match find(PathId(present)).filter(|stay| stay.label == to.label) {
+                Some(stay) if stay.path != chosen => {
+                    let (old, new) = (stay.rtt.expect("measured"), to.rtt.expect("measured"));
+                    prop_assert!(new + Duration::from_millis(5) <= old && new.as_nanos() * 10 <= old.as_nanos() * 9 + 10, "{:?} for {:?}", new, old);
+                    prop_assert!(options.iter().all(|option| option.label != to.label || option.rtt.is_none_or(|rtt| rtt >= new)));
+                }
+                Some(_) => {}
+                None => prop_assert!(options.iter().all(|option| option.label != to.label || option.path >= chosen), "the lowest number"),
+            }
+        }
+
+        /// With the same measurements the choice rests after two moves at most: it does not flap.
+        #[test]
+        fn the_choice_comes_to_rest(options in any_options(), present in 0_u32..8) {
+            let Some(first) = best(&options, PathId(present)) else { return Ok(()) };
+            let second = best(&options, first).expect("options");
+            prop_assert_eq!(best(&options, second), Some(second));
+        }
+
+        /// Noise below the margin moves nothing, however often the measurements change.
+        #[test]
+        fn noise_below_the_margin_moves_nothing(base in 0_u64..100_000, noise in proptest::collection::vec((0_u64..5_000, 0_u64..5_000), 1..50)) {
+            for (a, b) in noise {
+                let rtt = |micros| Some(Duration::from_micros(base + micros));
+                let options = [
+                    Usable { path: PathId(2), label: PathLabel::DirectWss, rtt: rtt(a) },
+                    Usable { path: PathId(3), label: PathLabel::DirectWss, rtt: rtt(b) },
+                ];
+                prop_assert_eq!(best(&options, PathId(3)), Some(PathId(3)));
+            }
+        }
     }
 }
