@@ -5,7 +5,7 @@ use shadowmesh_core::{
     time::Instant,
     wire::{RECORD_FLAG_URGENT, Records, TYPE_FIN, TYPE_FWD, TYPE_INIT, TYPE_RESP},
 };
-use shadowmesh_fuzz::world::{HostId, Letter, World, payloads};
+use shadowmesh_fuzz::world::{HostId, Letter, World, payloads, rewrite};
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -96,6 +96,28 @@ fn a_session_that_is_not_confirmed_four_seconds_after_fin_starts_anew_with_fresh
     assert_ne!(of(TYPE_INIT).next().expect("an INIT").bytes, again.bytes);
 }
 
+// protocol 3.8
+#[test]
+fn an_init_with_a_wrong_mac1_is_not_answered_though_all_else_in_it_is_good() {
+    let mut world = World::new(507);
+    let couple = Couple::new(&mut world, |_, _| true);
+    world.tap(
+        couple.relay,
+        couple.larger,
+        Box::new(|letter: Letter| {
+            vec![rewrite(&letter.bytes, |handle, payload| {
+                if handle.0 != 0 && payload[0] == TYPE_INIT {
+                    let mac1 = payload.len() - 32;
+                    payload[mac1] ^= 1;
+                }
+            })]
+        }),
+    );
+    world.run(SECOND / 2);
+    assert!(couple.sent(&mut world).iter().all(|sent| sent.kind != TYPE_RESP));
+    assert!(world.dropped(couple.larger, "forged") > 0);
+}
+
 // protocol 9.2
 #[test]
 fn handshakes_are_urgent_and_sealed_frames_are_not() {
@@ -129,6 +151,7 @@ struct Sent {
 
 /// Two peers of a relay, without direct paths.
 struct Couple {
+    relay: HostId,
     smaller: HostId,
     larger: HostId,
 }
@@ -150,7 +173,7 @@ impl Couple {
             world.tap(relay, host, Box::new(tap));
             world.start(host);
         }
-        Self { smaller, larger }
+        Self { relay, smaller, larger }
     }
 
     fn until_connected(&self, world: &mut World) {

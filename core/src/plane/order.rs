@@ -423,6 +423,22 @@ mod tests {
 
     // protocol 7.3
     #[test]
+    fn a_drain_of_an_older_switch_closes_nothing() {
+        let mut bench = Bench::new();
+        bench.take(0, 0, 0);
+        bench.act(0, |order, now, out| order.switch(now, 1, 2, out));
+        bench.act(0, |order, now, out| order.switch(now, 2, 3, out));
+        bench.take(1, 3, 2);
+        bench.act(1, |order, now, out| order.drain(now, 1, 2, out));
+        assert_eq!(bench.out, [0], "1 and 2 may still come by the path that was taken in between");
+        bench.take(2, 1, 0);
+        bench.take(2, 2, 1);
+        assert_eq!(bench.out, [0, 1, 2, 3]);
+        assert_eq!(bench.order.counters().lost, 0);
+    }
+
+    // protocol 7.3
+    #[test]
     fn drain_ends_the_wait_for_frames_that_the_old_path_lost() {
         let mut bench = Bench::new();
         bench.take(0, 0, 0);

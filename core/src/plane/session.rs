@@ -14,7 +14,7 @@ use crate::{
     id::LinkId,
     session::{EpochKeys, Sealer},
     time::Instant,
-    wire::{FrameHeader, INNER_ETHERNET, INNER_IP, LaneControl},
+    wire::{FrameHeader, INNER_ETHERNET, INNER_IP, LANE_CONTROL_BIT, LaneControl},
 };
 use std::sync::Arc;
 
@@ -91,6 +91,8 @@ impl Session {
             }
             Ok(Opened::Control(body)) => match LaneControl::parse(body) {
                 Err(_) => drops.count(Drop::Malformed),
+                // protocol 7.2 to 7.4: a message speaks of its own lane only
+                Ok(message) if LANE_CONTROL_BIT | message.lane() != header.counter.lane() => drops.count(Drop::Malformed),
                 Ok(LaneControl::Receipt(receipt)) => {
                     peer.paths.heard(now, via);
                     if self.tx.receipt(now, &mut peer.paths, &receipt) {

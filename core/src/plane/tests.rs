@@ -9,6 +9,8 @@ use core::net::Ipv4Addr;
 use std::{collections::VecDeque, sync::Arc};
 use zeroize::Zeroizing;
 
+mod hostile;
+
 const LINK: LinkId = LinkId(0);
 const RELAY: Via = Via { conn: ConnId(0), handle: Some(Handle(9)) };
 const RELAY_ANEW: Via = Via { conn: ConnId(4), handle: Some(Handle(11)) };

@@ -133,6 +133,13 @@ fn sequence(reader: &mut Reader<'_>, field: &'static str) -> Result<u64, Malform
 }
 
 impl LaneControl {
+    /// The data lane that it speaks of; only the control lane of this one may carry it.
+    pub fn lane(&self) -> u8 {
+        match self {
+            Self::Switch { lane, .. } | Self::Drain { lane, .. } | Self::Receipt(Receipt { lane, .. }) => *lane,
+        }
+    }
+
     /// Reads the body of a control frame of lane 80+n.
     pub fn parse(body: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(body);
