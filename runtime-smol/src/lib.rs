@@ -1,31 +1,25 @@
 //! Runs `ShadowMesh` machines on smol.
 //!
 //! ```text
-//!   peer::start ──▶ thread ┬ control: deadline first, then the inbox ──▶ core::Node ──▶ actions
-//!                          ├ one reader and one writer a connection ──▶ core::Plane
-//!                          ├ interface reader                       ──▶ core::Plane
-//!                          └ dials, listener, compute jobs          ──▶ inbox
-//!   relay::start ─▶ thread ┬ control ──▶ core::Hub
-//!                          └ one reader and one writer a connection ──▶ core::Forwarder
+//!   peer::start ──▶ thread ┬ drive: turns of the control room (runtime-std) ──▶ actions by its doors
+//!                          ├ one reader and one writer a connection
+//!                          ├ interface reader
+//!                          └ dials, listener, compute jobs
+//!   relay::start ─▶ thread ┬ drive
+//!                          └ listeners, one reader and one writer a connection, compute jobs
 //! ```
 //!
-//! Each machine has one thread with a single-threaded executor: its state is shared between tasks by `Rc<RefCell<…>>` and is
+//! Each machine has one thread with a single-threaded executor: its control room is shared between tasks by `Rc<RefCell<…>>` and is
 //! never borrowed across an await. What is heavy (post-quantum arithmetic, name resolution) runs on the blocking pool.
 
 mod bell;
-mod broadcast;
 pub mod control;
 pub mod dial;
-mod error;
-mod handle;
+mod drive;
 pub mod http;
-mod jobs;
-mod limit;
+mod interface;
 pub mod listen;
-mod outbox;
 pub mod peer;
+mod pumps;
 pub mod relay;
-pub mod tun;
 pub mod ws;
-
-pub use error::StartError;

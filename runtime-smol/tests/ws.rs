@@ -8,10 +8,13 @@ use shadowmesh_core::{
 };
 use shadowmesh_runtime_smol::{
     dial::dial,
-    listen::{self, Accepted, Bounds, Door},
+    listen::{self, Accepted, Door},
     ws::MESSAGE_BYTES,
 };
-use shadowmesh_runtime_std::tls::{self, CertStore};
+use shadowmesh_runtime_std::{
+    listen::{Bounds, bind},
+    tls::{self, CertStore},
+};
 use smol::{Async, LocalExecutor, future, io::AsyncReadExt, io::AsyncWriteExt};
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
@@ -152,7 +155,8 @@ fn run<F: Future<Output = ()>>(bounds: Bounds, story: impl FnOnce(Server) -> F) 
     let certificates = CertStore::new(&identity, Duration::from_hours(1), Instant::ZERO, SystemTime::now()).expect("certificate");
     let config: Arc<ServerConfig> = tls::server_config(certificates);
     let executor = Rc::new(LocalExecutor::new());
-    let listener: Async<TcpListener> = listen::bind("127.0.0.1:0".parse().expect("address"), false).expect("bind");
+    let listener = bind("127.0.0.1:0".parse().expect("address"), false).expect("bind");
+    let listener = Async::<TcpListener>::new(listener).expect("a listener");
     let address = listener.get_ref().local_addr().expect("address");
     let (sender, outcomes) = flume::unbounded();
     let serving = listen::serve(listener, config, bounds, Rc::new(TestDoor(sender)), Rc::downgrade(&executor));

@@ -1,11 +1,31 @@
-//! The plain operating system behind small types, for `ShadowMesh` drivers: clock, entropy, local addresses, TLS.
+//! What all drivers of `ShadowMesh` machines share, and the operating system behind small types.
 //!
 //! ```text
-//!   CLOCK_BOOTTIME ─▶ clock      getrandom ─▶ entropy      interfaces ─▶ candidates      identity ─▶ tls ─▶ TLS 1.3 both ways
+//!   room, peer, relay   control rooms: Node and Plane, Hub and Forwarder, with all that waits for them
+//!   listen, dial, ws    what is decided about connections before and after they block
+//!   tun, tls, clock, entropy, interfaces, identity   the operating system
 //! ```
+//!
+//! A runtime drives a control room ([`room::Room`]) through its doors ([`room::Doors`]) and differs from another in how it waits.
 
+pub mod broadcast;
 pub mod clock;
+pub mod dial;
+mod ending;
 pub mod entropy;
+mod error;
+mod house;
 pub mod identity;
 pub mod interfaces;
+mod jobs;
+mod limit;
+pub mod listen;
+mod outbox;
+pub mod peer;
+pub mod relay;
+pub mod room;
 pub mod tls;
+pub mod tun;
+pub mod ws;
+
+pub use error::StartError;

@@ -1,18 +1,17 @@
 //! A TUN or TAP device of the kernel: made at the start, gone when dropped.
 use crate::StartError;
 use core::net::IpAddr;
-use smol::future;
-use std::io;
-use tun_rs::{AsyncDevice, DeviceBuilder, Layer};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+};
+use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
 /// Packets that the kernel holds for us: a burst of one full TCP window at high speed.
 const QUEUE_PACKETS: u32 = 2_000;
 
 /// Longest name of an interface in bytes (IFNAMSIZ without its zero).
 const NAME_LEN: usize = 15;
-
-/// Packets that are read in one turn before other tasks get theirs.
-const TURN_PACKETS: usize = 64;
 
 /// The smallest MTU for IPv6 (RFC 8200 5).
 const MTU_V6: u16 = 1280;
@@ -38,9 +37,9 @@ pub struct Shape {
     pub mac: Option<[u8; 6]>,
 }
 
-/// A TUN or TAP device that is up.
+/// A TUN or TAP device that is up; its descriptor does not block.
 pub struct Device {
-    handle: AsyncDevice,
+    handle: SyncDevice,
     name: String,
     buffer_len: usize,
 }
@@ -69,28 +68,23 @@ impl Device {
         self.buffer_len
     }
 
-    /// Hands at most 64 packets that are there to `take` and lets other tasks run; without any, waits until there may be some.
+    /// Reads one packet.
     ///
     /// # Errors
-    /// When the device is gone.
-    pub async fn read(&self, buffer: &mut [u8], mut take: impl FnMut(&[u8])) -> io::Result<()> {
-        for taken in 0..TURN_PACKETS {
-            match self.handle.try_recv(buffer) {
-                Ok(len) => take(&buffer[..len]),
-                Err(why) if why.kind() == io::ErrorKind::WouldBlock && taken == 0 => {
-                    return self.handle.readable().await;
-                }
-                Err(why) if why.kind() == io::ErrorKind::WouldBlock => break,
-                Err(why) => return Err(why),
-            }
-        }
-        future::yield_now().await;
-        Ok(())
+    /// `WouldBlock` when there is none; anything else when the device is gone.
+    pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.handle.recv(buffer)
     }
 
     /// Writes one packet; false when the kernel did not take it.
     pub fn write(&self, packet: &[u8]) -> bool {
-        self.handle.try_send(packet).is_ok()
+        self.handle.send(packet).is_ok()
+    }
+}
+
+impl AsFd for Device {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.handle.as_fd()
     }
 }
 
@@ -110,7 +104,7 @@ fn check(shape: &Shape) -> Result<(), StartError> {
     Ok(())
 }
 
-fn build(shape: &Shape) -> io::Result<AsyncDevice> {
+fn build(shape: &Shape) -> io::Result<SyncDevice> {
     let layer = if shape.layer2 { Layer::L2 } else { Layer::L3 };
     let mut builder = DeviceBuilder::new().name(&shape.name).layer(layer).mtu(shape.mtu);
     builder = builder.with(|options| {
@@ -119,10 +113,12 @@ fn build(shape: &Shape) -> io::Result<AsyncDevice> {
     if let Some(mac) = shape.mac.filter(|_| shape.layer2) {
         builder = builder.mac_addr(mac);
     }
-    builder.build_async()
+    let device = builder.build_sync()?;
+    device.set_nonblocking(true)?;
+    Ok(device)
 }
 
-fn give_addresses(device: &AsyncDevice, shape: &Shape) -> Result<(), StartError> {
+fn give_addresses(device: &SyncDevice, shape: &Shape) -> Result<(), StartError> {
     for (address, prefix) in &shape.addresses {
         let given = match address {
             IpAddr::V4(v4) => device.add_address_v4(*v4, *prefix),

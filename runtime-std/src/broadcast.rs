@@ -11,7 +11,7 @@ const SUBSCRIBER_QUEUE_FACTS: usize = 1024;
 const SUBSCRIBERS: usize = 64;
 
 /// Hands each fact to all subscribers.
-pub(crate) struct Broadcast<T> {
+pub struct Broadcast<T> {
     senders: Arc<Mutex<Vec<flume::Sender<T>>>>,
     lost: Arc<AtomicU64>,
 }
@@ -24,12 +24,12 @@ impl<T> Clone for Broadcast<T> {
 
 impl<T: Clone> Broadcast<T> {
     /// A broadcast without subscribers.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self { senders: Arc::default(), lost: Arc::default() }
     }
 
     /// A new receiver of all facts from now on.
-    pub(crate) fn subscribe(&self) -> flume::Receiver<T> {
+    pub fn subscribe(&self) -> flume::Receiver<T> {
         let (sender, receiver) = flume::bounded(SUBSCRIBER_QUEUE_FACTS);
         let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
         senders.retain(|s| !s.is_disconnected());
@@ -40,7 +40,7 @@ impl<T: Clone> Broadcast<T> {
     }
 
     /// Hands `fact` to all subscribers that have room.
-    pub(crate) fn tell(&self, fact: &T) {
+    pub fn tell(&self, fact: &T) {
         let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
         senders.retain(|sender| match sender.try_send(fact.clone()) {
             Ok(()) => true,
@@ -53,12 +53,12 @@ impl<T: Clone> Broadcast<T> {
     }
 
     /// Facts that slow subscribers lost so far.
-    pub(crate) fn lost(&self) -> u64 {
+    pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
 
     /// No more facts: receivers end when they have read what waits.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         self.senders.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }

@@ -1,11 +1,12 @@
 //! Real TUN and TAP devices, in a network namespace of their own. Needs root; without it the tests are ignored and say why.
 use libtest_mimic::{Arguments, Failed, Trial};
-use shadowmesh_runtime_smol::tun::{Device, Shape};
-use smol::future;
+use rustix::event::{PollFd, PollFlags, poll};
+use shadowmesh_runtime_std::tun::{Device, Shape};
 use std::{
+    io::ErrorKind,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
     process::{Command, ExitCode, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Set in the copy of this program that runs inside its own network namespace.
@@ -153,24 +154,18 @@ fn neighbours(shape: &Shape) -> (Ipv4Addr, Ipv4Addr) {
 
 /// The first packet that fits; the kernel sends some of its own.
 fn first(device: &Device, fits: fn(&[u8]) -> bool) -> Result<Vec<u8>, Failed> {
-    let search = async {
-        let mut buffer = vec![0; device.buffer_len()];
-        let mut found = None;
-        while found.is_none() {
-            let take = |packet: &[u8]| {
-                if found.is_none() && fits(packet) {
-                    found = Some(packet.to_vec());
-                }
-            };
-            device.read(&mut buffer, take).await?;
+    let (mut buffer, end) = (vec![0; device.buffer_len()], Instant::now() + Duration::from_secs(5));
+    loop {
+        match device.read(&mut buffer) {
+            Ok(len) if fits(&buffer[..len]) => return Ok(buffer[..len].to_vec()),
+            Ok(_) => {}
+            Err(why) if why.kind() == ErrorKind::WouldBlock => {
+                let left = end.checked_duration_since(Instant::now()).ok_or("no such packet came")?;
+                poll(&mut [PollFd::new(device, PollFlags::IN)], Some(&left.try_into()?))?;
+            }
+            Err(why) => return Err(why.into()),
         }
-        Ok(found.unwrap_or_default())
-    };
-    let too_late = async {
-        smol::Timer::after(Duration::from_secs(5)).await;
-        Err(Failed::from("no such packet came"))
-    };
-    smol::block_on(future::or(search, too_late))
+    }
 }
 
 /// An IPv4 packet with a UDP datagram (RFC 791, RFC 768; UDP checksum left out).

@@ -1,6 +1,6 @@
 //! What waits for one connection's writer: whole messages in order, records gathered into messages on the way.
-use crate::bell::Bell;
-use std::{cell::RefCell, collections::VecDeque, rc::Rc};
+use crate::room::Next;
+use std::collections::VecDeque;
 
 /// Bytes that the data plane may have waiting; beyond, it holds frames back where they can still be re-ordered or dropped.
 pub(crate) const ROOM_BYTES: usize = 64 * 1024;
@@ -18,92 +18,67 @@ enum Item {
     Records(Vec<u8>),
 }
 
+/// The queue between a machine and one writer. Whoever adds to it wakes the writer.
 #[derive(Default)]
-struct Inner {
+pub(crate) struct Outbox {
     items: VecDeque<Item>,
     /// Bytes in `items` and in the message that the writer has in hand.
     waiting: usize,
-    closing: bool,
-}
-
-/// The queue between a machine and one writer; clones are the same queue.
-#[derive(Clone, Default)]
-pub(crate) struct Outbox {
-    inner: Rc<RefCell<Inner>>,
-    bell: Bell,
-}
-
-/// What a writer does next.
-pub(crate) enum Next {
-    /// Send this and then call `sent`.
-    Send(Vec<u8>),
-    /// Say good-bye: nothing more will come.
-    Close,
+    finished: bool,
 }
 
 impl Outbox {
     /// Bytes that the data plane can add now.
     pub(crate) fn room(&self) -> usize {
-        ROOM_BYTES.saturating_sub(self.inner.borrow().waiting)
+        if self.finished { 0 } else { ROOM_BYTES.saturating_sub(self.waiting) }
     }
 
     /// Adds a message of its own; false when too much waits already.
-    pub(crate) fn message(&self, bytes: Vec<u8>) -> bool {
-        let mut inner = self.inner.borrow_mut();
-        if inner.waiting + bytes.len() > WAITING_BYTES {
+    pub(crate) fn message(&mut self, bytes: Vec<u8>) -> bool {
+        if self.waiting + bytes.len() > WAITING_BYTES {
             return false;
         }
-        inner.waiting += bytes.len();
-        inner.items.push_back(Item::Message(bytes));
-        drop(inner);
-        self.bell.ring();
+        self.waiting += bytes.len();
+        self.items.push_back(Item::Message(bytes));
         true
     }
 
     /// Adds one record behind what waits.
-    pub(crate) fn record(&self, header: &[u8], payload: &[u8]) {
-        let mut inner = self.inner.borrow_mut();
+    pub(crate) fn record(&mut self, header: &[u8], payload: &[u8]) {
         let len = header.len() + payload.len();
-        inner.waiting += len;
-        if !matches!(inner.items.back(), Some(Item::Records(r)) if r.len() + len <= GATHER_BYTES) {
+        self.waiting += len;
+        if !matches!(self.items.back(), Some(Item::Records(r)) if r.len() + len <= GATHER_BYTES) {
             let room = Vec::with_capacity(GATHER_BYTES.max(len));
-            inner.items.push_back(Item::Records(room));
+            self.items.push_back(Item::Records(room));
         }
-        if let Some(Item::Records(records)) = inner.items.back_mut() {
+        if let Some(Item::Records(records)) = self.items.back_mut() {
             records.extend_from_slice(header);
             records.extend_from_slice(payload);
         }
-        drop(inner);
-        self.bell.ring();
     }
 
     /// Nothing more will be added: the writer sends what waits and says good-bye.
-    pub(crate) fn finish(&self) {
-        self.inner.borrow_mut().closing = true;
-        self.bell.ring();
+    pub(crate) fn finish(&mut self) {
+        self.finished = true;
     }
 
-    /// Waits for the writer's next task.
-    pub(crate) async fn next(&self) -> Next {
-        loop {
-            if let Some(next) = self.take() {
-                return next;
-            }
-            self.bell.wait().await;
+    /// Whether it has been finished.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// What the writer does next.
+    pub(crate) fn next(&mut self) -> Next {
+        match self.items.pop_front() {
+            Some(Item::Message(bytes) | Item::Records(bytes)) => Next::Send(bytes),
+            None if self.finished => Next::Close,
+            None => Next::Wait,
         }
     }
 
     /// The message that `next` gave has been handed over.
-    pub(crate) fn sent(&self, len: usize) {
-        self.inner.borrow_mut().waiting -= len;
-    }
-
-    fn take(&self) -> Option<Next> {
-        let mut inner = self.inner.borrow_mut();
-        match inner.items.pop_front() {
-            Some(Item::Message(bytes) | Item::Records(bytes)) => Some(Next::Send(bytes)),
-            None => inner.closing.then_some(Next::Close),
-        }
+    pub(crate) fn sent(&mut self, len: usize) {
+        self.waiting -= len;
     }
 }
 
@@ -111,9 +86,9 @@ impl Outbox {
 mod tests {
     use super::*;
 
-    fn sends(outbox: &Outbox) -> Vec<Vec<u8>> {
+    fn sends(outbox: &mut Outbox) -> Vec<Vec<u8>> {
         let mut all = Vec::new();
-        while let Some(Next::Send(bytes)) = outbox.take() {
+        while let Next::Send(bytes) = outbox.next() {
             outbox.sent(bytes.len());
             all.push(bytes);
         }
@@ -122,30 +97,30 @@ mod tests {
 
     #[test]
     fn records_gather_messages_stand_alone_and_order_is_kept() {
-        let outbox = Outbox::default();
+        let mut outbox = Outbox::default();
         outbox.record(b"h1", b"one");
         outbox.record(b"h2", b"two");
         assert!(outbox.message(b"bare".to_vec()));
         outbox.record(b"h3", b"three");
-        assert_eq!(sends(&outbox), [&b"h1oneh2two"[..], b"bare", b"h3three"]);
+        assert_eq!(sends(&mut outbox), [&b"h1oneh2two"[..], b"bare", b"h3three"]);
         assert_eq!(outbox.room(), ROOM_BYTES);
     }
 
     #[test]
     fn a_gathered_message_ends_before_16_kib() {
-        let outbox = Outbox::default();
+        let mut outbox = Outbox::default();
         for _ in 0..3 {
             outbox.record(&[0; 8], &[0; 7000]);
         }
-        let lengths: Vec<usize> = sends(&outbox).iter().map(Vec::len).collect();
+        let lengths: Vec<usize> = sends(&mut outbox).iter().map(Vec::len).collect();
         assert_eq!(lengths, [14_016, 7008]);
     }
 
     #[test]
     fn room_counts_what_the_writer_has_in_hand() {
-        let outbox = Outbox::default();
+        let mut outbox = Outbox::default();
         outbox.record(&[0; 8], &[0; 1000]);
-        let Some(Next::Send(bytes)) = outbox.take() else {
+        let Next::Send(bytes) = outbox.next() else {
             panic!("a message waits");
         };
         assert_eq!(outbox.room(), ROOM_BYTES - 1008);
@@ -155,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_connection_that_takes_nothing_is_given_up_at_one_mebibyte() {
-        let outbox = Outbox::default();
+        let mut outbox = Outbox::default();
         for _ in 0..16 {
             assert!(outbox.message(vec![0; 64 * 1024]));
         }
@@ -165,10 +140,12 @@ mod tests {
 
     #[test]
     fn the_end_comes_behind_what_waits() {
-        let outbox = Outbox::default();
+        let mut outbox = Outbox::default();
+        assert!(matches!(outbox.next(), Next::Wait));
         outbox.record(b"", b"last");
         outbox.finish();
-        assert!(matches!(smol::block_on(outbox.next()), Next::Send(bytes) if bytes == b"last"));
-        assert!(matches!(smol::block_on(outbox.next()), Next::Close));
+        assert_eq!(outbox.room(), 0);
+        assert!(matches!(outbox.next(), Next::Send(bytes) if bytes == b"last"));
+        assert!(matches!(outbox.next(), Next::Close));
     }
 }

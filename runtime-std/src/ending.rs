@@ -5,9 +5,6 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-/// Commands that wait for a control task; when full, callers wait or lose their ping.
-pub(crate) const COMMANDS: usize = 256;
-
 /// The end of a thread, to be awaited by any number of owners.
 #[derive(Clone)]
 pub(crate) struct Ending {
@@ -45,9 +42,9 @@ mod tests {
     #[test]
     fn all_who_wait_learn_how_the_thread_ended() {
         let good = Ending::of_thread("good", || Ok(())).expect("thread");
-        assert_eq!(smol::block_on(good.wait()), Ok(()));
-        assert_eq!(smol::block_on(good.clone().wait()), Ok(()));
+        assert_eq!(futures_lite::future::block_on(good.wait()), Ok(()));
+        assert_eq!(futures_lite::future::block_on(good.clone().wait()), Ok(()));
         let bad = Ending::of_thread("bad", || Err("no".to_owned())).expect("thread");
-        assert_eq!(smol::block_on(bad.wait()), Err("no".to_owned()));
+        assert_eq!(futures_lite::future::block_on(bad.wait()), Err("no".to_owned()));
     }
 }

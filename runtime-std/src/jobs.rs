@@ -1,13 +1,9 @@
-//! Heavy arithmetic on the blocking pool: a few at a time, the rest waits in order.
-use core::future::Future;
-use shadowmesh_core::{
-    crypto::Provider,
-    handshake::{Done, Job},
-};
+//! Heavy arithmetic beside the control room: a few jobs at a time, the rest waits in order.
+use shadowmesh_core::{crypto::Provider, handshake::Job};
 use std::{collections::VecDeque, sync::Arc};
 
 /// Jobs at once: post-quantum signatures must not take all cores from the data plane.
-const AT_ONCE: usize = 2;
+pub(crate) const AT_ONCE: usize = 2;
 
 /// The jobs of one machine.
 pub(crate) struct Jobs {
@@ -27,15 +23,14 @@ impl Jobs {
         self.waiting.push_back(job);
     }
 
-    /// The next job to run now, as a future that gives its result; `finished` must follow.
-    pub(crate) fn next(&mut self) -> Option<impl Future<Output = Done> + use<>> {
+    /// The next job to run now, and what runs it; `finished` must follow.
+    pub(crate) fn next(&mut self) -> Option<(Job, Arc<dyn Provider>)> {
         if self.running >= AT_ONCE {
             return None;
         }
         let job = self.waiting.pop_front()?;
         self.running += 1;
-        let crypto = Arc::clone(&self.crypto);
-        Some(smol::unblock(move || job.run(&*crypto)))
+        Some((job, Arc::clone(&self.crypto)))
     }
 
     /// A job is done: its place is free.

@@ -1,8 +1,11 @@
 //! What the data plane writes to: connections, the interface, and the inbox of the control room.
-use super::Port;
-use crate::{bell::Bell, outbox::Outbox};
+use super::PeerDoors;
+use crate::{
+    outbox::Outbox,
+    room::{INBOX, INBOX_CALM},
+};
 use shadowmesh_core::{
-    event::{Ended, TlsFacts},
+    event::Ended,
     handshake::Done,
     id::{ConnId, Handle, PeerId},
     plane::{Report, Sink, Via},
@@ -10,19 +13,11 @@ use shadowmesh_core::{
 };
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
 };
-
-/// Punts and reports that may wait for the control room. Readers stop at `INBOX_CALM`; this bounds one message's worth more.
-const INBOX: usize = 8_192;
-
-/// Above this, readers wait for the control room before they read on.
-const INBOX_CALM: usize = 512;
 
 /// An event that waits for the control room, owned.
 pub(super) enum Pending {
-    Opened { conn: ConnId, tls: TlsFacts, local: SocketAddr, remote: SocketAddr },
-    Accepted { conn: ConnId, exporter: [u8; 32], local: SocketAddr, remote: SocketAddr },
     Closed { conn: ConnId, why: Ended },
     Message { conn: ConnId, handle: Option<Handle>, bytes: Vec<u8> },
     Computed(Done),
@@ -37,7 +32,7 @@ impl Pending {
     /// The connection that it is about.
     pub(super) fn conn(&self) -> Option<ConnId> {
         match self {
-            Self::Opened { conn, .. } | Self::Accepted { conn, .. } | Self::Closed { conn, .. } | Self::Message { conn, .. } => Some(*conn),
+            Self::Closed { conn, .. } | Self::Message { conn, .. } => Some(*conn),
             Self::Computed(_) | Self::Listening(_) | Self::Interfaces(_) | Self::Report(_) | Self::Ping { .. } | Self::Leave => None,
         }
     }
@@ -53,28 +48,38 @@ pub(super) struct Drops {
 }
 
 /// The plane's sink.
-pub(super) struct Ports {
+pub(super) struct Ports<D> {
     pub(super) outboxes: BTreeMap<ConnId, Outbox>,
     pub(super) inbox: VecDeque<Pending>,
-    pub(super) bell: Bell,
     pub(super) drops: Drops,
-    interface: Port,
+    pub(super) doors: D,
 }
 
-impl Ports {
-    pub(super) fn new(interface: Port, bell: Bell) -> Self {
-        Self { outboxes: BTreeMap::new(), inbox: VecDeque::new(), bell, drops: Drops::default(), interface }
+impl<D: PeerDoors> Ports<D> {
+    pub(super) fn new(doors: D) -> Self {
+        Self { outboxes: BTreeMap::new(), inbox: VecDeque::new(), drops: Drops::default(), doors }
     }
 
     /// Puts an event of the driver's own into the inbox; there is at most one of a kind for each connection or job.
     pub(super) fn post(&mut self, event: Pending) {
         self.inbox.push_back(event);
-        self.bell.ring();
+        self.doors.ring();
     }
 
     /// Whether readers should wait for the control room.
     pub(super) fn is_busy(&self) -> bool {
         self.inbox.len() > INBOX_CALM
+    }
+
+    /// Lets the writer of a connection send what waits, and then no more.
+    pub(super) fn finish(&mut self, conn: ConnId) -> bool {
+        self.doors.hang_up(conn);
+        let Some(outbox) = self.outboxes.get_mut(&conn) else {
+            return false;
+        };
+        outbox.finish();
+        self.doors.wake(conn);
+        true
     }
 
     /// Puts what came from outside into the inbox, while there is room.
@@ -87,22 +92,24 @@ impl Ports {
     }
 }
 
-impl Sink for Ports {
+impl<D: PeerDoors> Sink for Ports<D> {
     fn room(&self, conn: ConnId) -> usize {
         self.outboxes.get(&conn).map_or(0, Outbox::room)
     }
 
     fn send(&mut self, via: Via, frame: &[u8]) {
-        let (Some(outbox), Ok(len)) = (self.outboxes.get(&via.conn), u16::try_from(frame.len())) else {
+        let outbox = self.outboxes.get_mut(&via.conn).filter(|outbox| !outbox.is_finished());
+        let (Some(outbox), Ok(len)) = (outbox, u16::try_from(frame.len())) else {
             return; // gone since the plane asked for room: the frame stays in its ring
         };
         // protocol 9; on a direct connection the handle is 0
         let header = record_header(TYPE_FWD, 0, via.handle.unwrap_or(Handle(0)), len);
         outbox.record(&header, frame);
+        self.doors.wake(via.conn);
     }
 
     fn deliver(&mut self, packet: &[u8]) {
-        if !self.interface.write(packet) {
+        if !self.doors.deliver(packet) {
             self.drops.interface_full += 1;
         }
     }

@@ -1,0 +1,105 @@
+//! The interface of a peer: a kernel device or two queues, read in turns.
+use shadowmesh_runtime_std::{
+    StartError,
+    peer::{Interface, MemoryInterface},
+    room::TURN_PACKETS,
+    tun::{Device, Shape},
+};
+use smol::{Async, future};
+use std::{io, rc::Rc};
+
+/// An interface that is open, on its way to the driver's thread.
+pub(crate) enum Opened {
+    Device(Device),
+    Memory(MemoryInterface),
+}
+
+/// Where packets that came over the mesh are written.
+pub(crate) enum Port {
+    Device(Rc<Async<Device>>),
+    Memory(flume::Sender<Vec<u8>>),
+}
+
+/// Where packets for the mesh are read.
+pub(crate) enum Source {
+    Device(Rc<Async<Device>>),
+    Memory(flume::Receiver<Vec<u8>>),
+}
+
+impl Opened {
+    pub(crate) fn open(interface: Interface) -> Result<Self, StartError> {
+        match interface {
+            Interface::Memory(memory) => Ok(Self::Memory(memory)),
+            Interface::Device { name, layer2, mtu, addresses, mac } => {
+                Device::open(&Shape { name, layer2, mtu, addresses, mac }).map(Self::Device)
+            }
+        }
+    }
+
+    /// The name of a kernel interface.
+    pub(crate) fn device_name(&self) -> Option<String> {
+        match self {
+            Self::Device(device) => Some(device.name().to_owned()),
+            Self::Memory(_) => None,
+        }
+    }
+
+    /// Both ends, on the thread that uses them.
+    pub(crate) fn split(self) -> io::Result<(Source, Port)> {
+        match self {
+            Self::Device(device) => {
+                let device = Rc::new(Async::new_nonblocking(device)?);
+                Ok((Source::Device(Rc::clone(&device)), Port::Device(device)))
+            }
+            Self::Memory(memory) => Ok((Source::Memory(memory.inbound), Port::Memory(memory.outbound))),
+        }
+    }
+}
+
+impl Port {
+    /// Writes one packet; false when it was not taken.
+    pub(crate) fn write(&self, packet: &[u8]) -> bool {
+        match self {
+            Self::Device(device) => device.get_ref().write(packet),
+            Self::Memory(queue) => queue.try_send(packet.to_vec()).is_ok(),
+        }
+    }
+}
+
+/// Hands each packet to `take` for ever; an error means that the interface is gone.
+pub(crate) async fn read(source: Source, mut take: impl FnMut(&[u8])) -> Result<(), String> {
+    match source {
+        Source::Device(device) => {
+            let mut buffer = vec![0; device.get_ref().buffer_len()];
+            loop {
+                let turn = read_turn(&device, &mut buffer, &mut take).await;
+                turn.map_err(|why| format!("the interface {} is gone: {why}", device.get_ref().name()))?;
+            }
+        }
+        Source::Memory(queue) => {
+            while let Ok(packet) = queue.recv_async().await {
+                take(&packet);
+                queue.try_iter().take(TURN_PACKETS - 1).for_each(|packet| take(&packet));
+                future::yield_now().await;
+            }
+            // Whoever fed the queue has gone: the peer goes on, with nothing of its own to send.
+            Ok(())
+        }
+    }
+}
+
+/// Hands the packets that are there to `take`, up to a number, and lets other tasks run; without any, waits until there may be some.
+async fn read_turn(device: &Async<Device>, buffer: &mut [u8], take: &mut impl FnMut(&[u8])) -> io::Result<()> {
+    for taken in 0..TURN_PACKETS {
+        match device.get_ref().read(buffer) {
+            Ok(len) => take(&buffer[..len]),
+            Err(why) if why.kind() == io::ErrorKind::WouldBlock && taken == 0 => {
+                return device.readable().await;
+            }
+            Err(why) if why.kind() == io::ErrorKind::WouldBlock => break,
+            Err(why) => return Err(why),
+        }
+    }
+    future::yield_now().await;
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! A peer on smol.
+use crate::{
+    dial,
+    drive::{Driven, Shared},
+    interface::{self, Opened, Port},
+    pumps::Pumps,
+    ws::Connected,
+};
+use core::{net::SocketAddr, time::Duration};
+use rustls::ServerConfig;
+use shadowmesh_core::{
+    crypto::Provider,
+    event::{Ended, Target, TlsFacts},
+    handshake::Job,
+    id::ConnId,
+};
+pub use shadowmesh_runtime_std::peer::{Interface, MemoryInterface, Peer, PeerOptions};
+use shadowmesh_runtime_std::{
+    StartError, clock, listen,
+    peer::{Command, Control, DOOR, PeerDoors, Seat, Setup},
+    room::Doors,
+};
+use smol::{Async, LocalExecutor, Task};
+use std::{collections::BTreeMap, rc::Rc, sync::Arc};
+
+/// Starts a thread of its own that runs the node, its data plane and the pumps.
+///
+/// # Errors
+/// A sentence: no permission for the interface, its name taken, the port in use.
+pub fn start(options: PeerOptions) -> Result<Peer, StartError> {
+    let (setup, interface) = Setup::new(options)?;
+    let interface = Opened::open(interface)?;
+    let name = interface.device_name();
+    setup.launch(name.as_deref(), move |seat, commands| run(seat, commands, interface))
+}
+
+type PeerRoom = Control<TaskDoors>;
+
+/// What the control room wants done, done by tasks.
+struct TaskDoors {
+    pumps: Pumps<PeerRoom>,
+    dials: BTreeMap<ConnId, Task<()>>,
+    port: Port,
+    listen_tcp: SocketAddr,
+    server_config: Arc<ServerConfig>,
+}
+
+/// Runs a peer to its end.
+fn run(seat: Seat, commands: flume::Receiver<Command>, interface: Opened) -> Result<(), String> {
+    let executor = Rc::new(LocalExecutor::new());
+    let (source, port) = interface.split().map_err(|why| format!("the interface cannot be used: {why}"))?;
+    let shared = Shared::new(&executor, |pumps| {
+        let (listen_tcp, server_config) = (seat.listen_tcp, Arc::clone(&seat.server_config));
+        seat.control(clock::now(), TaskDoors { pumps, dials: BTreeMap::new(), port, listen_tcp, server_config })
+    });
+    shared.spawn(Rc::clone(&shared).obey(commands)).detach();
+    let carrying = Rc::clone(&shared);
+    shared
+        .spawn(async move {
+            let take = |packet: &[u8]| carrying.with(|room| room.packet(clock::now(), packet));
+            if let Err(why) = interface::read(source, take).await {
+                carrying.with(|room| room.interface_gone(why));
+            }
+        })
+        .detach();
+    smol::block_on(executor.run(shared.drive()))
+}
+
+impl Driven for PeerRoom {
+    fn pumps(&mut self) -> &mut Pumps<Self> {
+        &mut self.doors().pumps
+    }
+}
+
+impl Doors for TaskDoors {
+    fn ring(&mut self) {
+        self.pumps.ring();
+    }
+
+    fn wake(&mut self, conn: ConnId) {
+        self.pumps.wake(conn);
+    }
+
+    fn hang_up(&mut self, conn: ConnId) {
+        self.dials.remove(&conn);
+        self.pumps.hang_up(conn);
+    }
+
+    fn close(&mut self, conn: ConnId) {
+        self.pumps.close(conn);
+    }
+
+    fn close_listeners(&mut self) {
+        self.pumps.close_listeners();
+    }
+
+    fn compute(&mut self, job: Job, crypto: Arc<dyn Provider>) {
+        self.pumps.compute(job, crypto);
+    }
+}
+
+impl PeerDoors for TaskDoors {
+    fn deliver(&mut self, packet: &[u8]) -> bool {
+        self.port.write(packet)
+    }
+
+    fn dial(&mut self, conn: ConnId, target: Target, timeout: Duration) {
+        let shared = self.pumps.shared();
+        let task = Rc::clone(&shared);
+        let dial = shared.spawn(async move {
+            let outcome = Box::pin(dial::dial(target, timeout)).await;
+            task.with(|room| dialled(room, conn, outcome));
+        });
+        self.dials.insert(conn, dial);
+    }
+
+    fn open_listener(&mut self) -> Option<u16> {
+        let opened = listen::bind_any(self.listen_tcp).map_err(|why| why.to_string());
+        match opened.and_then(|listener| Async::new(listener).map_err(|why| why.to_string())) {
+            Ok(listener) => {
+                let port = listener.get_ref().local_addr().ok()?.port();
+                self.pumps.listen(listener, Arc::clone(&self.server_config), DOOR);
+                Some(port)
+            }
+            Err(why) => {
+                tracing::warn!(%why, "no direct connections can come in");
+                None
+            }
+        }
+    }
+}
+
+/// A dial has ended one way or the other.
+fn dialled(room: &mut PeerRoom, conn: ConnId, outcome: Result<(Connected, TlsFacts), Ended>) {
+    let Some(task) = room.doors().dials.remove(&conn) else {
+        return; // hung up meanwhile
+    };
+    task.detach();
+    match outcome {
+        Ok((connected, tls)) => {
+            let Connected { reader, writer, local, remote } = connected;
+            room.pumps().attach(conn, reader, writer);
+            room.opened(clock::now(), conn, tls, local, remote);
+        }
+        Err(why) => room.failed(conn, why),
+    }
+}

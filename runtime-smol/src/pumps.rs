@@ -1,0 +1,172 @@
+//! Tasks of a machine's connections: how they come to be, their two pumps, how they end.
+use crate::{
+    bell::Bell,
+    drive::{Driven, Shared},
+    listen::{self, Accepted, Door},
+    ws::{Connected, Reader, Writer},
+};
+use core::net::SocketAddr;
+use rustls::ServerConfig;
+use shadowmesh_core::{crypto::Provider, event::Ended, handshake::Job, id::ConnId};
+use shadowmesh_runtime_std::{
+    clock,
+    listen::Bounds,
+    room::{Arrival, Next, TURN_MESSAGES},
+};
+use smol::{Async, Task, future};
+use std::{
+    collections::BTreeMap,
+    net::TcpListener,
+    rc::{Rc, Weak},
+    sync::Arc,
+};
+
+/// The tasks that a later action may stop.
+pub(crate) struct Pumps<R> {
+    shared: Weak<Shared<R>>,
+    bell: Bell,
+    conns: BTreeMap<ConnId, Conn>,
+    listeners: Vec<Task<()>>,
+}
+
+/// One connection: its pumps stop when this is dropped.
+struct Conn {
+    bell: Bell,
+    reader: Option<Task<()>>,
+    #[expect(dead_code, reason = "held so that dropping the connection stops its writer")]
+    writer: Task<()>,
+}
+
+impl<R: Driven> Pumps<R> {
+    pub(crate) fn new(shared: Weak<Shared<R>>, bell: Bell) -> Self {
+        Self { shared, bell, conns: BTreeMap::new(), listeners: Vec::new() }
+    }
+
+    /// Those who share the room with these tasks.
+    pub(crate) fn shared(&self) -> Rc<Shared<R>> {
+        self.shared.upgrade().expect("the room outlives its doors")
+    }
+
+    /// Starts the pumps of a new connection; they run when the room is free.
+    pub(crate) fn attach(&mut self, conn: ConnId, reader: Reader, writer: Writer) {
+        let (shared, bell) = (self.shared(), Bell::default());
+        let reading = shared.spawn(read(Rc::clone(&shared), conn, reader));
+        let writing = shared.spawn(write(Rc::clone(&shared), conn, writer, bell.clone()));
+        self.conns.insert(conn, Conn { bell, reader: Some(reading), writer: writing });
+    }
+
+    pub(crate) fn ring(&self) {
+        self.bell.ring();
+    }
+
+    pub(crate) fn wake(&self, conn: ConnId) {
+        if let Some(conn) = self.conns.get(&conn) {
+            conn.bell.ring();
+        }
+    }
+
+    /// Reads no more; the writer goes on.
+    pub(crate) fn hang_up(&mut self, conn: ConnId) {
+        if let Some(conn) = self.conns.get_mut(&conn) {
+            conn.reader = None;
+        }
+    }
+
+    pub(crate) fn close(&mut self, conn: ConnId) {
+        self.conns.remove(&conn);
+    }
+
+    pub(crate) fn listen(&mut self, listener: Async<TcpListener>, config: Arc<ServerConfig>, bounds: Bounds) {
+        let shared = self.shared();
+        let door = Rc::new(MachineDoor { shared: Rc::clone(&shared) });
+        let task = shared.spawn(listen::serve(listener, config, bounds, door, shared.executor()));
+        self.listeners.push(task);
+    }
+
+    pub(crate) fn close_listeners(&mut self) {
+        self.listeners.clear();
+    }
+
+    pub(crate) fn compute(&self, job: Job, crypto: Arc<dyn Provider>) {
+        let shared = self.shared();
+        let work = smol::unblock(move || job.run(&*crypto));
+        let task = Rc::clone(&shared);
+        shared
+            .spawn(async move {
+                let done = work.await;
+                task.with(|room| room.computed(done));
+            })
+            .detach();
+    }
+}
+
+/// Hands each message to the room until the connection ends.
+async fn read<R: Driven>(shared: Rc<Shared<R>>, conn: ConnId, mut reader: Reader) {
+    let mut turn = 0;
+    loop {
+        match reader.next().await {
+            Ok(mut message) => {
+                shared.with(|room| room.message(clock::now(), conn, &mut message));
+                while shared.with(|room| room.is_busy()) {
+                    // The control room is behind: the sender waits in its socket.
+                    future::yield_now().await;
+                }
+            }
+            Err(why) => return shared.with(|room| room.closed(conn, why)),
+        }
+        turn += 1;
+        if turn % TURN_MESSAGES == 0 {
+            future::yield_now().await;
+        }
+    }
+}
+
+/// Sends what waits until the connection ends or nothing more will come.
+async fn write<R: Driven>(shared: Rc<Shared<R>>, conn: ConnId, mut writer: Writer, bell: Bell) {
+    let mut turn = 0;
+    loop {
+        match shared.with(|room| room.next(clock::now(), conn)) {
+            Next::Send(message) => {
+                let len = message.len();
+                if let Err(why) = writer.send(message).await {
+                    return shared.with(|room| room.closed(conn, why));
+                }
+                shared.with(|room| room.sent(clock::now(), conn, len));
+                turn += 1;
+                if turn % TURN_MESSAGES == 0 {
+                    future::yield_now().await;
+                }
+            }
+            Next::Close => {
+                writer.close().await;
+                return shared.with(|room| room.closed(conn, Ended::ByPeer));
+            }
+            Next::Wait => bell.wait().await,
+        }
+    }
+}
+
+/// The door of a machine's listeners.
+struct MachineDoor<R> {
+    shared: Rc<Shared<R>>,
+}
+
+impl<R: Driven> Door for MachineDoor<R> {
+    fn admit(&self, remote: SocketAddr) -> Result<(), &'static str> {
+        self.shared.with(|room| room.admit(clock::now(), remote))
+    }
+
+    fn accepted(&self, accepted: Accepted) {
+        let Accepted { connected, exporter } = accepted;
+        let Connected { reader, writer, local, remote } = connected;
+        self.shared.with(|room| {
+            let conn = room.number();
+            room.pumps().attach(conn, reader, writer);
+            room.accepted(clock::now(), conn, Arrival { exporter, local, remote });
+        });
+    }
+
+    fn released(&self, remote: SocketAddr, why: Ended) {
+        self.shared.with(|room| room.released(remote, why));
+    }
+}

@@ -1,0 +1,433 @@
+//! The control room of a peer: one owner of `Node` and `Plane`, and of what waits for both.
+//!
+//! ```text
+//!   readers, interface ─▶ Plane ── punts, reports ─▶ inbox ─┐
+//!   jobs, handles, listener ───────────────────────▶ inbox ─┤
+//!                                                           ▼
+//!   turn: deadlines first, then at most 64 events ─▶ handle ─▶ Node ─▶ actions: Edit ▶ Plane, Send ▶ outbox, Dial ▶ door …
+//! ```
+use super::{
+    Command, PeerDoors, Seat,
+    log::NoteLog,
+    ports::{Pending, Ports},
+};
+use crate::{
+    broadcast::Broadcast,
+    entropy,
+    house::House,
+    jobs::Jobs,
+    outbox::Outbox,
+    room::{Arrival, Closing, FLUSH_WITHIN, HOUSEKEEPING_INTERVAL, LEAVE_WITHIN, LONGEST_SLEEP, Next, Room, TURN_EVENTS},
+};
+use core::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+use shadowmesh_core::{
+    Node,
+    config::NodeConfig,
+    event::{Action, Ended, Event, Note, TlsFacts},
+    handshake::Done,
+    id::{ConnId, PeerId},
+    machine::{Deadline, Machine},
+    plane::{Plane, PlaneConfig},
+    status::Status,
+    time::Instant,
+};
+use std::{collections::BTreeSet, sync::Arc};
+
+/// How often the lanes' counters are handed to the node.
+const TALLY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Connections that came in by the direct listener, at once (protocol 6: capped).
+const ACCEPTED: usize = 256;
+
+/// The machines of a peer and all that waits for them.
+pub struct Control<D> {
+    node: Node,
+    plane: Plane,
+    ports: Ports<D>,
+    /// Connections and dials that the node knows: opened by it or shown to it, neither hung up nor reported closed.
+    known: BTreeSet<ConnId>,
+    closing: Closing,
+    jobs: Jobs,
+    actions: Vec<Action>,
+    log: NoteLog,
+    house: House,
+    device_name: Option<String>,
+    /// Connections that the direct listener took so far.
+    accepted: u64,
+    /// When the runtime will call again by itself.
+    armed: Instant,
+    tally_at: Instant,
+    house_at: Instant,
+    phase: Phase,
+    notes: Broadcast<(Instant, Note)>,
+    claims: Broadcast<(IpAddr, PeerId)>,
+}
+
+/// How far the end has come.
+enum Phase {
+    Running,
+    /// The node was told to leave; at this instant it ends in any case.
+    Leaving(Instant),
+    /// The node has said its good-byes, or it cannot go on.
+    Over(Result<(), String>),
+    /// Connections send what waits, until this instant at most.
+    Flushing(Instant, Result<(), String>),
+}
+
+impl Seat {
+    /// The control room, with this runtime's doors.
+    pub fn control<D: PeerDoors>(self, now: Instant, doors: D) -> Control<D> {
+        let crypto = Arc::clone(&self.node.crypto);
+        Control {
+            plane: Plane::new(plane_config(&self.node)),
+            ports: Ports::new(doors),
+            known: BTreeSet::new(),
+            closing: Closing::default(),
+            jobs: Jobs::new(crypto),
+            actions: Vec::new(),
+            log: NoteLog::new(&self.node.network.relays),
+            house: House::new(self.certificates),
+            device_name: self.device_name,
+            accepted: 0,
+            armed: now,
+            tally_at: now + TALLY_INTERVAL,
+            house_at: now,
+            phase: Phase::Running,
+            notes: self.notes,
+            claims: self.claims,
+            node: Node::new(self.node),
+        }
+    }
+}
+
+/// What the data plane needs to know of the node's configuration.
+fn plane_config(node: &NodeConfig) -> PlaneConfig {
+    PlaneConfig {
+        layer2: node.layer2,
+        addresses: node.overlay_addresses().into_iter().map(|(address, _)| address).collect(),
+        mac: node.network.mac_address(node.identity.id()),
+        mode: node.mode,
+    }
+}
+
+impl<D: PeerDoors> Room for Control<D> {
+    type Command = Command;
+
+    fn begin(&mut self, now: Instant) {
+        let bytes = entropy::fresh();
+        self.handle(now, Event::Entropy(&bytes));
+        self.handle(now, Event::Start);
+    }
+
+    fn turn(&mut self, now: Instant) -> bool {
+        while let Some(conn) = self.closing.due(now) {
+            self.closed(conn, Ended::TimedOut);
+        }
+        if matches!(self.phase, Phase::Flushing(..)) {
+            return false;
+        }
+        self.alarms(now);
+        for _ in 0..TURN_EVENTS {
+            let Some(event) = self.ports.inbox.pop_front() else {
+                break;
+            };
+            self.deliver(now, event);
+        }
+        !self.ports.inbox.is_empty() || self.next_deadline() <= now
+    }
+
+    fn ended(&mut self, now: Instant) -> Option<Result<(), String>> {
+        match &self.phase {
+            Phase::Running => None,
+            Phase::Leaving(until) if *until > now => None,
+            Phase::Leaving(_) => self.flush(now, Ok(())),
+            Phase::Over(outcome) => self.flush(now, outcome.clone()),
+            Phase::Flushing(until, outcome) => (self.ports.outboxes.is_empty() || *until <= now).then(|| outcome.clone()),
+        }
+    }
+
+    fn arm(&mut self, now: Instant) -> Duration {
+        self.armed = self.next_deadline().min(now + LONGEST_SLEEP);
+        self.armed.since(now)
+    }
+
+    fn obey(&mut self, now: Instant, command: Command) {
+        match command {
+            Command::Status(reply) => {
+                // Whoever asked may have stopped waiting.
+                let _ = reply.try_send((now, self.status(now)));
+            }
+            Command::Ping { peer, id, payload } => self.ports.post(Pending::Ping { peer, id, payload }),
+            Command::Leave => self.ports.post(Pending::Leave),
+        }
+    }
+
+    fn abandoned(&mut self) {
+        self.ports.post(Pending::Leave);
+    }
+
+    fn computed(&mut self, done: Done) {
+        self.ports.post(Pending::Computed(done));
+    }
+
+    fn admit(&mut self, _now: Instant, _remote: SocketAddr) -> Result<(), &'static str> {
+        // Who comes in is proven later, by the re-handshake (protocol 5). Numbers that this end gives out are odd.
+        let open = self.ports.outboxes.keys().filter(|c| c.0 % 2 == 1).count();
+        if open < ACCEPTED { Ok(()) } else { Err("too many direct connections") }
+    }
+
+    fn released(&mut self, remote: SocketAddr, why: Ended) {
+        tracing::debug!(%remote, ?why, "a direct connection came to nothing");
+    }
+
+    fn number(&mut self) -> ConnId {
+        let conn = ConnId(2 * self.accepted + 1);
+        self.accepted += 1;
+        conn
+    }
+
+    fn accepted(&mut self, now: Instant, conn: ConnId, arrival: Arrival) {
+        let Arrival { exporter, local, remote } = arrival;
+        self.known.insert(conn);
+        self.ports.outboxes.insert(conn, Outbox::default());
+        self.handle(now, Event::Accepted { conn, exporter, local, remote });
+    }
+
+    fn message(&mut self, now: Instant, conn: ConnId, message: &mut [u8]) {
+        self.plane.inbound(now, conn, message, &mut self.ports);
+        self.rearm();
+    }
+
+    fn is_busy(&self) -> bool {
+        self.ports.is_busy()
+    }
+
+    fn next(&mut self, _now: Instant, conn: ConnId) -> Next {
+        self.ports.outboxes.get_mut(&conn).map_or(Next::Wait, Outbox::next)
+    }
+
+    fn sent(&mut self, now: Instant, conn: ConnId, len: usize) {
+        let Some(outbox) = self.ports.outboxes.get_mut(&conn) else {
+            return;
+        };
+        outbox.sent(len);
+        if !outbox.is_finished() {
+            self.plane.writable(now, conn, &mut self.ports);
+            self.rearm();
+        }
+    }
+
+    fn closed(&mut self, conn: ConnId, why: Ended) {
+        if self.ports.outboxes.remove(&conn).is_some() {
+            self.ports.doors.close(conn);
+            self.ports.post(Pending::Closed { conn, why });
+        }
+    }
+}
+
+impl<D: PeerDoors> Control<D> {
+    /// The runtime's side of the doors.
+    pub fn doors(&mut self) -> &mut D {
+        &mut self.ports.doors
+    }
+
+    /// Whether a connection that was dialled is still wanted; else it was hung up meanwhile.
+    pub fn wants(&self, conn: ConnId) -> bool {
+        self.known.contains(&conn)
+    }
+
+    /// A dial has succeeded and its pumps stand.
+    pub fn opened(&mut self, now: Instant, conn: ConnId, tls: TlsFacts, local: SocketAddr, remote: SocketAddr) {
+        self.ports.outboxes.insert(conn, Outbox::default());
+        self.handle(now, Event::Opened { conn, tls, local, remote });
+    }
+
+    /// A dial came to nothing.
+    pub fn failed(&mut self, conn: ConnId, why: Ended) {
+        self.ports.post(Pending::Closed { conn, why });
+    }
+
+    /// One packet from the interface.
+    pub fn packet(&mut self, now: Instant, packet: &[u8]) {
+        self.plane.outbound(now, packet, &mut self.ports);
+        self.rearm();
+    }
+
+    /// The interface is gone: the peer cannot go on.
+    pub fn interface_gone(&mut self, why: String) {
+        if !matches!(self.phase, Phase::Flushing(..)) {
+            self.phase = Phase::Over(Err(why));
+            self.ports.doors.ring();
+        }
+    }
+
+    /// The plane may want an alarm sooner than the runtime will call.
+    fn rearm(&mut self) {
+        if self.plane.deadline().is_some_and(|d| d.at < self.armed) {
+            self.ports.doors.ring();
+        }
+    }
+
+    fn alarms(&mut self, now: Instant) {
+        if self.node.deadline().is_some_and(|d| d.at <= now) {
+            self.handle(now, Event::Alarm);
+        }
+        if self.plane.deadline().is_some_and(|d| d.at <= now) {
+            self.plane.alarm(now, &mut self.ports);
+        }
+        if self.tally_at <= now {
+            self.tally(now);
+        }
+        if self.house_at <= now {
+            self.house_at = now + HOUSEKEEPING_INTERVAL;
+            self.house.renew(now);
+            if let Some(addresses) = self.house.addresses(self.device_name.as_deref()) {
+                self.ports.post(Pending::Interfaces(addresses));
+            }
+        }
+    }
+
+    fn tally(&mut self, now: Instant) {
+        self.tally_at = now + TALLY_INTERVAL;
+        let tally = self.plane.tally();
+        self.handle(now, Event::Tally(&tally));
+    }
+
+    fn status(&mut self, now: Instant) -> Status {
+        self.tally(now);
+        let mut status = self.node.status(now);
+        let drops = self.ports.drops;
+        status.drops.push(("interface_full", drops.interface_full));
+        status.drops.push(("inbox_full", drops.inbox_full));
+        status
+    }
+
+    /// Hands one event of the inbox to the node.
+    fn deliver(&mut self, now: Instant, event: Pending) {
+        if event.conn().is_some_and(|conn| !self.known.contains(&conn)) {
+            return; // the node has hung up and forgotten it
+        }
+        match event {
+            Pending::Closed { conn, why } => {
+                self.known.remove(&conn);
+                self.handle(now, Event::Closed { conn, why });
+            }
+            Pending::Message { conn, handle, mut bytes } => self.handle(now, Event::Message { conn, handle, bytes: &mut bytes }),
+            Pending::Computed(done) => {
+                self.jobs.finished();
+                self.run_jobs();
+                self.handle(now, Event::Computed(done));
+            }
+            Pending::Listening(port) => self.handle(now, Event::Listening { port }),
+            Pending::Interfaces(addresses) => self.handle(now, Event::Interfaces(&addresses)),
+            Pending::Report(report) => self.handle(now, Event::Report(report)),
+            Pending::Ping { peer, id, payload } => self.handle(now, Event::Ping { peer, id, payload }),
+            Pending::Leave if matches!(self.phase, Phase::Running) => {
+                self.phase = Phase::Leaving(now + LEAVE_WITHIN);
+                self.handle(now, Event::Leave);
+            }
+            Pending::Leave => {}
+        }
+    }
+
+    /// The one place where an event goes into the node and its actions come out, to be carried out in their order.
+    fn handle(&mut self, now: Instant, event: Event<'_>) {
+        let mut actions = core::mem::take(&mut self.actions);
+        self.node.handle(now, event, &mut actions);
+        let mut computes = false;
+        for action in actions.drain(..) {
+            computes |= matches!(action, Action::Compute(_));
+            self.carry_out(now, action);
+        }
+        self.actions = actions;
+        if computes {
+            // protocol 1: nothing that was kept yields the keys of the next handshake
+            let bytes = entropy::fresh();
+            self.handle(now, Event::Entropy(&bytes));
+        }
+    }
+
+    fn carry_out(&mut self, now: Instant, action: Action) {
+        match action {
+            Action::Dial { conn, target, timeout } => {
+                self.known.insert(conn);
+                self.ports.doors.dial(conn, target, timeout);
+            }
+            Action::Hangup { conn } => self.hang_up(now, conn),
+            Action::Send { conn, bytes } => self.send(conn, bytes),
+            Action::Compute(job) => {
+                self.jobs.add(job);
+                self.run_jobs();
+            }
+            Action::Edit(edit) => self.plane.apply(now, edit, &mut self.ports),
+            Action::Listen(open) => self.listen(open),
+            Action::Remember { address, peer } => self.claims.tell(&(address, peer)),
+            Action::Note(note) => {
+                if note == Note::Left {
+                    self.phase = Phase::Over(Ok(()));
+                }
+                self.log.write(now, &note);
+                self.notes.tell(&(now, note));
+            }
+        }
+    }
+
+    fn send(&mut self, conn: ConnId, bytes: Vec<u8>) {
+        let Some(outbox) = self.ports.outboxes.get_mut(&conn).filter(|outbox| !outbox.is_finished()) else {
+            return; // closed meanwhile: the node hears so
+        };
+        if outbox.message(bytes) {
+            self.ports.doors.wake(conn);
+        } else {
+            self.closed(conn, Ended::TimedOut);
+        }
+    }
+
+    /// Ends a connection or a dial from this side: what waits is still sent, for a moment. The node hears no more of it.
+    fn hang_up(&mut self, now: Instant, conn: ConnId) {
+        self.known.remove(&conn);
+        if self.ports.finish(conn) {
+            self.closing.add(now, conn);
+        }
+    }
+
+    fn run_jobs(&mut self) {
+        while let Some((job, crypto)) = self.jobs.next() {
+            self.ports.doors.compute(job, crypto);
+        }
+    }
+
+    /// Opens or closes the direct listener and says so.
+    fn listen(&mut self, open: bool) {
+        self.ports.doors.close_listeners();
+        let port = if open { self.ports.doors.open_listener() } else { None };
+        self.ports.post(Pending::Listening(port));
+    }
+
+    /// Lets all connections send what waits, for a moment, and ends then.
+    fn flush(&mut self, now: Instant, outcome: Result<(), String>) -> Option<Result<(), String>> {
+        let conns: Vec<_> = self.ports.outboxes.keys().copied().collect();
+        for conn in &conns {
+            self.ports.finish(*conn);
+        }
+        self.ports.doors.close_listeners();
+        if conns.is_empty() {
+            return Some(outcome);
+        }
+        self.phase = Phase::Flushing(now + FLUSH_WITHIN, outcome);
+        None
+    }
+
+    fn next_deadline(&self) -> Instant {
+        if let Phase::Flushing(until, _) = self.phase {
+            return until;
+        }
+        let machines = Deadline::earlier(self.node.deadline(), self.plane.deadline()).map(|d| d.at);
+        let leaving = if let Phase::Leaving(until) = self.phase { Some(until) } else { None };
+        let others = [machines, leaving, self.closing.deadline()].into_iter().flatten();
+        others.fold(self.tally_at.min(self.house_at), Instant::min)
+    }
+}

@@ -1,0 +1,223 @@
+//! A running peer: what a program gets back from `start`, what it can ask, and the control room that all runtimes drive.
+
+mod control;
+mod log;
+mod ports;
+
+pub use control::Control;
+
+use crate::{
+    StartError,
+    broadcast::Broadcast,
+    clock,
+    ending::Ending,
+    listen,
+    room::{COMMANDS, Doors},
+    tls::{self, CertStore},
+};
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+use rustls::ServerConfig;
+use shadowmesh_core::{
+    config::NodeConfig,
+    event::{Note, Target},
+    id::{ConnId, PeerId},
+    status::Status,
+    time::Instant,
+};
+use std::{sync::Arc, time::SystemTime};
+
+/// Limits of the direct listener: a peer has few others, and each gets in by its address alone (protocol 6).
+pub const DOOR: listen::Bounds = listen::Bounds { handshakes: 32, handshakes_per_source: 8, time: Duration::from_secs(5) };
+
+/// Where a peer's packets come from and go to.
+pub enum Interface {
+    /// A TUN or TAP device of the kernel; needs `CAP_NET_ADMIN`.
+    Device {
+        /// Its name, at most 15 bytes.
+        name: String,
+        /// TAP (Ethernet frames) instead of TUN (IP packets).
+        layer2: bool,
+        /// Largest packet in bytes, without an Ethernet header.
+        mtu: u16,
+        /// Addresses with prefix length.
+        addresses: Vec<(IpAddr, u8)>,
+        /// The hardware address of a TAP device.
+        mac: Option<[u8; 6]>,
+    },
+    /// Two queues of this process.
+    Memory(MemoryInterface),
+}
+
+/// An interface made of two queues.
+pub struct MemoryInterface {
+    /// Packets to send over the mesh.
+    pub inbound: flume::Receiver<Vec<u8>>,
+    /// Packets that came over the mesh; when it is full, they are dropped and counted.
+    pub outbound: flume::Sender<Vec<u8>>,
+}
+
+/// All that a peer needs to start.
+pub struct PeerOptions {
+    /// The machine's configuration.
+    pub node: NodeConfig,
+    /// Where packets come from and go to.
+    pub interface: Interface,
+    /// Address of the direct listener; port 0 = a random high port at each opening; an unspecified address means both families.
+    pub listen_tcp: SocketAddr,
+    /// Life of a TLS certificate, renewed at two thirds.
+    pub cert_lifetime: Duration,
+}
+
+/// A running peer; clones speak to the same one. When the last one is dropped, the peer leaves.
+#[derive(Clone)]
+pub struct Peer {
+    commands: flume::Sender<Command>,
+    notes: Broadcast<(Instant, Note)>,
+    claims: Broadcast<(IpAddr, PeerId)>,
+    ending: Ending,
+    interface_name: Arc<str>,
+}
+
+/// What a handle asks of the control room.
+pub enum Command {
+    /// What the node says about itself; the answer goes into the queue.
+    Status(flume::Sender<(Instant, Status)>),
+    /// An overlay ping.
+    Ping {
+        /// To whom.
+        peer: PeerId,
+        /// Comes back with the answer.
+        id: u32,
+        /// Comes back with the answer, too.
+        payload: Vec<u8>,
+    },
+    /// Say good-bye and end.
+    Leave,
+}
+
+/// What a peer's control room wants beyond [`Doors`].
+pub trait PeerDoors: Doors {
+    /// Writes one packet to the interface; false when it was not taken.
+    fn deliver(&mut self, packet: &[u8]) -> bool;
+    /// Opens a connection; [`Control::opened`] or [`Control::failed`] follows, unless it is hung up first.
+    fn dial(&mut self, conn: ConnId, target: Target, timeout: Duration);
+    /// Opens the direct listener and gives its port; `None` when it cannot be opened.
+    fn open_listener(&mut self) -> Option<u16>;
+}
+
+/// Everything of a peer that does not depend on the runtime, before its thread starts.
+pub struct Setup {
+    node: NodeConfig,
+    listen_tcp: SocketAddr,
+    certificates: Arc<CertStore>,
+}
+
+/// What a runtime gets on the peer's own thread.
+pub struct Seat {
+    /// Where the direct listener is to listen.
+    pub listen_tcp: SocketAddr,
+    /// How the direct listener takes connections.
+    pub server_config: Arc<ServerConfig>,
+    node: NodeConfig,
+    /// The kernel interface, whose addresses are not candidates.
+    device_name: Option<String>,
+    certificates: Arc<CertStore>,
+    notes: Broadcast<(Instant, Note)>,
+    claims: Broadcast<(IpAddr, PeerId)>,
+}
+
+impl Setup {
+    /// Takes the options apart: what this makes of them, and the interface, which the runtime opens.
+    ///
+    /// # Errors
+    /// A sentence: the port is in use, or the certificate cannot be made.
+    pub fn new(options: PeerOptions) -> Result<(Self, Interface), StartError> {
+        if options.listen_tcp.port() != 0 {
+            // The listener opens later, when a peer wants direct; that the port is taken is better known now.
+            drop(listen::bind_any(options.listen_tcp)?);
+        }
+        let identity = Arc::clone(&options.node.identity);
+        let certificates = CertStore::new(&identity, options.cert_lifetime, clock::now(), SystemTime::now()).map_err(StartError::new)?;
+        Ok((Self { node: options.node, listen_tcp: options.listen_tcp, certificates }, options.interface))
+    }
+
+    /// Starts the peer's thread with `run` on it; its second argument is what handles ask, for the control room to obey. `device` is the name of a kernel interface, `None` for queues.
+    ///
+    /// # Errors
+    /// When there can be no more threads.
+    pub fn launch(
+        self,
+        device: Option<&str>,
+        run: impl FnOnce(Seat, flume::Receiver<Command>) -> Result<(), String> + Send + 'static,
+    ) -> Result<Peer, StartError> {
+        let (commands, obeyed) = flume::bounded(COMMANDS);
+        let (notes, claims) = (Broadcast::new(), Broadcast::new());
+        let seat = Seat {
+            listen_tcp: self.listen_tcp,
+            server_config: tls::server_config(Arc::clone(&self.certificates)),
+            node: self.node,
+            device_name: device.map(str::to_owned),
+            certificates: self.certificates,
+            notes: notes.clone(),
+            claims: claims.clone(),
+        };
+        let (told, remembered) = (notes.clone(), claims.clone());
+        let ending = Ending::of_thread("mesh-peer", move || {
+            let outcome = run(seat, obeyed);
+            told.close();
+            remembered.close();
+            outcome
+        })?;
+        Ok(Peer { commands, notes, claims, ending, interface_name: device.unwrap_or("memory").into() })
+    }
+}
+
+impl Peer {
+    /// What the node says about itself, and when it said so; `None` when it has ended.
+    pub async fn status(&self) -> Option<(Instant, Status)> {
+        let (reply, answer) = flume::bounded(1);
+        self.commands.send_async(Command::Status(reply)).await.ok()?;
+        answer.recv_async().await.ok()
+    }
+
+    /// All notes from now on. A receiver that is not read loses notes beyond 1024.
+    pub fn notes(&self) -> flume::Receiver<(Instant, Note)> {
+        self.notes.subscribe()
+    }
+
+    /// Notes that slow receivers lost so far.
+    pub fn notes_lost(&self) -> u64 {
+        self.notes.lost()
+    }
+
+    /// Overlay addresses that were proven to belong to a peer, to be kept for the next run (`NodeConfig::claims`).
+    pub fn claims(&self) -> flume::Receiver<(IpAddr, PeerId)> {
+        self.claims.subscribe()
+    }
+
+    /// Sends an overlay ping; the answer is a `Note::Pong` with the same id.
+    pub fn ping(&self, peer: PeerId, id: u32, payload: Vec<u8>) {
+        // A full queue loses the ping like a full network does.
+        let _ = self.commands.try_send(Command::Ping { peer, id, payload });
+    }
+
+    /// Says good-bye to all peers and relays, removes the interface and waits for the end of the thread.
+    pub async fn leave(&self) {
+        let _ended_already = self.commands.send_async(Command::Leave).await;
+        let _ = self.ending.wait().await;
+    }
+
+    /// Waits until the peer has ended; an error says why it ended by itself.
+    ///
+    /// # Errors
+    /// A sentence: the interface vanished, the thread panicked.
+    pub async fn finished(&self) -> Result<(), String> {
+        self.ending.wait().await
+    }
+
+    /// The name of the interface, as the kernel gave it; "memory" for queues.
+    pub fn interface_name(&self) -> String {
+        self.interface_name.to_string()
+    }
+}

@@ -1,0 +1,353 @@
+//! The control room of a relay: one owner of `Hub` and `Forwarder`, and of what waits for both.
+//!
+//! ```text
+//!   readers ─▶ Forwarder ── punts ─▶ inbox ─┐              writers ◀─ next ─ Forwarder
+//!   jobs, handles ────────────────▶ inbox ─┤                                 ▲ control, apply
+//!                                          ▼                                 │
+//!   turn: deadlines first, then at most 64 events ─▶ handle ─▶ Hub ─▶ actions: Send, Edit, Hangup, Compute, Note
+//! ```
+use super::{Command, Seat};
+use crate::{
+    broadcast::Broadcast,
+    entropy,
+    house::House,
+    jobs::Jobs,
+    limit::Limit,
+    room::{Arrival, Closing, Doors, HOUSEKEEPING_INTERVAL, INBOX, INBOX_CALM, LEAVE_WITHIN, LONGEST_SLEEP, Next, Room, TURN_EVENTS},
+};
+use core::{net::SocketAddr, time::Duration};
+use shadowmesh_core::{
+    event::Ended,
+    handshake::Done,
+    hub::{ForwardSink, Forwarder, Hub, HubAction, HubEvent, HubNote, HubStatus},
+    id::ConnId,
+    machine::{Deadline, Machine},
+    time::Instant,
+};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+/// The machines of a relay and all that waits for them.
+pub struct Control<D> {
+    hub: Hub,
+    forwarder: Forwarder,
+    wires: Wires<D>,
+    conns: BTreeMap<ConnId, Talk>,
+    closing: Closing,
+    jobs: Jobs,
+    actions: Vec<HubAction>,
+    house: House,
+    refusals: Limit,
+    /// Connections taken so far.
+    accepted: u64,
+    /// When the runtime will call again by itself.
+    armed: Instant,
+    house_at: Instant,
+    /// Told to leave: at this instant it ends in any case.
+    leaving: Option<Instant>,
+    notes: Broadcast<(Instant, HubNote)>,
+}
+
+/// How a connection stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Talk {
+    Open,
+    /// Hung up: its writer goes on until nothing waits.
+    Closing,
+}
+
+/// An event that waits for the control room, owned.
+enum Pending {
+    Closed { conn: ConnId },
+    Message { conn: ConnId, bytes: Vec<u8> },
+    Computed(Done),
+    Leave,
+}
+
+/// The forwarder's sink.
+struct Wires<D> {
+    inbox: VecDeque<Pending>,
+    /// Messages that the control room had no room for.
+    inbox_full: u64,
+    doors: D,
+}
+
+impl Seat {
+    /// The control room, with this runtime's doors.
+    pub fn control<D: Doors>(self, now: Instant, doors: D) -> Control<D> {
+        Control {
+            forwarder: Forwarder::new(&self.hub.limits),
+            wires: Wires { inbox: VecDeque::new(), inbox_full: 0, doors },
+            conns: BTreeMap::new(),
+            closing: Closing::default(),
+            jobs: Jobs::new(Arc::clone(&self.hub.crypto)),
+            actions: Vec::new(),
+            house: House::new(self.certificates),
+            refusals: Limit::default(),
+            accepted: 0,
+            armed: now,
+            house_at: now + HOUSEKEEPING_INTERVAL,
+            leaving: None,
+            notes: self.notes,
+            hub: Hub::new(self.hub),
+        }
+    }
+}
+
+impl<D: Doors> Room for Control<D> {
+    type Command = Command;
+
+    fn begin(&mut self, now: Instant) {
+        let bytes = entropy::fresh();
+        self.handle(now, HubEvent::Entropy(&bytes));
+        self.handle(now, HubEvent::Start);
+    }
+
+    fn turn(&mut self, now: Instant) -> bool {
+        self.alarms(now);
+        for _ in 0..TURN_EVENTS {
+            let Some(event) = self.wires.inbox.pop_front() else {
+                break;
+            };
+            self.deliver(now, event);
+        }
+        !self.wires.inbox.is_empty() || self.next_deadline() <= now
+    }
+
+    fn ended(&mut self, now: Instant) -> Option<Result<(), String>> {
+        self.leaving.filter(|until| *until <= now || self.conns.is_empty()).map(|_| Ok(()))
+    }
+
+    fn arm(&mut self, now: Instant) -> Duration {
+        self.armed = self.next_deadline().min(now + LONGEST_SLEEP);
+        self.armed.since(now)
+    }
+
+    fn obey(&mut self, now: Instant, command: Command) {
+        match command {
+            Command::Status(reply) => {
+                // Whoever asked may have stopped waiting.
+                let _ = reply.try_send((now, self.status(now)));
+            }
+            Command::Leave => self.wires.post(Pending::Leave),
+        }
+    }
+
+    fn abandoned(&mut self) {
+        self.wires.post(Pending::Leave);
+    }
+
+    fn computed(&mut self, done: Done) {
+        self.wires.post(Pending::Computed(done));
+    }
+
+    /// The hub's limits, before any TLS work.
+    fn admit(&mut self, now: Instant, remote: SocketAddr) -> Result<(), &'static str> {
+        self.hub.admit(now, remote)
+    }
+
+    fn released(&mut self, remote: SocketAddr, why: Ended) {
+        tracing::debug!(%remote, ?why, "a connection came to nothing");
+        self.hub.released(remote);
+    }
+
+    fn number(&mut self) -> ConnId {
+        let conn = ConnId(2 * self.accepted + 1);
+        self.accepted += 1;
+        conn
+    }
+
+    fn accepted(&mut self, now: Instant, conn: ConnId, arrival: Arrival) {
+        self.conns.insert(conn, Talk::Open);
+        self.handle(now, HubEvent::Accepted { conn, exporter: arrival.exporter, remote: arrival.remote });
+    }
+
+    fn message(&mut self, now: Instant, conn: ConnId, message: &mut [u8]) {
+        self.forwarder.inbound(now, conn, message, &mut self.wires);
+        if self.forwarder.deadline().is_some_and(|d| d.at < self.armed) {
+            self.wires.doors.ring();
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.wires.inbox.len() > INBOX_CALM
+    }
+
+    fn next(&mut self, now: Instant, conn: ConnId) -> Next {
+        let Some(talk) = self.conns.get(&conn) else {
+            return Next::Wait;
+        };
+        let mut message = Vec::new();
+        if self.forwarder.next_message(now, conn, &mut message) {
+            return Next::Send(message);
+        }
+        if *talk == Talk::Closing { Next::Close } else { Next::Wait }
+    }
+
+    fn sent(&mut self, _now: Instant, _conn: ConnId, _len: usize) {}
+
+    fn closed(&mut self, conn: ConnId, why: Ended) {
+        if self.conns.remove(&conn).is_some() {
+            tracing::debug!(conn = conn.0, ?why, "a connection ended");
+            self.wires.doors.close(conn);
+            self.wires.post(Pending::Closed { conn });
+        }
+    }
+}
+
+impl<D: Doors> Control<D> {
+    /// The runtime's side of the doors.
+    pub fn doors(&mut self) -> &mut D {
+        &mut self.wires.doors
+    }
+
+    fn alarms(&mut self, now: Instant) {
+        if self.hub.deadline().is_some_and(|d| d.at <= now) {
+            self.handle(now, HubEvent::Alarm);
+        }
+        if self.forwarder.deadline().is_some_and(|d| d.at <= now) {
+            for conn in self.forwarder.alarm(now) {
+                self.closed(conn, Ended::TimedOut); // protocol 9: a consumer that stalls is closed
+            }
+        }
+        while let Some(conn) = self.closing.due(now) {
+            self.closed(conn, Ended::TimedOut);
+        }
+        if self.house_at <= now {
+            self.house_at = now + HOUSEKEEPING_INTERVAL;
+            self.house.renew(now);
+        }
+    }
+
+    /// Hands one event of the inbox to the hub.
+    fn deliver(&mut self, now: Instant, event: Pending) {
+        match event {
+            Pending::Closed { conn } => self.handle(now, HubEvent::Closed { conn }),
+            Pending::Message { conn, mut bytes } => self.handle(now, HubEvent::Message { conn, bytes: &mut bytes }),
+            Pending::Computed(done) => {
+                self.jobs.finished();
+                self.run_jobs();
+                self.handle(now, HubEvent::Computed(done));
+            }
+            Pending::Leave if self.leaving.is_none() => {
+                self.leaving = Some(now + LEAVE_WITHIN);
+                self.wires.doors.close_listeners();
+                self.handle(now, HubEvent::Leave);
+            }
+            Pending::Leave => {}
+        }
+    }
+
+    /// The one place where an event goes into the hub and its actions come out, to be carried out in their order.
+    fn handle(&mut self, now: Instant, event: HubEvent<'_>) {
+        let mut actions = core::mem::take(&mut self.actions);
+        self.hub.handle(now, event, &mut actions);
+        let mut computes = false;
+        for action in actions.drain(..) {
+            computes |= matches!(action, HubAction::Compute(_));
+            self.carry_out(now, action);
+        }
+        self.actions = actions;
+        if computes {
+            // protocol 1: nothing that was kept yields the keys of the next handshake
+            let bytes = entropy::fresh();
+            self.handle(now, HubEvent::Entropy(&bytes));
+        }
+    }
+
+    fn carry_out(&mut self, now: Instant, action: HubAction) {
+        match action {
+            HubAction::Send { conn, bytes } => {
+                self.forwarder.control(conn, bytes);
+                self.wires.doors.wake(conn);
+            }
+            HubAction::Hangup { conn, why } => {
+                tracing::debug!(conn = conn.0, why, "hanging up");
+                self.hang_up(now, conn);
+            }
+            HubAction::Compute(job) => {
+                self.jobs.add(job);
+                self.run_jobs();
+            }
+            HubAction::Edit(edit) => self.forwarder.apply(now, edit),
+            HubAction::Note(note) => {
+                self.log(now, &note);
+                self.notes.tell(&(now, note));
+            }
+        }
+    }
+
+    /// Lets the writer send what waits, for a moment, and then closes.
+    fn hang_up(&mut self, now: Instant, conn: ConnId) {
+        let Some(talk) = self.conns.get_mut(&conn) else {
+            return; // closed meanwhile: the hub hears or has heard so
+        };
+        *talk = Talk::Closing;
+        self.closing.add(now, conn);
+        self.wires.doors.hang_up(conn);
+        self.wires.doors.wake(conn);
+    }
+
+    fn run_jobs(&mut self) {
+        while let Some((job, crypto)) = self.jobs.next() {
+            self.wires.doors.compute(job, crypto);
+        }
+    }
+
+    fn next_deadline(&self) -> Instant {
+        let machines = Deadline::earlier(self.hub.deadline(), self.forwarder.deadline()).map(|d| d.at);
+        let others = [machines, self.leaving, self.closing.deadline()].into_iter().flatten();
+        others.fold(self.house_at, Instant::min)
+    }
+
+    fn status(&self, now: Instant) -> HubStatus {
+        let mut status = self.hub.status(now);
+        status.merge(self.forwarder.stats());
+        status.drops.push(("inbox_full", self.wires.inbox_full));
+        status
+    }
+
+    fn log(&mut self, now: Instant, note: &HubNote) {
+        match note {
+            HubNote::Joined { id, remote, handle } => {
+                tracing::info!(client = %id.short(), %remote, handle = handle.0, "joined");
+            }
+            HubNote::Left { id, why } => tracing::info!(client = %id.short(), why, "left"),
+            HubNote::Refused { remote, what } => {
+                if let Some(suppressed) = self.refusals.allow(now) {
+                    tracing::warn!(?remote, %what, suppressed, "refused");
+                }
+            }
+            HubNote::SharedIdentity { id } => {
+                if let Some(suppressed) = self.refusals.allow(now) {
+                    tracing::warn!(client = %id.short(), suppressed, "two machines use this identity: give one of them its own");
+                }
+            }
+        }
+    }
+}
+
+impl<D: Doors> Wires<D> {
+    /// Puts an event of the driver's own into the inbox; there is at most one of a kind for each connection or job.
+    fn post(&mut self, event: Pending) {
+        self.inbox.push_back(event);
+        self.doors.ring();
+    }
+}
+
+impl<D: Doors> ForwardSink for Wires<D> {
+    fn punt(&mut self, conn: ConnId, message: &mut [u8]) {
+        if self.inbox.len() < INBOX {
+            let bytes = message.to_vec();
+            self.post(Pending::Message { conn, bytes });
+        } else {
+            self.inbox_full += 1;
+        }
+    }
+
+    fn wake(&mut self, conn: ConnId) {
+        self.doors.wake(conn);
+    }
+}

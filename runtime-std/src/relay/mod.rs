@@ -1,0 +1,157 @@
+//! A running relay: what a program gets back from `start`, what it can ask, and the control room that all runtimes drive.
+
+mod control;
+
+pub use control::Control;
+
+use crate::{
+    StartError,
+    broadcast::Broadcast,
+    clock,
+    ending::Ending,
+    listen::{self, Bounds},
+    room::COMMANDS,
+    tls::{self, CertStore},
+};
+use core::net::SocketAddr;
+use core::time::Duration;
+use rustls::ServerConfig;
+use shadowmesh_core::{
+    config::HubConfig,
+    hub::{HubNote, HubStatus},
+    time::Instant,
+};
+use std::{net::TcpListener, sync::Arc, time::SystemTime};
+
+/// All that a relay needs to start.
+pub struct RelayOptions {
+    /// The machine's configuration.
+    pub hub: HubConfig,
+    /// Where to listen; port 0 = a random one, see [`Relay::addresses`].
+    pub listen: Vec<SocketAddr>,
+    /// Life of a TLS certificate, renewed at two thirds.
+    pub cert_lifetime: Duration,
+}
+
+/// A running relay; clones speak to the same one. When the last one is dropped, the relay leaves.
+#[derive(Clone)]
+pub struct Relay {
+    commands: flume::Sender<Command>,
+    notes: Broadcast<(Instant, HubNote)>,
+    ending: Ending,
+    addresses: Arc<[SocketAddr]>,
+}
+
+/// What a handle asks of the control room.
+pub enum Command {
+    /// What the hub says about itself; the answer goes into the queue.
+    Status(flume::Sender<(Instant, HubStatus)>),
+    /// Tell all clients and end.
+    Leave,
+}
+
+/// Everything of a relay that does not depend on the runtime, before its thread starts.
+pub struct Setup {
+    hub: HubConfig,
+    listeners: Vec<TcpListener>,
+    certificates: Arc<CertStore>,
+    addresses: Arc<[SocketAddr]>,
+}
+
+/// What a runtime gets on the relay's own thread.
+pub struct Seat {
+    /// Where connections come in; they do not block.
+    pub listeners: Vec<TcpListener>,
+    /// How many handshakes at once, and how long.
+    pub bounds: Bounds,
+    /// How connections are taken.
+    pub server_config: Arc<ServerConfig>,
+    hub: HubConfig,
+    certificates: Arc<CertStore>,
+    notes: Broadcast<(Instant, HubNote)>,
+}
+
+impl Setup {
+    /// Binds all addresses.
+    ///
+    /// # Errors
+    /// A sentence: an address in use, no permission for a low port.
+    pub fn new(options: RelayOptions) -> Result<Self, StartError> {
+        let listeners = listen::bind_all(&options.listen)?;
+        let addresses: Result<Arc<[_]>, _> = listeners.iter().map(TcpListener::local_addr).collect();
+        let addresses = addresses.map_err(|why| StartError::new(format!("cannot listen: {why}")))?;
+        let certificates =
+            CertStore::new(&options.hub.identity, options.cert_lifetime, clock::now(), SystemTime::now()).map_err(StartError::new)?;
+        Ok(Self { hub: options.hub, listeners, certificates, addresses })
+    }
+
+    /// Starts the relay's thread with `run` on it; its second argument is what handles ask, for the control room to obey.
+    ///
+    /// # Errors
+    /// When there can be no more threads.
+    pub fn launch(
+        self,
+        run: impl FnOnce(Seat, flume::Receiver<Command>) -> Result<(), String> + Send + 'static,
+    ) -> Result<Relay, StartError> {
+        let (commands, obeyed) = flume::bounded(COMMANDS);
+        let notes = Broadcast::new();
+        let limits = &self.hub.limits;
+        let seat = Seat {
+            listeners: self.listeners,
+            bounds: Bounds {
+                handshakes: limits.preauth_total,
+                handshakes_per_source: limits.preauth_per_source,
+                time: limits.preauth_time,
+            },
+            server_config: tls::server_config(Arc::clone(&self.certificates)),
+            hub: self.hub,
+            certificates: self.certificates,
+            notes: notes.clone(),
+        };
+        let told = notes.clone();
+        let ending = Ending::of_thread("mesh-relay", move || {
+            let outcome = run(seat, obeyed);
+            told.close();
+            outcome
+        })?;
+        Ok(Relay { commands, notes, ending, addresses: self.addresses })
+    }
+}
+
+impl Relay {
+    /// The addresses on which it listens, with their real ports, in the order of `RelayOptions::listen`.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// What the hub says about itself, and when it said so; `None` when it has ended.
+    pub async fn status(&self) -> Option<(Instant, HubStatus)> {
+        let (reply, answer) = flume::bounded(1);
+        self.commands.send_async(Command::Status(reply)).await.ok()?;
+        answer.recv_async().await.ok()
+    }
+
+    /// All notes from now on. A receiver that is not read loses notes beyond 1024.
+    pub fn notes(&self) -> flume::Receiver<(Instant, HubNote)> {
+        self.notes.subscribe()
+    }
+
+    /// Notes that slow receivers lost so far.
+    pub fn notes_lost(&self) -> u64 {
+        self.notes.lost()
+    }
+
+    /// Tells all clients that the relay goes away and waits for the end of the thread.
+    pub async fn leave(&self) {
+        let _ended_already = self.commands.send_async(Command::Leave).await;
+        let _ = self.ending.wait().await;
+    }
+
+    /// Waits until the relay has ended; an error says why it ended by itself.
+    ///
+    /// # Errors
+    /// A sentence, when the thread ended without having been asked to.
+    pub async fn finished(&self) -> Result<(), String> {
+        self.ending.wait().await
+    }
+}
