@@ -24,6 +24,7 @@ mod outbox;
 pub mod peer;
 pub mod relay;
 pub mod room;
+mod threads;
 pub mod tls;
 pub mod tun;
 pub mod ws;

@@ -4,6 +4,7 @@ mod control;
 mod log;
 mod ports;
 
+pub use crate::threads::peer::start;
 pub use control::Control;
 
 use crate::{

@@ -2,6 +2,7 @@
 
 mod control;
 
+pub use crate::threads::relay::start;
 pub use control::Control;
 
 use crate::{

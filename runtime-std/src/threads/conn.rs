@@ -1,0 +1,107 @@
+//! One connection: a WebSocket whose socket does not block, and what the kernel said about it last.
+use super::handshake::Socket;
+use crate::ws;
+use shadowmesh_core::event::Ended;
+use std::io::ErrorKind;
+use tungstenite::{Error, Message};
+
+/// A connection with both directions.
+pub(crate) struct Conn {
+    socket: Socket,
+    /// The kernel may have something for us.
+    pub(crate) readable: bool,
+    /// The kernel may have room for us.
+    pub(crate) writable: bool,
+    /// Hung up: nothing more is read.
+    pub(crate) deaf: bool,
+    /// It stands in the list of those to be read.
+    pub(crate) to_read: bool,
+    /// It stands in the list of those to be written.
+    pub(crate) to_write: bool,
+    /// Bytes of the message of which the kernel has not taken all yet.
+    in_hand: Option<usize>,
+    /// A close frame is the last that will be written.
+    closing: bool,
+}
+
+impl Conn {
+    /// A connection of which nothing is known: both directions are tried first.
+    pub(crate) fn new(socket: Socket) -> Self {
+        Self { socket, readable: true, writable: true, deaf: false, to_read: false, to_write: false, in_hand: None, closing: false }
+    }
+
+    /// The next binary message; `None` when the kernel has no more for now.
+    ///
+    /// # Errors
+    /// Why there will be no more.
+    pub(crate) fn read(&mut self) -> Result<Option<Vec<u8>>, Ended> {
+        loop {
+            match self.socket.read() {
+                Ok(Message::Binary(bytes)) => return Ok(Some(Vec::from(bytes))),
+                Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
+                Ok(Message::Text(_)) => return Err(Ended::WebSocket("a text message came".to_owned())),
+                Ok(Message::Close(_)) => return Err(Ended::ByPeer),
+                Err(Error::Io(why)) if why.kind() == ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    return Ok(None);
+                }
+                Err(why) => return Err(ws::ended(&why)),
+            }
+        }
+    }
+
+    /// Takes a message; `flush` says when the kernel has it. Not to be called while another one is in hand.
+    ///
+    /// # Errors
+    /// Why the connection is gone.
+    pub(crate) fn send(&mut self, message: Vec<u8>) -> Result<(), Ended> {
+        self.in_hand = Some(message.len());
+        blocked_is_fine(self.socket.write(Message::Binary(message.into())))
+    }
+
+    /// Says good-bye behind what was sent; `flush` says when the kernel has it.
+    ///
+    /// # Errors
+    /// Why the connection is gone.
+    pub(crate) fn say_goodbye(&mut self) -> Result<(), Ended> {
+        self.closing = true;
+        blocked_is_fine(self.socket.close(None))
+    }
+
+    /// Hands to the kernel what is in hand, and what WebSocket and TLS have to say of their own.
+    ///
+    /// # Errors
+    /// Why the connection is gone.
+    pub(crate) fn flush(&mut self) -> Result<Flushed, Ended> {
+        match self.socket.flush() {
+            Err(Error::Io(why)) if why.kind() == ErrorKind::WouldBlock => {
+                self.writable = false;
+                Ok(Flushed::Blocked)
+            }
+            Ok(()) if self.closing => Ok(Flushed::Goodbye),
+            Ok(()) => Ok(self.in_hand.take().map_or(Flushed::Nothing, Flushed::Message)),
+            Err(why) => Err(ws::ended(&why)),
+        }
+    }
+}
+
+/// What a flush came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flushed {
+    /// There was nothing in hand.
+    Nothing,
+    /// The kernel has the whole message, of so many bytes.
+    Message(usize),
+    /// The kernel has the good-bye: all is said.
+    Goodbye,
+    /// The kernel has no room now.
+    Blocked,
+}
+
+/// What the socket does not take at once stays in the buffers of WebSocket and TLS, and goes out with a flush.
+fn blocked_is_fine(written: Result<(), Error>) -> Result<(), Ended> {
+    match written {
+        Err(Error::Io(why)) if why.kind() == ErrorKind::WouldBlock => Ok(()),
+        other => other.map_err(|why| ws::ended(&why)),
+    }
+}

@@ -1,0 +1,160 @@
+//! Opening connections on a thread that may block: name, TCP, TLS 1.3, WebSocket, all within one time limit (protocol 6).
+use super::handshake::{Dialling, Socket, Step};
+use crate::{
+    dial::{Plan, patience},
+    tls,
+};
+use core::{net::SocketAddr, time::Duration};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
+use shadowmesh_core::event::{Ended, Target, TlsFacts};
+use std::{
+    net::{TcpStream, ToSocketAddrs},
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+    time::Instant,
+};
+
+/// Look-ups at once in this process; a resolver that does not answer holds its thread for many seconds.
+const LOOKUPS: usize = 16;
+
+static LOOKUPS_RUNNING: AtomicUsize = AtomicUsize::new(0);
+
+/// A connection that stands.
+pub(crate) struct Dialled {
+    /// The WebSocket.
+    pub(crate) socket: Socket,
+    /// What TLS showed.
+    pub(crate) tls: TlsFacts,
+    /// This end's address.
+    pub(crate) local: SocketAddr,
+    /// The other end's address.
+    pub(crate) remote: SocketAddr,
+}
+
+/// Opens a connection to `target` before `end`.
+///
+/// # Errors
+/// Why it came to nothing; of several addresses, the last one's reason.
+pub(crate) fn dial(target: Target, end: Instant) -> Result<Dialled, Ended> {
+    let plan = Plan::new(target)?;
+    let addresses = addresses(&plan, end)?;
+    let mut last = Ended::Unreachable;
+    for (tried, address) in addresses.iter().enumerate() {
+        let left = left(end)?;
+        let patience = patience(tried + 1 == addresses.len(), left);
+        match open(&plan, *address, Instant::now() + patience) {
+            Ok(dialled) => return Ok(dialled),
+            Err(why) => last = why,
+        }
+    }
+    Err(last)
+}
+
+/// What is left of the time.
+fn left(end: Instant) -> Result<Duration, Ended> {
+    end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()).ok_or(Ended::TimedOut)
+}
+
+/// Finds the addresses to try.
+fn addresses(plan: &Plan, end: Instant) -> Result<Vec<SocketAddr>, Ended> {
+    let name = match plan.lookup() {
+        Err(known) => return Ok(vec![known]),
+        Ok(name) => name,
+    };
+    if let Ok(address) = name.0.trim_matches(['[', ']']).parse() {
+        return Ok(vec![SocketAddr::new(address, name.1)]);
+    }
+    let slot = Lookup::begin().ok_or_else(|| plan.unresolved("too many look-ups are under way"))?;
+    let (tell, told) = flume::bounded(1);
+    let look = move || {
+        let found = name.to_socket_addrs().map(Vec::from_iter);
+        drop(slot);
+        // Whoever asked may have stopped waiting.
+        let _ = tell.send(found);
+    };
+    thread::Builder::new().name("mesh-lookup".to_owned()).spawn(look).map_err(|why| plan.unresolved(why))?;
+    let found = told.recv_timeout(left(end)?).map_err(|_| Ended::TimedOut)?;
+    plan.in_turn(found.map_err(|why| plan.unresolved(why))?)
+}
+
+/// The place of one look-up.
+struct Lookup;
+
+impl Lookup {
+    fn begin() -> Option<Self> {
+        let more = |running: usize| (running < LOOKUPS).then_some(running + 1);
+        LOOKUPS_RUNNING.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(|_| Self)
+    }
+}
+
+impl Drop for Lookup {
+    fn drop(&mut self) {
+        LOOKUPS_RUNNING.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn open(plan: &Plan, address: SocketAddr, end: Instant) -> Result<Dialled, Ended> {
+    let tcp = TcpStream::connect_timeout(&address, left(end)?).map_err(|why| tls::ended(&why))?;
+    tcp.set_nonblocking(true).map_err(|why| tls::ended(&why))?;
+    let mut dialling = Dialling::client(tcp, plan.tls(), plan.host(), plan.url())?;
+    loop {
+        match dialling.step()? {
+            Step::Done((socket, tls)) => return Ok(Dialled { socket, tls, local: dialling.local, remote: dialling.remote }),
+            Step::Wait => wait(&dialling, end)?,
+        }
+    }
+}
+
+/// Waits until the other end has said something. What this end says in a handshake fits into an empty socket, so that it has been
+/// taken already.
+fn wait(dialling: &Dialling, end: Instant) -> Result<(), Ended> {
+    let Some(socket) = dialling.socket() else {
+        return Err(Ended::TimedOut);
+    };
+    let left = Timespec::try_from(left(end)?).map_err(|_| Ended::TimedOut)?;
+    match poll(&mut [PollFd::from_borrowed_fd(socket, PollFlags::IN)], Some(&left)) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(why) => Err(Ended::Local(why.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shadowmesh_core::id::PeerId;
+    use std::net::TcpListener;
+
+    const PIN: PeerId = PeerId([1; 32]);
+
+    fn try_dial(target: Target, time: Duration) -> Result<(), Ended> {
+        dial(target, Instant::now() + time).map(drop)
+    }
+
+    #[test]
+    fn a_url_that_is_none_is_refused_with_a_reason() {
+        let target = Target::Relay { index: 0, url: "https://relay.example".to_owned(), pin: None };
+        let refused = try_dial(target, Duration::from_secs(1));
+        assert!(matches!(&refused, Err(Ended::Local(why)) if why.contains("wss://")), "{refused:?}");
+    }
+
+    #[test]
+    fn an_address_without_a_listener_is_refused_and_a_silent_one_times_out() {
+        let gone = TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address");
+        assert_eq!(try_dial(Target::Direct { address: gone, pin: PIN }, Duration::from_secs(5)), Err(Ended::Refused));
+        let silent = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let address = silent.local_addr().expect("address");
+        assert_eq!(try_dial(Target::Direct { address, pin: PIN }, Duration::from_millis(30)), Err(Ended::TimedOut));
+    }
+
+    #[test]
+    fn look_ups_are_bounded() {
+        let all: Vec<_> = core::iter::from_fn(Lookup::begin).take(LOOKUPS + 1).collect();
+        assert!(all.len() <= LOOKUPS);
+        assert!(Lookup::begin().is_none());
+        drop(all);
+        assert!(Lookup::begin().is_some());
+    }
+}

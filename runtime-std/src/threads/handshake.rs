@@ -1,0 +1,145 @@
+//! TLS and the WebSocket upgrade, a step at a time: whoever drives it waits for the socket in between.
+//!
+//! ```text
+//!   Tls ─▶ Upgrade ─▶ a WebSocket
+//! ```
+use super::stream::TlsStream;
+use crate::{tls, ws};
+use core::net::SocketAddr;
+use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
+use shadowmesh_core::event::{Ended, TlsFacts};
+use std::{
+    io::ErrorKind,
+    net::TcpStream,
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+};
+use tungstenite::{
+    ClientHandshake, ServerHandshake, WebSocket, accept_with_config,
+    client::client_with_config,
+    handshake::{HandshakeError, HandshakeRole, MidHandshake, server::NoCallback},
+};
+
+/// A WebSocket over TLS.
+pub(crate) type Socket = WebSocket<TlsStream>;
+
+/// A server's handshake.
+pub(crate) type Accepting = Handshake<ServerHandshake<TlsStream, NoCallback>>;
+
+/// A client's handshake.
+pub(crate) type Dialling = Handshake<ClientHandshake<TlsStream>>;
+
+/// A handshake under way.
+pub(crate) struct Handshake<R: HandshakeRole> {
+    state: State<R>,
+    /// Begins the upgrade when TLS is done.
+    upgrade: Box<dyn Fn(TlsStream) -> Result<R::FinalResult, HandshakeError<R>> + Send>,
+    /// This end's address.
+    pub(crate) local: SocketAddr,
+    /// The other end's address.
+    pub(crate) remote: SocketAddr,
+}
+
+enum State<R: HandshakeRole> {
+    Tls(Box<TlsStream>),
+    Upgrade(Box<MidHandshake<R>>),
+    /// Between two states, and after the end.
+    Over,
+}
+
+/// What a step came to.
+pub(crate) enum Step<T> {
+    /// The socket has to become ready first.
+    Wait,
+    /// Done.
+    Done(T),
+}
+
+impl Accepting {
+    /// A server's handshake on a socket that does not block.
+    pub(crate) fn server(tcp: TcpStream, config: Arc<ServerConfig>) -> Result<Self, Ended> {
+        let (local, remote) = ws::prepare(&tcp)?;
+        let connection = ServerConnection::new(config).map_err(|why| Ended::Tls(why.to_string()))?;
+        let upgrade = |stream| accept_with_config(stream, Some(ws::limits()));
+        Ok(Self::new(Connection::Server(connection), tcp, upgrade, local, remote))
+    }
+
+    /// Goes on; in the end gives the connection and the TLS exporter.
+    pub(crate) fn step(&mut self) -> Result<Step<(Socket, [u8; 32])>, Ended> {
+        let Step::Done(socket) = self.advance()? else {
+            return Ok(Step::Wait);
+        };
+        let Connection::Server(tls) = socket.get_ref().tls() else {
+            return Err(Ended::Local("a server's handshake made no server's connection".to_owned()));
+        };
+        let exporter = tls::server_exporter(tls)?;
+        Ok(Step::Done((socket, exporter)))
+    }
+}
+
+impl Dialling {
+    /// A client's handshake on a socket that does not block.
+    pub(crate) fn client(tcp: TcpStream, config: Arc<ClientConfig>, host: &str, url: String) -> Result<Self, Ended> {
+        let (local, remote) = ws::prepare(&tcp)?;
+        let connection = ClientConnection::new(config, tls::server_name(host)?).map_err(|why| Ended::Tls(why.to_string()))?;
+        let upgrade = move |stream| client_with_config(url.as_str(), stream, Some(ws::limits()));
+        Ok(Self::new(Connection::Client(connection), tcp, upgrade, local, remote))
+    }
+
+    /// Goes on; in the end gives the connection and what TLS showed.
+    pub(crate) fn step(&mut self) -> Result<Step<(Socket, TlsFacts)>, Ended> {
+        let Step::Done((socket, _response)) = self.advance()? else {
+            return Ok(Step::Wait);
+        };
+        let Connection::Client(tls) = socket.get_ref().tls() else {
+            return Err(Ended::Local("a client's handshake made no client's connection".to_owned()));
+        };
+        let facts = tls::client_facts(tls)?;
+        Ok(Step::Done((socket, facts)))
+    }
+}
+
+impl<R: HandshakeRole<InternalStream = TlsStream>> Handshake<R> {
+    fn new(
+        tls: Connection,
+        tcp: TcpStream,
+        upgrade: impl Fn(TlsStream) -> Result<R::FinalResult, HandshakeError<R>> + Send + 'static,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> Self {
+        let stream = Box::new(TlsStream::new(tls, tcp));
+        Self { state: State::Tls(stream), upgrade: Box::new(upgrade), local, remote }
+    }
+
+    fn advance(&mut self) -> Result<Step<R::FinalResult>, Ended> {
+        let upgraded = match core::mem::replace(&mut self.state, State::Over) {
+            State::Tls(mut stream) => match stream.handshake() {
+                Ok(()) => (self.upgrade)(*stream),
+                Err(why) if why.kind() == ErrorKind::WouldBlock => {
+                    self.state = State::Tls(stream);
+                    return Ok(Step::Wait);
+                }
+                Err(why) => return Err(tls::ended(&why)),
+            },
+            State::Upgrade(mid) => mid.handshake(),
+            State::Over => return Err(Ended::Local("a handshake went on after its end".to_owned())),
+        };
+        match upgraded {
+            Ok(done) => Ok(Step::Done(done)),
+            Err(HandshakeError::Interrupted(mid)) => {
+                self.state = State::Upgrade(Box::new(mid));
+                Ok(Step::Wait)
+            }
+            Err(HandshakeError::Failure(why)) => Err(ws::ended(&why)),
+        }
+    }
+
+    /// The socket, to be waited for; `None` after the end.
+    pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
+        match &self.state {
+            State::Tls(stream) => Some(stream.as_fd()),
+            State::Upgrade(mid) => Some(mid.get_ref().get_ref().as_fd()),
+            State::Over => None,
+        }
+    }
+}

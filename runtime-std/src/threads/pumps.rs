@@ -1,0 +1,383 @@
+//! Connections, handshakes and listeners of one machine, and which of them have something to do.
+use super::{
+    conn::{Conn, Flushed},
+    drive::{Driven, Errand},
+    handshake::{Accepting, Socket, Step},
+    poll::{Poll, Ready, Token, Wakeup},
+    workers::Workers,
+};
+use crate::{
+    clock,
+    jobs::AT_ONCE,
+    listen::{ACCEPT_PAUSE, Bounds, Slot, Slots, is_one_connections_fault},
+    room::{Arrival, Next, TURN_MESSAGES},
+    tls,
+    ws::canonical,
+};
+use core::{net::SocketAddr, time::Duration};
+use rustls::ServerConfig;
+use shadowmesh_core::{crypto::Provider, event::Ended, handshake::Job, id::ConnId, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    io,
+    net::{TcpListener, TcpStream},
+    sync::Arc,
+};
+
+/// Connections that a listener gives before others get their turn.
+const TURN_ACCEPTS: usize = 16;
+
+/// All that one machine has open.
+pub(crate) struct Pumps<R> {
+    poll: Poll,
+    wakeup: Arc<Wakeup>,
+    conns: BTreeMap<ConnId, Conn>,
+    to_read: VecDeque<ConnId>,
+    to_write: VecDeque<ConnId>,
+    listeners: Vec<Listener>,
+    handshakes: BTreeMap<u64, Arriving>,
+    /// Handshakes in the order in which their time is over.
+    overdue: BTreeSet<(Instant, u64)>,
+    /// Handshakes that became ready.
+    ready: Vec<u64>,
+    /// Listeners and handshakes so far.
+    numbered: u64,
+    errands: flume::Sender<Errand<R>>,
+    jobs: Workers,
+    rung: bool,
+}
+
+/// A socket that gives connections.
+struct Listener {
+    socket: TcpListener,
+    number: u64,
+    config: Arc<ServerConfig>,
+    slots: Slots,
+    /// For one handshake.
+    time: Duration,
+    readable: bool,
+    /// After an error: not before this.
+    paused: Option<Instant>,
+}
+
+/// What a handshake came to: the connection and the TLS exporter.
+type Outcome = Result<(Socket, [u8; 32]), Ended>;
+
+/// A connection in its handshake.
+struct Arriving {
+    handshake: Accepting,
+    remote: SocketAddr,
+    until: Instant,
+    #[expect(dead_code, reason = "held so that the place is free when the handshake is over")]
+    slot: Slot,
+}
+
+impl<R: Driven> Pumps<R> {
+    /// Nothing is open yet; workers hand their results to `errands`.
+    pub(crate) fn new(errands: flume::Sender<Errand<R>>) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let wakeup = Wakeup::new(&poll)?;
+        Ok(Self {
+            poll,
+            wakeup,
+            conns: BTreeMap::new(),
+            to_read: VecDeque::new(),
+            to_write: VecDeque::new(),
+            listeners: Vec::new(),
+            handshakes: BTreeMap::new(),
+            overdue: BTreeSet::new(),
+            ready: Vec::new(),
+            numbered: 0,
+            errands,
+            jobs: Workers::new("mesh-compute", AT_ONCE),
+            rung: false,
+        })
+    }
+
+    /// The poll, to add descriptors of one's own.
+    pub(crate) fn poll(&self) -> &Poll {
+        &self.poll
+    }
+
+    /// What wakes this machine's thread.
+    pub(crate) fn wakeup(&self) -> &Arc<Wakeup> {
+        &self.wakeup
+    }
+
+    /// Where workers hand in what is to be done with the room.
+    pub(crate) fn errands(&self) -> flume::Sender<Errand<R>> {
+        self.errands.clone()
+    }
+
+    // --- doors of the control room ---
+
+    pub(crate) fn ring(&mut self) {
+        self.rung = true;
+    }
+
+    /// A turn was taken: it has seen all that was rung for.
+    pub(crate) fn answered(&mut self) {
+        self.rung = false;
+    }
+
+    pub(crate) fn wake(&mut self, conn: ConnId) {
+        if let Some(entry) = self.conns.get_mut(&conn)
+            && entry.writable
+            && !core::mem::replace(&mut entry.to_write, true)
+        {
+            self.to_write.push_back(conn);
+        }
+    }
+
+    pub(crate) fn hang_up(&mut self, conn: ConnId) {
+        if let Some(entry) = self.conns.get_mut(&conn) {
+            entry.deaf = true;
+        }
+    }
+
+    pub(crate) fn close(&mut self, conn: ConnId) {
+        self.conns.remove(&conn);
+    }
+
+    pub(crate) fn close_listeners(&mut self) {
+        self.listeners.clear();
+    }
+
+    pub(crate) fn compute(&mut self, job: Job, crypto: Arc<dyn Provider>) {
+        let errands = self.errands();
+        self.jobs.run(move || {
+            let done = job.run(&*crypto);
+            // A machine that has ended needs no results.
+            let _ = errands.send(Box::new(move |room: &mut R| room.computed(done)));
+        });
+    }
+
+    /// Takes connections from a listener that does not block.
+    pub(crate) fn listen(&mut self, socket: TcpListener, config: Arc<ServerConfig>, bounds: Bounds) -> io::Result<()> {
+        let number = self.numbered;
+        self.numbered += 1;
+        self.poll.watch(&socket, Token::Listener(number))?;
+        self.listeners.push(Listener {
+            socket,
+            number,
+            config,
+            slots: Slots::new(bounds),
+            time: bounds.time,
+            readable: true,
+            paused: None,
+        });
+        Ok(())
+    }
+
+    /// Begins to carry a connection.
+    pub(crate) fn attach(&mut self, conn: ConnId, socket: Socket) -> Result<(), Ended> {
+        self.poll.watch(socket.get_ref(), Token::Conn(conn)).map_err(|why| tls::ended(&why))?;
+        let mut entry = Conn::new(socket);
+        (entry.to_read, entry.to_write) = (true, true);
+        self.conns.insert(conn, entry);
+        self.to_read.push_back(conn);
+        self.to_write.push_back(conn);
+        Ok(())
+    }
+
+    // --- waiting ---
+
+    /// Waits until something is ready, but not at all when there is work already. `busy`: what could be read has to wait.
+    pub(crate) fn wait(&mut self, busy: bool, sleep: Duration, mut other: impl FnMut(Ready)) -> io::Result<()> {
+        let reads = !busy && !self.to_read.is_empty();
+        let accepts = self.listeners.iter().any(|listener| listener.readable && listener.paused.is_none());
+        let works = core::mem::take(&mut self.rung) || reads || accepts || !self.to_write.is_empty() || !self.ready.is_empty();
+        let timeout = if works { Duration::ZERO } else { self.deadline().map_or(sleep, |at| at.since(clock::now()).min(sleep)) };
+        self.poll.wait(timeout)?;
+        for ready in self.poll.ready() {
+            match ready.token {
+                Token::Conn(conn) => {
+                    let Some(entry) = self.conns.get_mut(&conn) else { continue };
+                    entry.readable |= ready.readable;
+                    entry.writable |= ready.writable;
+                    if ready.readable && !entry.deaf && !core::mem::replace(&mut entry.to_read, true) {
+                        self.to_read.push_back(conn);
+                    }
+                    if ready.writable && !core::mem::replace(&mut entry.to_write, true) {
+                        self.to_write.push_back(conn);
+                    }
+                }
+                Token::Handshake(number) => self.ready.push(number),
+                Token::Listener(number) => {
+                    let listener = self.listeners.iter_mut().find(|listener| listener.number == number);
+                    listener.into_iter().for_each(|listener| listener.readable = true);
+                }
+                Token::Interface | Token::Bell => other(ready),
+            }
+        }
+        Ok(())
+    }
+
+    /// When a handshake or a pause is over.
+    fn deadline(&self) -> Option<Instant> {
+        let pauses = self.listeners.iter().filter_map(|listener| listener.paused);
+        pauses.chain(self.overdue.first().map(|(at, _)| *at)).min()
+    }
+
+    /// The next handshake that has come to an end one way or the other.
+    fn next_arrival(&mut self, now: Instant) -> Option<(Arriving, Outcome)> {
+        while let Some(number) = self.ready.pop() {
+            let Some(arriving) = self.handshakes.get_mut(&number) else { continue };
+            match arriving.handshake.step() {
+                Ok(Step::Wait) => {}
+                Ok(Step::Done(done)) => return self.over(number, Ok(done)),
+                Err(why) => return self.over(number, Err(why)),
+            }
+        }
+        let (_, number) = self.overdue.first().copied().filter(|(until, _)| *until <= now)?;
+        self.over(number, Err(Ended::TimedOut))
+    }
+
+    fn over(&mut self, number: u64, outcome: Outcome) -> Option<(Arriving, Outcome)> {
+        let arriving = self.handshakes.remove(&number)?;
+        self.overdue.remove(&(arriving.until, number));
+        Some((arriving, outcome))
+    }
+}
+
+/// Takes what the listeners have, and goes on with handshakes.
+pub(crate) fn arrivals<R: Driven>(room: &mut R) {
+    let now = clock::now();
+    for at in 0..room.pumps().listeners.len() {
+        accept(room, at, now);
+    }
+    while let Some((arriving, outcome)) = room.pumps().next_arrival(now) {
+        let Arriving { handshake, remote, .. } = arriving;
+        let conn = room.number();
+        let attached = outcome.and_then(|(socket, exporter)| room.pumps().attach(conn, socket).map(|()| exporter));
+        match attached {
+            Ok(exporter) => {
+                let arrival = Arrival { exporter, local: handshake.local, remote: handshake.remote };
+                room.accepted(clock::now(), conn, arrival);
+            }
+            Err(why) => room.released(remote, why),
+        }
+    }
+}
+
+/// Takes connections from one listener, up to a number.
+fn accept<R: Driven>(room: &mut R, at: usize, now: Instant) {
+    for _ in 0..TURN_ACCEPTS {
+        let Some(listener) = room.pumps().listeners.get_mut(at) else { return };
+        if !listener.readable || listener.paused.is_some_and(|until| until > now) {
+            return;
+        }
+        listener.paused = None;
+        let (tcp, remote) = match listener.socket.accept() {
+            Ok((tcp, remote)) => (tcp, canonical(remote)),
+            Err(why) if why.kind() == io::ErrorKind::WouldBlock => {
+                listener.readable = false;
+                return;
+            }
+            Err(why) if is_one_connections_fault(&why) => continue,
+            Err(why) => {
+                tracing::warn!(%why, "cannot take connections");
+                listener.paused = Some(now + ACCEPT_PAUSE);
+                return;
+            }
+        };
+        let Some(slot) = listener.slots.take(remote.ip()) else {
+            tracing::debug!(%remote, "refused: too many connections in their handshake");
+            continue;
+        };
+        let (config, time) = (Arc::clone(&listener.config), listener.time);
+        if let Err(why) = room.admit(now, remote) {
+            tracing::debug!(%remote, why, "refused");
+            continue;
+        }
+        if let Err(why) = room.pumps().begin(tcp, config, remote, slot, now + time) {
+            room.released(remote, why);
+        }
+    }
+}
+
+impl<R: Driven> Pumps<R> {
+    fn begin(&mut self, tcp: TcpStream, config: Arc<ServerConfig>, remote: SocketAddr, slot: Slot, until: Instant) -> Result<(), Ended> {
+        tcp.set_nonblocking(true).map_err(|why| tls::ended(&why))?;
+        let number = self.numbered;
+        self.numbered += 1;
+        self.poll.watch(&tcp, Token::Handshake(number)).map_err(|why| tls::ended(&why))?;
+        let handshake = Accepting::server(tcp, config)?;
+        self.handshakes.insert(number, Arriving { handshake, remote, until, slot });
+        self.overdue.insert((until, number));
+        Ok(())
+    }
+}
+
+/// Hands messages to the room, up to a number of each connection that has some; none while the control room is behind.
+pub(crate) fn read<R: Driven>(room: &mut R) {
+    for _ in 0..room.pumps().to_read.len() {
+        if room.is_busy() {
+            return; // the senders wait in their sockets
+        }
+        let Some(conn) = room.pumps().to_read.pop_front() else { return };
+        let mut more = true;
+        for _ in 0..TURN_MESSAGES {
+            let Some(entry) = room.pumps().conns.get_mut(&conn).filter(|entry| !entry.deaf) else {
+                more = false;
+                break;
+            };
+            match entry.read() {
+                Ok(Some(mut message)) => room.message(clock::now(), conn, &mut message),
+                Ok(None) => {
+                    more = false;
+                    break;
+                }
+                Err(why) => {
+                    room.closed(conn, why);
+                    more = false;
+                    break;
+                }
+            }
+            if room.is_busy() {
+                break;
+            }
+        }
+        if let Some(entry) = room.pumps().conns.get_mut(&conn) {
+            entry.to_read = more;
+            if more {
+                room.pumps().to_read.push_back(conn);
+            }
+        }
+    }
+}
+
+/// Sends what waits, up to a number of messages of each connection that has some.
+pub(crate) fn write<R: Driven>(room: &mut R) {
+    for _ in 0..room.pumps().to_write.len() {
+        let Some(conn) = room.pumps().to_write.pop_front() else { return };
+        let Some(entry) = room.pumps().conns.get_mut(&conn) else { continue };
+        entry.to_write = false;
+        match write_some(room, conn) {
+            Ok(true) => room.pumps().wake(conn),
+            Ok(false) => {}
+            Err(why) => room.closed(conn, why),
+        }
+    }
+}
+
+/// Sends what waits for one connection; true when there may be more for which the kernel may have room.
+fn write_some<R: Driven>(room: &mut R, conn: ConnId) -> Result<bool, Ended> {
+    for _ in 0..TURN_MESSAGES {
+        let Some(entry) = room.pumps().conns.get_mut(&conn) else { return Ok(false) };
+        match entry.flush()? {
+            Flushed::Blocked => return Ok(false),
+            Flushed::Goodbye => return Err(Ended::ByPeer),
+            Flushed::Message(len) => room.sent(clock::now(), conn, len),
+            Flushed::Nothing => {}
+        }
+        let next = room.next(clock::now(), conn);
+        let Some(entry) = room.pumps().conns.get_mut(&conn) else { return Ok(false) };
+        match next {
+            Next::Send(message) => entry.send(message)?,
+            Next::Close => entry.say_goodbye()?,
+            Next::Wait => return Ok(false),
+        }
+    }
+    Ok(true)
+}
