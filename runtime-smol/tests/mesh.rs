@@ -1,4 +1,7 @@
-//! A relay and peers in one process, over loopback: packets cross, paths change, the relay comes and goes.
+//! A relay and peers in one process, over loopback: packets cross, paths change, the relay comes and goes. Each story runs on each
+//! runtime, and with both at once.
+mod support;
+
 use shadowmesh_core::{
     config::{HubConfig, Limits, Mode, NodeConfig},
     crypto::{Identity, awslc::AwsLc},
@@ -10,9 +13,9 @@ use shadowmesh_core::{
     time::Instant,
     wire::PathLabel,
 };
-use shadowmesh_runtime_smol::{
-    peer::{self, Interface, MemoryInterface, Peer, PeerOptions},
-    relay::{self, Relay, RelayOptions},
+use shadowmesh_runtime_std::{
+    peer::{Interface, MemoryInterface, Peer, PeerOptions},
+    relay::{Relay, RelayOptions},
 };
 use smol::{
     Async, Task, Timer, future,
@@ -27,12 +30,34 @@ use std::{
     },
     time::Duration,
 };
+use support::Runtime;
 
-#[test]
-fn packets_cross_the_relay_in_order_and_complete() {
+/// Who runs on what.
+#[derive(Clone, Copy)]
+struct On {
+    relay: Runtime,
+    peers: [Runtime; 2],
+}
+
+const SMOL: On = On { relay: support::SMOL, peers: [support::SMOL; 2] };
+const THREADS: On = On { relay: support::THREADS, peers: [support::THREADS; 2] };
+const MIXED: On = On { relay: support::THREADS, peers: [support::SMOL, support::THREADS] };
+
+stories! { [on_smol: SMOL, on_threads: THREADS, on_both: MIXED]
+    packets_cross_the_relay_in_order_and_complete,
+    a_migration_to_direct_loses_doubles_and_reorders_nothing,
+    a_relay_that_goes_and_comes_back_does_not_disturb_direct_paths,
+    a_direct_path_that_is_reset_under_traffic_falls_back_without_loss,
+    a_direct_path_that_falls_silent_under_traffic_falls_back_without_loss,
+    a_peer_started_before_its_relay_connects_when_it_appears,
+    a_peer_that_leaves_ends_and_its_handles_say_so,
+    a_port_in_use_is_known_at_the_start,
+}
+
+fn packets_cross_the_relay_in_order_and_complete(on: On) {
     story(async {
-        let relay = relay_on("127.0.0.1:0");
-        let (a, b) = (host(1, &relay, RELAY_ONLY), host(2, &relay, RELAY_ONLY));
+        let relay = relay_on(on, "127.0.0.1:0");
+        let (a, b) = (host(on, 1, &relay, RELAY_ONLY), host(on, 2, &relay, RELAY_ONLY));
         future::zip(a.until(connected), b.until(connected)).await;
         both_ways(&a, &b, 300).await;
         assert_eq!(a.path_to(&b).await, Some(PathLabel::RelayWss));
@@ -40,11 +65,10 @@ fn packets_cross_the_relay_in_order_and_complete() {
     });
 }
 
-#[test]
-fn a_migration_to_direct_loses_doubles_and_reorders_nothing() {
+fn a_migration_to_direct_loses_doubles_and_reorders_nothing(on: On) {
     story(async {
-        let relay = relay_on("127.0.0.1:0");
-        let (a, b) = (host(1, &relay, DIRECT), host(2, &relay, DIRECT));
+        let relay = relay_on(on, "127.0.0.1:0");
+        let (a, b) = (host(on, 1, &relay, DIRECT), host(on, 2, &relay, DIRECT));
         future::zip(a.until(connected), b.until(connected)).await;
         let moved = future::zip(a.until(migrated), b.until(migrated));
         future::zip(both_ways(&a, &b, 2_000), moved).await;
@@ -54,17 +78,16 @@ fn a_migration_to_direct_loses_doubles_and_reorders_nothing() {
     });
 }
 
-#[test]
-fn a_relay_that_goes_and_comes_back_does_not_disturb_direct_paths() {
+fn a_relay_that_goes_and_comes_back_does_not_disturb_direct_paths(on: On) {
     story(async {
-        let relay = relay_on("127.0.0.1:0");
-        let (a, b) = (host(1, &relay, DIRECT), host(2, &relay, DIRECT));
+        let relay = relay_on(on, "127.0.0.1:0");
+        let (a, b) = (host(on, 1, &relay, DIRECT), host(on, 2, &relay, DIRECT));
         future::zip(a.until(migrated), b.until(migrated)).await;
         let address = relay.addresses()[0];
         let absence = async {
             relay.leave().await;
             future::zip(a.until(relay_lost), b.until(relay_lost)).await;
-            let relay = relay_on(&address.to_string());
+            let relay = relay_on(on, &address.to_string());
             future::zip(a.until(relay_connected), b.until(relay_connected)).await;
             relay
         };
@@ -77,22 +100,20 @@ fn a_relay_that_goes_and_comes_back_does_not_disturb_direct_paths() {
     });
 }
 
-#[test]
-fn a_direct_path_that_is_reset_under_traffic_falls_back_without_loss() {
-    direct_path_dies(Wire::cut);
+fn a_direct_path_that_is_reset_under_traffic_falls_back_without_loss(on: On) {
+    direct_path_dies(on, Wire::cut);
 }
 
-#[test]
-fn a_direct_path_that_falls_silent_under_traffic_falls_back_without_loss() {
-    direct_path_dies(Wire::hold);
+fn a_direct_path_that_falls_silent_under_traffic_falls_back_without_loss(on: On) {
+    direct_path_dies(on, Wire::hold);
 }
 
 /// Both peers reach each other by a wire of this test; it dies while a stream runs each way.
-fn direct_path_dies(kill: fn(&Wire)) {
+fn direct_path_dies(on: On, kill: fn(&Wire)) {
     story(async {
-        let relay = relay_on("127.0.0.1:0");
+        let relay = relay_on(on, "127.0.0.1:0");
         let (to_a, to_b) = (Wire::new(), Wire::new());
-        let (a, b) = (host_behind(1, &relay, &to_a), host_behind(2, &relay, &to_b));
+        let (a, b) = (host_behind(on, 1, &relay, &to_a), host_behind(on, 2, &relay, &to_b));
         future::zip(a.until(migrated), b.until(migrated)).await;
         let death = async {
             future::zip(a.received(200), b.received(200)).await;
@@ -107,24 +128,22 @@ fn direct_path_dies(kill: fn(&Wire)) {
     });
 }
 
-#[test]
-fn a_peer_started_before_its_relay_connects_when_it_appears() {
+fn a_peer_started_before_its_relay_connects_when_it_appears(on: On) {
     story(async {
         let port = TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address");
-        let (a, b) = (host_at(1, port, RELAY_ONLY), host_at(2, port, RELAY_ONLY));
+        let (a, b) = (host_at(on, 1, port, RELAY_ONLY), host_at(on, 2, port, RELAY_ONLY));
         future::zip(a.until(relay_lost), b.until(relay_lost)).await;
-        let relay = relay_on(&port.to_string());
+        let relay = relay_on(on, &port.to_string());
         future::zip(a.until(connected), b.until(connected)).await;
         both_ways(&a, &b, 50).await;
         leave(&[&a, &b], &relay).await;
     });
 }
 
-#[test]
-fn a_peer_that_leaves_ends_and_its_handles_say_so() {
+fn a_peer_that_leaves_ends_and_its_handles_say_so(on: On) {
     story(async {
-        let relay = relay_on("127.0.0.1:0");
-        let a = host(1, &relay, RELAY_ONLY);
+        let relay = relay_on(on, "127.0.0.1:0");
+        let a = host(on, 1, &relay, RELAY_ONLY);
         a.until(relay_connected).await;
         a.peer.leave().await;
         assert_eq!(a.peer.finished().await, Ok(()));
@@ -135,12 +154,11 @@ fn a_peer_that_leaves_ends_and_its_handles_say_so() {
     });
 }
 
-#[test]
-fn a_port_in_use_is_known_at_the_start() {
+fn a_port_in_use_is_known_at_the_start(on: On) {
     let taken = TcpListener::bind("127.0.0.1:0").expect("bind");
     let listen_tcp = taken.local_addr().expect("address");
     let (options, _packets, _arrived) = options(1, listen_tcp, DIRECT);
-    let why = peer::start(PeerOptions { listen_tcp, ..options }).map(drop).expect_err("in use").to_string();
+    let why = (on.peers[0].peer)(PeerOptions { listen_tcp, ..options }).map(drop).expect_err("in use").to_string();
     assert!(why.contains(&listen_tcp.to_string()) && why.contains("in use"), "{why}");
 }
 
@@ -273,27 +291,27 @@ impl Host {
     }
 }
 
-fn host(number: u8, relay: &Relay, direct: bool) -> Host {
-    host_at(number, relay.addresses()[0], direct)
+fn host(on: On, number: u8, relay: &Relay, direct: bool) -> Host {
+    host_at(on, number, relay.addresses()[0], direct)
 }
 
 /// A peer that others reach by a wire.
-fn host_behind(number: u8, relay: &Relay, wire: &Wire) -> Host {
+fn host_behind(on: On, number: u8, relay: &Relay, wire: &Wire) -> Host {
     let (mut options, packets, arrived) = options(number, relay.addresses()[0], DIRECT);
     options.listen_tcp = wire.behind;
     options.node.advertise = vec![wire.address];
-    start(options, packets, arrived)
+    start(on.peers[usize::from(number) - 1], options, packets, arrived)
 }
 
-fn host_at(number: u8, relay: SocketAddr, direct: bool) -> Host {
+fn host_at(on: On, number: u8, relay: SocketAddr, direct: bool) -> Host {
     let (options, packets, arrived) = options(number, relay, direct);
-    start(options, packets, arrived)
+    start(on.peers[usize::from(number) - 1], options, packets, arrived)
 }
 
-fn start(options: PeerOptions, packets: flume::Sender<Vec<u8>>, arrived: flume::Receiver<Vec<u8>>) -> Host {
+fn start(runtime: Runtime, options: PeerOptions, packets: flume::Sender<Vec<u8>>, arrived: flume::Receiver<Vec<u8>>) -> Host {
     let id = options.node.identity.id();
     let address = options.node.network.address_v6(id);
-    let peer = peer::start(options).expect("the peer starts");
+    let peer = (runtime.peer)(options).expect("the peer starts");
     Host { notes: peer.notes(), peer, packets, arrived, id, address }
 }
 
@@ -334,7 +352,7 @@ fn relay_identity() -> Identity {
     Identity::from_seed([200; 32])
 }
 
-fn relay_on(address: &str) -> Relay {
+fn relay_on(on: On, address: &str) -> Relay {
     let hub = HubConfig {
         identity: Arc::new(relay_identity()),
         crypto: Arc::new(AwsLc),
@@ -343,7 +361,7 @@ fn relay_on(address: &str) -> Relay {
         keepalive: Duration::from_secs(20),
     };
     let listen = vec![address.parse().expect("address")];
-    relay::start(RelayOptions { hub, listen, cert_lifetime: Duration::from_hours(24) }).expect("the relay starts")
+    (on.relay.relay)(RelayOptions { hub, listen, cert_lifetime: Duration::from_hours(24) }).expect("the relay starts")
 }
 
 async fn leave(hosts: &[&Host], relay: &Relay) {

@@ -1,4 +1,6 @@
-//! The relay's driver with a real hub, spoken to by hand over TLS and WebSocket.
+//! The relay's driver with a real hub, spoken to by hand over TLS and WebSocket. Each story runs on each runtime.
+mod support;
+
 use shadowmesh_core::{
     config::{HubConfig, Limits},
     crypto::{Identity, awslc::AwsLc},
@@ -10,17 +12,22 @@ use shadowmesh_core::{
     time::Instant,
     wire::{Params, TYPE_FRAME},
 };
-use shadowmesh_runtime_smol::{
-    dial::dial,
-    relay::{self, Relay, RelayOptions},
-    ws::Connected,
-};
+use shadowmesh_runtime_smol::{dial::dial, ws::Connected};
+use shadowmesh_runtime_std::relay::{Relay, RelayOptions};
 use smol::{Timer, future};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
+use support::Runtime;
 
-#[test]
-fn a_client_that_proves_itself_joins_and_is_listed_until_it_closes() {
-    story(Limits::default(), |relay| async move {
+stories! { [on_smol: support::SMOL, on_threads: support::THREADS]
+    a_client_that_proves_itself_joins_and_is_listed_until_it_closes,
+    a_client_that_sends_noise_is_hung_up_and_others_stay,
+    a_client_that_proves_nothing_is_hung_up_in_time,
+    a_relay_that_leaves_says_so_to_its_clients_and_frees_its_port,
+    a_relay_without_a_free_address_says_which,
+}
+
+fn a_client_that_proves_itself_joins_and_is_listed_until_it_closes(on: Runtime) {
+    story(on, Limits::default(), |relay| async move {
         let notes = relay.notes();
         let (mut client, id) = join(&relay, 1).await;
         let (remote, handle) = match next(&notes).await {
@@ -36,9 +43,8 @@ fn a_client_that_proves_itself_joins_and_is_listed_until_it_closes() {
     });
 }
 
-#[test]
-fn a_client_that_sends_noise_is_hung_up_and_others_stay() {
-    story(Limits::default(), |relay| async move {
+fn a_client_that_sends_noise_is_hung_up_and_others_stay(on: Runtime) {
+    story(on, Limits::default(), |relay| async move {
         let (_good, id) = join(&relay, 1).await;
         let (mut bad, _) = connect(&relay).await;
         bad.writer.send(vec![0x55; 40_000]).await.expect("send");
@@ -48,18 +54,16 @@ fn a_client_that_sends_noise_is_hung_up_and_others_stay() {
     });
 }
 
-#[test]
-fn a_client_that_proves_nothing_is_hung_up_in_time() {
+fn a_client_that_proves_nothing_is_hung_up_in_time(on: Runtime) {
     let limits = Limits { preauth_time: Duration::from_millis(300), ..Limits::default() };
-    story(limits, |relay| async move {
+    story(on, limits, |relay| async move {
         let (mut idle, _) = connect(&relay).await;
         assert!(ended(&mut idle).await);
     });
 }
 
-#[test]
-fn a_relay_that_leaves_says_so_to_its_clients_and_frees_its_port() {
-    story(Limits::default(), |relay| async move {
+fn a_relay_that_leaves_says_so_to_its_clients_and_frees_its_port(on: Runtime) {
+    story(on, Limits::default(), |relay| async move {
         let (mut client, _) = join(&relay, 1).await;
         let address = relay.addresses()[0];
         let ((), said) = future::zip(relay.leave(), client.reader.next()).await;
@@ -67,18 +71,17 @@ fn a_relay_that_leaves_says_so_to_its_clients_and_frees_its_port() {
         assert!(ended(&mut client).await);
         assert_eq!(relay.finished().await, Ok(()));
         assert!(relay.status().await.is_none());
-        start(&address.to_string(), Limits::default()).leave().await;
+        start(on, &address.to_string(), Limits::default()).leave().await;
     });
 }
 
-#[test]
-fn a_relay_without_a_free_address_says_which() {
-    let first = start("127.0.0.1:0", Limits::default());
+fn a_relay_without_a_free_address_says_which(on: Runtime) {
+    let first = start(on, "127.0.0.1:0", Limits::default());
     let options = options(&first.addresses()[0].to_string(), Limits::default());
-    let why = relay::start(options).map(drop).expect_err("in use").to_string();
+    let why = (on.relay)(options).map(drop).expect_err("in use").to_string();
     assert!(why.contains(&first.addresses()[0].to_string()) && why.contains("in use"), "{why}");
     let nowhere = RelayOptions { listen: Vec::new(), ..self::options("127.0.0.1:0", Limits::default()) };
-    assert!(relay::start(nowhere).map(drop).expect_err("none").to_string().contains("--listen"));
+    assert!((on.relay)(nowhere).map(drop).expect_err("none").to_string().contains("--listen"));
 }
 
 // --- a client by hand ---
@@ -144,13 +147,13 @@ fn options(address: &str, limits: Limits) -> RelayOptions {
     RelayOptions { hub, listen: vec![address], cert_lifetime: Duration::from_hours(24) }
 }
 
-fn start(address: &str, limits: Limits) -> Relay {
-    relay::start(options(address, limits)).expect("the relay starts")
+fn start(on: Runtime, address: &str, limits: Limits) -> Relay {
+    (on.relay)(options(address, limits)).expect("the relay starts")
 }
 
 /// Runs a story against a relay on loopback, within a time limit.
-fn story<F: Future<Output = ()>>(limits: Limits, story: impl FnOnce(Relay) -> F) {
-    let story = story(start("127.0.0.1:0", limits));
+fn story<F: Future<Output = ()>>(on: Runtime, limits: Limits, story: impl FnOnce(Relay) -> F) {
+    let story = story(start(on, "127.0.0.1:0", limits));
     smol::block_on(future::or(story, async {
         Timer::after(Duration::from_secs(30)).await;
         panic!("the story does not end");
