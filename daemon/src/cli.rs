@@ -158,7 +158,7 @@ pub(crate) enum Check {
 pub(crate) enum Runtime {
     /// One asynchronous thread
     Smol,
-    /// Blocking threads
+    /// A thread that waits for all descriptors at once, and blocking ones beside it
     Threads,
 }
 

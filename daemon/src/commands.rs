@@ -1,6 +1,6 @@
 //! The small commands: identities, networks, configuration, version, completions.
 use crate::{
-    cli::{Cli, FileArgs},
+    cli::{Cli, FileArgs, Runtime},
     config::{self, JoinSource, Settings, Shown},
     credentials,
     failure::Failure,
@@ -109,7 +109,7 @@ struct Version {
     os: &'static str,
     arch: &'static str,
     crypto: String,
-    runtimes: [&'static str; 1],
+    runtimes: [&'static str; 2],
 }
 
 /// Runs `shadowmesh version`.
@@ -122,7 +122,7 @@ pub(crate) fn version(json: bool) {
         os: std::env::consts::OS,
         arch: std::env::consts::ARCH,
         crypto: provider.name().to_owned(),
-        runtimes: ["smol"],
+        runtimes: Runtime::NAMES,
     };
     if json {
         out::json(&version);

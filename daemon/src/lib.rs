@@ -19,6 +19,7 @@ mod metrics;
 mod out;
 mod ping;
 mod resolve;
+mod runtime;
 mod status;
 mod up;
 

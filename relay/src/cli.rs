@@ -2,7 +2,8 @@
 use crate::{
     Failure,
     report::Report,
-    run, say,
+    run::{self, Runtime},
+    say,
     settings::{self, Settings},
 };
 use clap::{Parser, Subcommand};
@@ -105,11 +106,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failure
 }
 
 fn relay(arguments: &Arguments) -> Result<(), Failure> {
-    match arguments.runtime.as_str() {
-        "smol" => {}
-        "threads" => return Err(Failure::usage("--runtime threads: this runtime is not built in yet; leave the flag out or say `smol`")),
-        other => return Err(Failure::usage(format!("--runtime {other}: there is no such runtime; right would be `smol`"))),
-    }
+    let runtime = match arguments.runtime.as_str() {
+        "smol" => Runtime::Smol,
+        "threads" => Runtime::Threads,
+        other => return Err(Failure::usage(format!("--runtime {other}: there is no such runtime; right would be `smol` or `threads`"))),
+    };
     if arguments.udp.is_some() {
         eprintln!("shadowmesh-relay: --udp has no effect yet: the UDP service is not built in; peers use WebSocket over TLS");
     }
@@ -118,7 +119,7 @@ fn relay(arguments: &Arguments) -> Result<(), Failure> {
         say(format!("{}: good", settings.source()));
         return Ok(());
     }
-    run::run(&settings)
+    run::run(&settings, runtime)
 }
 
 fn flags(arguments: &Arguments) -> settings::Flags {

@@ -3,8 +3,8 @@
 //! ```text
 //!   command ─▶ cli ─┬─ settings (flag > environment > file > default)
 //!                   ├─ id, status ─▶ control socket of a running relay
-//!                   └─ run ─▶ runtime_smol::relay ─┬─ report  (status)
-//!                                                  └─ metrics (Prometheus)
+//!                   └─ run ─▶ a runtime's relay ─┬─ report  (status)
+//!                                                └─ metrics (Prometheus)
 //! ```
 pub mod cli;
 pub mod dev;

@@ -170,7 +170,7 @@ impl Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             id: status.id.to_string(),
             state: "ready".to_owned(),
-            runtime: "smol".to_owned(),
+            runtime: String::new(),
             uptime_s: seconds(started),
             listen,
             metrics,

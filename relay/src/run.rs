@@ -19,17 +19,45 @@ use shadowmesh_core::{
 use shadowmesh_runtime_smol::{
     control::ControlSocket,
     http::{self, Response},
-    relay::{self, Relay, RelayOptions},
 };
-use shadowmesh_runtime_std::clock;
+use shadowmesh_runtime_std::{
+    StartError, clock,
+    relay::{Relay, RelayOptions},
+};
 use smol::{future, net::TcpListener};
 use std::{cell::RefCell, io::IsTerminal, sync::Arc};
 
 /// Rates in `status` are told over at least this, or since the start.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
 
+/// What drives the relay: both have the same doors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runtime {
+    /// One asynchronous thread.
+    Smol,
+    /// A thread that waits for all descriptors at once.
+    Threads,
+}
+
+impl Runtime {
+    /// Its name, as people give it and as `status` tells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Smol => "smol",
+            Self::Threads => "threads",
+        }
+    }
+
+    fn start(self, options: RelayOptions) -> Result<Relay, StartError> {
+        match self {
+            Self::Smol => shadowmesh_runtime_smol::relay::start(options),
+            Self::Threads => shadowmesh_runtime_std::relay::start(options),
+        }
+    }
+}
+
 /// Runs until a signal, or until the relay cannot go on.
-pub fn run(settings: &Settings) -> Result<(), Failure> {
+pub fn run(settings: &Settings, runtime: Runtime) -> Result<(), Failure> {
     log_to_stderr(settings);
     let identity = cli::load_identity(settings)?;
     let id = identity.id();
@@ -48,9 +76,9 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     };
     // Before anybody can know that the relay is there: whoever reads the line may send a signal at once.
     let signals = Signals::new([Signal::Int, Signal::Term]).map_err(|error| Failure::failed(format!("signals: {error}")))?;
-    let relay = relay::start(options).map_err(Failure::failed)?;
+    let relay = runtime.start(options).map_err(Failure::failed)?;
     announce(settings, id, relay.addresses())?;
-    smol::block_on(Running::new(relay, http.as_ref()).until_the_end(signals, control, http))
+    smol::block_on(Running::new(relay, runtime, http.as_ref()).until_the_end(signals, control, http))
 }
 
 /// What to listen on: a machine without IPv6 cannot take the default.
@@ -91,15 +119,16 @@ fn bind_metrics(address: SocketAddr) -> Result<TcpListener, Failure> {
 /// A started relay and what is asked of it.
 struct Running {
     relay: Relay,
+    runtime: Runtime,
     started: Instant,
     metrics: Option<String>,
     samples: RefCell<Option<[Sample; 2]>>,
 }
 
 impl Running {
-    fn new(relay: Relay, http: Option<&TcpListener>) -> Self {
+    fn new(relay: Relay, runtime: Runtime, http: Option<&TcpListener>) -> Self {
         let metrics = http.and_then(|listener| listener.local_addr().ok()).map(|address| format!("http://{address}/metrics"));
-        Self { relay, started: clock::now(), metrics, samples: RefCell::new(None) }
+        Self { relay, runtime, started: clock::now(), metrics, samples: RefCell::new(None) }
     }
 
     async fn until_the_end(&self, mut signals: Signals, control: ControlSocket, http: Option<TcpListener>) -> Result<(), Failure> {
@@ -141,7 +170,9 @@ impl Running {
     }
 
     fn report(&self, now: Instant, status: &HubStatus) -> String {
-        let report = Report::new(now, self.started, urls(self.relay.addresses()), self.metrics.clone(), status, &self.sample(now, status));
+        let mut report =
+            Report::new(now, self.started, urls(self.relay.addresses()), self.metrics.clone(), status, &self.sample(now, status));
+        self.runtime.name().clone_into(&mut report.runtime);
         serde_json::to_string(&report).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
     }
 

@@ -23,15 +23,12 @@ use traffic::Flow;
 
 /// Runs `shadowmesh demo`.
 pub(crate) fn run(seconds: u64, json: bool, runtime: Runtime) -> Result<(), Failure> {
-    if runtime == Runtime::Threads {
-        return Err(Failure::usage("--runtime: the threads runtime is not built in yet; use --runtime smol"));
-    }
     // The picture tells what happens; the log is for those who ask for it.
     let level = std::env::var("SHADOWMESH_LOG").unwrap_or_else(|_| "off".to_owned());
     logs::start(&level, LogFormat::Text).map_err(|why| Failure::usage(format!("SHADOWMESH_LOG: log.level: {why}")))?;
     let started = Instant::now();
     let picture = Picture::new(json);
-    let stage = Stage::build()?;
+    let stage = Stage::build(runtime)?;
     smol::block_on(async {
         let mut signals =
             Signals::new([Signal::Int, Signal::Term]).map_err(|error| Failure::failed(format!("signals cannot be received: {error}")))?;
@@ -39,13 +36,13 @@ pub(crate) fn run(seconds: u64, json: bool, runtime: Runtime) -> Result<(), Fail
             signals.next().await;
             Err(Failure::failed("demo: interrupted"))
         };
-        let played = future::or(interrupted, play(&stage, picture, seconds, json, started)).await;
+        let played = future::or(interrupted, play(&stage, picture, seconds, json, runtime, started)).await;
         stage.leave().await;
         played
     })
 }
 
-async fn play(stage: &Stage, picture: Picture, seconds: u64, json: bool, started: Instant) -> Result<(), Failure> {
+async fn play(stage: &Stage, picture: Picture, seconds: u64, json: bool, runtime: Runtime, started: Instant) -> Result<(), Failure> {
     let [a, b] = &stage.actors;
     let flows = [Flow::new(a.address, b.address), Flow::new(b.address, a.address)];
     let thread = |error: std::io::Error| Failure::failed(format!("demo: no thread: {error}"));
@@ -58,7 +55,7 @@ async fn play(stage: &Stage, picture: Picture, seconds: u64, json: bool, started
     }
     let arrivals = [flows[0].arrivals(), flows[1].arrivals()];
     let sent = flows[0].sent() + flows[1].sent();
-    let summary = Summary::new(started.elapsed(), sent, &arrivals, &script.story);
+    let summary = Summary::new(runtime, started.elapsed(), sent, &arrivals, &script.story);
     if json {
         out::json(&summary);
     } else {

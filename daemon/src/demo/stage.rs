@@ -1,6 +1,6 @@
 //! What the demo plays with: a relay and two peers in this process, each peer's listener behind a forwarder.
 use super::forwarder::{Forwarder, Line};
-use crate::{credentials, failure::Failure};
+use crate::{cli::Runtime, credentials, failure::Failure};
 use shadowmesh_core::{
     config::{HubConfig, Limits, Mode, NodeConfig},
     crypto::Identity,
@@ -9,9 +9,9 @@ use shadowmesh_core::{
     session::Suite,
     time::Instant,
 };
-use shadowmesh_runtime_smol::{
-    peer::{self, Interface, MemoryInterface, Peer, PeerOptions},
-    relay::{self, Relay, RelayOptions},
+use shadowmesh_runtime_std::{
+    peer::{Interface, MemoryInterface, Peer, PeerOptions},
+    relay::{Relay, RelayOptions},
 };
 use std::{
     io,
@@ -59,10 +59,10 @@ pub(crate) struct Stage {
 
 impl Stage {
     /// Starts everything; the direct path is silent.
-    pub(crate) fn build() -> Result<Self, Failure> {
+    pub(crate) fn build(runtime: Runtime) -> Result<Self, Failure> {
         let identity = Identity::from_seed(credentials::secret()?);
         let relay_id = identity.id();
-        let relay = relay::start(RelayOptions {
+        let options = RelayOptions {
             hub: HubConfig {
                 identity: Arc::new(identity),
                 crypto: credentials::provider(),
@@ -72,12 +72,12 @@ impl Stage {
             },
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))],
             cert_lifetime: CERT_LIFETIME,
-        })
-        .map_err(|error| Failure::failed(format!("demo: the relay does not start: {error}")))?;
+        };
+        let relay = runtime.start_relay(options).map_err(|error| Failure::failed(format!("demo: the relay does not start: {error}")))?;
         let address = *relay.addresses().first().ok_or_else(|| Failure::failed("demo: the relay has no address"))?;
         let url = RelayAddress::new(&format!("wss://{address}"), Some(relay_id)).map_err(|why| Failure::failed(format!("demo: {why}")))?;
         let network = Network::new(credentials::secret()?, "demo", vec![url]).map_err(|why| Failure::failed(format!("demo: {why}")))?;
-        Ok(Self { relay, actors: [actor("a", Line::Reset, &network)?, actor("b", Line::Silent, &network)?] })
+        Ok(Self { relay, actors: [actor(runtime, "a", Line::Reset, &network)?, actor(runtime, "b", Line::Silent, &network)?] })
     }
 
     /// Changes what the direct path does, in both directions.
@@ -96,7 +96,7 @@ impl Stage {
     }
 }
 
-fn actor(name: &'static str, line: Line, network: &Network) -> Result<Actor, Failure> {
+fn actor(runtime: Runtime, name: &'static str, line: Line, network: &Network) -> Result<Actor, Failure> {
     let identity = Arc::new(Identity::from_seed(credentials::secret()?));
     let mut last = String::new();
     for _ in 0..PORT_ATTEMPTS {
@@ -125,7 +125,7 @@ fn actor(name: &'static str, line: Line, network: &Network) -> Result<Actor, Fai
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let interface = Interface::Memory(MemoryInterface { inbound, outbound });
-        match peer::start(PeerOptions { node, interface, listen_tcp, cert_lifetime: CERT_LIFETIME }) {
+        match runtime.start_peer(PeerOptions { node, interface, listen_tcp, cert_lifetime: CERT_LIFETIME }) {
             Ok(peer) => {
                 let notes = peer.notes();
                 return Ok(Actor { name, address: network.address_v6(identity.id()), peer, notes, into, from, forwarder });

@@ -1,5 +1,6 @@
 //! What the demo measured, and whether it counts as a success.
 use super::{script::Story, traffic::Arrivals};
+use crate::cli::Runtime;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -26,12 +27,12 @@ pub(crate) struct Summary {
 
 impl Summary {
     /// Puts it together from both directions and from what the peers told.
-    pub(crate) fn new(elapsed: Duration, sent: u64, arrivals: &[Arrivals; 2], story: &Story) -> Self {
+    pub(crate) fn new(runtime: Runtime, elapsed: Duration, sent: u64, arrivals: &[Arrivals; 2], story: &Story) -> Self {
         let total = |count: fn(&Arrivals) -> u64| arrivals.iter().map(count).sum::<u64>();
         let delivered = total(|arrivals| arrivals.delivered);
         let longest = arrivals.iter().map(|arrivals| arrivals.gap).max().unwrap_or_default();
         Self {
-            runtime: "smol",
+            runtime: runtime.name(),
             seconds: (elapsed.as_secs_f64() * 10.0).round() / 10.0,
             sent,
             delivered,

@@ -23,11 +23,8 @@ use futures_lite::{StreamExt, future};
 use observer::Observer;
 use serve::Service;
 use shadowmesh_core::network::Network;
-use shadowmesh_runtime_smol::{
-    control::ControlSocket,
-    http,
-    peer::{self, Peer},
-};
+use shadowmesh_runtime_smol::{control::ControlSocket, http};
+use shadowmesh_runtime_std::peer::Peer;
 use smol::{Timer, net::TcpListener};
 use state::{Claims, State};
 use std::{cell::RefCell, fs::DirBuilder, os::unix::fs::DirBuilderExt, path::Path, rc::Rc, time::Duration};
@@ -39,9 +36,6 @@ const CLAIMS_PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs `shadowmesh up`.
 pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
-    if args.runtime == Runtime::Threads {
-        return Err(Failure::usage("--runtime: the threads runtime is not built in yet; use --runtime smol"));
-    }
     let started = std::time::Instant::now();
     let settings = config::settings(&config::layers(args.files.config.as_deref(), args.layer())?)?;
     let levels = logs::start(&settings.log_level, settings.log_format).map_err(Failure::failed)?;
@@ -57,10 +51,10 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
             .map_err(|error| Failure::failed(format!("signals cannot be received: {error}")))?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), id = %identity.id(), name = settings.name, "starting");
         let options = node::options(&settings, identity, network, claims.list());
-        let peer = peer::start(options).map_err(|error| Failure::failed(error.to_string()))?;
-        tracing::info!(interface = peer.interface_name(), control = %settings.control_socket.display(), "running");
+        let peer = args.runtime.start_peer(options).map_err(|error| Failure::failed(error.to_string()))?;
+        tracing::info!(runtime = args.runtime.name(), interface = peer.interface_name(), control = %settings.control_socket.display(), "running");
         let (leave, leaving) = flume::bounded(1);
-        let service = service(&settings, started, &peer, leave);
+        let service = service(&settings, args.runtime, started, &peer, leave);
         let work = async {
             let scraped = async {
                 match metrics {
@@ -137,12 +131,12 @@ async fn bind_metrics(settings: &Settings) -> Result<Option<TcpListener>, Failur
     }
 }
 
-fn service(settings: &Settings, started: std::time::Instant, peer: &Peer, leave: flume::Sender<()>) -> Service {
+fn service(settings: &Settings, runtime: Runtime, started: std::time::Instant, peer: &Peer, leave: flume::Sender<()>) -> Service {
     Service {
         peer: peer.clone(),
         observer: Rc::new(RefCell::new(Observer::new())),
         facts: Facts {
-            runtime: "smol",
+            runtime: runtime.name(),
             interface_name: peer.interface_name(),
             interface_mode: match settings.interface_mode {
                 InterfaceMode::Tun => "tun",

@@ -12,7 +12,7 @@ use shadowmesh_core::{
     id::PeerId,
     network::Network,
 };
-use shadowmesh_runtime_smol::peer::{Interface, PeerOptions};
+use shadowmesh_runtime_std::peer::{Interface, PeerOptions};
 use std::{net::IpAddr, sync::Arc};
 
 /// The options of a peer on a device of the kernel.

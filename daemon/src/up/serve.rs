@@ -9,7 +9,8 @@ use crate::{
 };
 use serde::Serialize;
 use shadowmesh_core::{id::PeerId, status::Status, time::Instant, wire::PathLabel};
-use shadowmesh_runtime_smol::{http::Response, peer::Peer};
+use shadowmesh_runtime_smol::http::Response;
+use shadowmesh_runtime_std::peer::Peer;
 use smol::{Timer, future};
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
@@ -147,7 +148,7 @@ mod tests {
         network::{Network, RelayAddress},
         session::Suite,
     };
-    use shadowmesh_runtime_smol::peer::{self, Interface, MemoryInterface, PeerOptions};
+    use shadowmesh_runtime_std::peer::{self, Interface, MemoryInterface, PeerOptions};
     use std::{net::SocketAddr, sync::Arc};
 
     /// A peer without a device, whose relay never answers.
@@ -180,7 +181,7 @@ mod tests {
         let peer = peer::start(PeerOptions { node, interface, listen_tcp, cert_lifetime: Duration::from_hours(1) }).expect("starts");
         Service {
             facts: Facts {
-                runtime: "smol",
+                runtime: "threads",
                 interface_name: peer.interface_name(),
                 interface_mode: "tun",
                 mtu: 1280,

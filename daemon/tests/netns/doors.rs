@@ -4,7 +4,7 @@ use crate::mesh::{INTERFACE, Options, Peer, Relay, overlay, peer_program, relay_
 use crate::process::{Output, bounded};
 use crate::stream::Stream;
 use crate::world::{World, ip_in};
-use crate::{Scenario, scenario};
+use crate::{Scenario, once, scenario};
 use rustix::process::Signal;
 use std::fs;
 use std::net::{IpAddr, TcpListener};
@@ -21,8 +21,8 @@ type Ending = fn(&mut Peer<'_>);
 pub(crate) fn all() -> Vec<Scenario> {
     vec![
         scenario("join_token_alone", join_token_alone),
-        scenario("config_file", config_file),
-        scenario("second_daemon_same_state", second_daemon_same_state),
+        once("config_file", config_file),
+        once("second_daemon_same_state", second_daemon_same_state),
         scenario("interface_name_taken", interface_name_taken),
         scenario("port_in_use", port_in_use),
         scenario("clean_exit_removes_interface", clean_exit_removes_interface),

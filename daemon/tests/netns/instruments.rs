@@ -4,7 +4,7 @@ use crate::bulk::Transfer;
 use crate::frames::{BROADCAST, Capture, Station};
 use crate::stream::Stream;
 use crate::world::{Host, World, end_resets, reset_between};
-use crate::{Scenario, scenario};
+use crate::{Scenario, once};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::time::Duration;
@@ -13,10 +13,10 @@ const TEXT: &[u8] = &[0x5a; 64];
 
 pub(crate) fn all() -> Vec<Scenario> {
     vec![
-        scenario("instruments_see_a_loss_and_its_gap", loss_and_gap),
-        scenario("instruments_see_a_duplicate_frame", duplicate_frame),
-        scenario("instruments_reset_a_connection", reset_a_connection),
-        scenario("instruments_carry_a_file_across_a_cut", file_across_a_cut),
+        once("instruments_see_a_loss_and_its_gap", loss_and_gap),
+        once("instruments_see_a_duplicate_frame", duplicate_frame),
+        once("instruments_reset_a_connection", reset_a_connection),
+        once("instruments_carry_a_file_across_a_cut", file_across_a_cut),
     ]
 }
 

@@ -31,7 +31,11 @@ fn main() -> ExitCode {
     if obstacle.is_none() && !arguments.list {
         world::sweep();
     }
-    let trials = all().into_iter().map(|scenario| trial(scenario, obstacle.as_deref())).collect();
+    let trials = RUNTIMES.iter().flat_map(|runtime| {
+        let scenarios = all().into_iter().filter(|scenario| *runtime == RUNTIMES[0] || !scenario.once);
+        scenarios.map(|scenario| trial(scenario, runtime, obstacle.as_deref())).collect::<Vec<_>>()
+    });
+    let trials = trials.collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
@@ -40,7 +44,12 @@ struct Scenario {
     name: &'static str,
     underlay: Underlay,
     story: fn(&World),
+    /// What it shows does not depend on the runtime: once is enough.
+    once: bool,
 }
+
+/// What drives relay and peers; the first one is the default.
+const RUNTIMES: [&str; 2] = ["smol", "threads"];
 
 fn all() -> Vec<Scenario> {
     [instruments::all(), doors::all(), life::all(), paths::all(), layer2::all()].into_iter().flatten().collect()
@@ -48,24 +57,29 @@ fn all() -> Vec<Scenario> {
 
 /// A scenario on hosts with IPv4 and IPv6.
 const fn scenario(name: &'static str, story: fn(&World)) -> Scenario {
-    Scenario { name, underlay: Underlay::Both, story }
+    Scenario { name, underlay: Underlay::Both, story, once: false }
 }
 
-fn trial(scenario: Scenario, obstacle: Option<&str>) -> Trial {
-    let name = scenario.name;
+/// A scenario that runs on the default runtime alone.
+const fn once(name: &'static str, story: fn(&World)) -> Scenario {
+    Scenario { name, underlay: Underlay::Both, story, once: true }
+}
+
+fn trial(scenario: Scenario, runtime: &'static str, obstacle: Option<&str>) -> Trial {
+    let name = if runtime == RUNTIMES[0] { scenario.name.to_owned() } else { format!("{runtime}/{}", scenario.name) };
     // nextest takes an ignored run for a passed one, so there the flag has to be in the list.
     let flag = obstacle.is_some() && std::env::var_os("NEXTEST").is_some();
     let reason = obstacle.map(str::to_owned);
     let run = move || match reason {
         Some(reason) => Ok(Completion::ignored_with(reason)),
-        None => tell(&scenario).map(|()| Completion::Completed),
+        None => tell(&scenario, runtime).map(|()| Completion::Completed),
     };
     Trial::ignorable_test(name, run).with_ignored_flag(flag)
 }
 
 /// Runs the story, demands clean logs, and shows the logs when something was wrong.
-fn tell(scenario: &Scenario) -> Result<(), Failed> {
-    let world = World::new(scenario.underlay);
+fn tell(scenario: &Scenario, runtime: &'static str) -> Result<(), Failed> {
+    let world = World::new(scenario.underlay, runtime);
     let result = catch_unwind(AssertUnwindSafe(|| (scenario.story)(&world)));
     let complaints = world.complaints();
     let failure = match result {
@@ -74,7 +88,7 @@ fn tell(scenario: &Scenario) -> Result<(), Failed> {
         Ok(()) => None,
     };
     failure.map_or(Ok(()), |failure| {
-        eprintln!("==== {} failed; the ends of its logs ====", scenario.name);
+        eprintln!("==== {} on {runtime} failed; the ends of its logs ====", scenario.name);
         world.show_logs();
         Err(failure.into())
     })

@@ -101,7 +101,7 @@ impl Relay {
     pub(crate) fn command(&self) -> Command {
         let mut command = self.host.command(relay_program());
         command.arg("--listen").arg(self.host.underlay(RELAY_PORT).to_string());
-        command.arg("--state-dir").arg(&self.state);
+        command.arg("--state-dir").arg(&self.state).args(["--runtime", self.host.runtime]);
         command
     }
 
@@ -156,7 +156,7 @@ impl Options {
     /// The command that runs such a peer on a host.
     pub(crate) fn command(&self, host: &Host) -> Command {
         let mut command = host.command(peer_program());
-        command.arg("up").args(&self.arguments);
+        command.arg("up").args(&self.arguments).args(["--runtime", host.runtime]);
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }

@@ -14,7 +14,7 @@ const A_WHILE: u64 = 300;
 const STREAM_TEXT: &[u8] = &[0x5a; 64];
 
 pub(crate) fn all() -> Vec<Scenario> {
-    let v6 = |name, story| Scenario { name, underlay: Underlay::OnlyV6, story };
+    let v6 = |name, story| Scenario { name, underlay: Underlay::OnlyV6, story, once: false };
     vec![
         scenario("two_peers_ping_over_relay", two_peers_ping_over_relay),
         scenario("migrate_to_direct", migrate_to_direct),
@@ -33,6 +33,7 @@ fn two_peers_ping_over_relay(world: &World) {
     let relay_only = |options: crate::mesh::Options| options.set("SHADOWMESH_P2P_TRANSPORTS", "");
     let mut mesh = Mesh::start(world, &["a", "b"], false, relay_only);
     mesh.until_all("relay");
+    assert_eq!(mesh.peers[0].status().expect("a running peer answers")["runtime"], mesh.peers[0].host.runtime);
     for (from, to) in [(0, "b"), (1, "a")] {
         let output = mesh.peers[from].ask(&["ping", to, "-c", "3"]);
         assert!(output.status.success(), "{}", output.text());

@@ -46,6 +46,8 @@ pub(crate) struct Host {
     pub(crate) v4: Option<Ipv4Addr>,
     /// Underlay address.
     pub(crate) v6: Ipv6Addr,
+    /// What drives the programs that run here.
+    pub(crate) runtime: &'static str,
     port: String,
 }
 
@@ -53,6 +55,7 @@ pub(crate) struct Host {
 pub(crate) struct World {
     prefix: String,
     underlay: Underlay,
+    runtime: &'static str,
     folder: tempfile::TempDir,
     hosts: RefCell<Vec<Host>>,
     logs: RefCell<Vec<PathBuf>>,
@@ -61,13 +64,14 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// An empty switch.
-    pub(crate) fn new(underlay: Underlay) -> Self {
+    /// An empty switch; all programs will run on this runtime.
+    pub(crate) fn new(underlay: Underlay, runtime: &'static str) -> Self {
         let number = WORLDS.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("sm{}-{number}-", std::process::id());
         let world = Self {
             prefix,
             underlay,
+            runtime,
             folder: tempfile::tempdir().expect("a temporary folder"),
             hosts: RefCell::default(),
             logs: RefCell::default(),
@@ -95,6 +99,7 @@ impl World {
             namespace: format!("{}{name}", self.prefix),
             v4: (self.underlay == Underlay::Both).then(|| Ipv4Addr::new(10, 98, 0, number)),
             v6: Ipv6Addr::new(0xfd98, 0, 0, 0, 0, 0, 0, u16::from(number)),
+            runtime: self.runtime,
             port: format!("p{number}"),
         };
         let (namespace, switch) = (&host.namespace, self.switch());
