@@ -10,6 +10,7 @@ pub mod event;
 pub mod handshake;
 pub mod hub;
 pub mod id;
+pub mod journal;
 mod link;
 pub mod machine;
 pub mod network;

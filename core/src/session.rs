@@ -11,8 +11,9 @@ use crate::{
         Aead, Provider,
         hash::{HmacKey, Prk},
     },
+    journal::Field,
     time::Duration,
-    wire::{FRAME_HEADER_LEN, FRAME_OVERHEAD, FrameHeader, TAG_LEN, TYPE_FRAME},
+    wire::{FRAME_HEADER_LEN, FRAME_OVERHEAD, FrameHeader, Malformed, Reader, TAG_LEN, TYPE_FRAME},
 };
 use core::fmt;
 use std::sync::Arc;
@@ -150,6 +151,20 @@ impl Chain {
     fn traffic_key(&self, label: &[u8]) -> Zeroizing<[u8; 32]> {
         // protocol 3.5: Expand(ck_e, label ‖ session_id ‖ e, 32)
         self.key.expand(&[label, &self.id.0, &self.epoch.to_be_bytes()])
+    }
+}
+
+/// The chain key is in a journal, which is a secret file: with it the traffic of a run can be opened.
+impl Field for Chain {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.key.as_bytes().put(out);
+        (self.id, self.epoch).put(out);
+        self.suite.put(out);
+    }
+    fn take(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let key = Prk::from_key(Zeroizing::new(Field::take(from)?));
+        let (id, epoch) = Field::take(from)?;
+        Ok(Self { key, id, epoch, suite: Field::take(from)? })
     }
 }
 

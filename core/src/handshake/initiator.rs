@@ -1,6 +1,6 @@
 //! The initiator: INIT out, RESP in, FIN out (protocol 3).
 use super::{
-    Concluded, HandshakeError, Setup, VERSION,
+    Concluded, HandshakeError, Kept, Setup, VERSION,
     layout::{self, MAC_LEN, Resp, SUITES_MAX},
     transcript::{self, Hash, Keys},
 };
@@ -8,7 +8,7 @@ use crate::{
     crypto::{Decapsulate, Identity, Provider, x25519::Scalar},
     id::PeerId,
     session::Suite,
-    wire::Params,
+    wire::{Malformed, Params},
 };
 use core::{
     fmt,
@@ -21,6 +21,10 @@ use zeroize::Zeroizing;
 pub struct Offer {
     init: Vec<u8>,
     sid: u32,
+    keys: Kept<OfferKeys>,
+}
+
+struct OfferKeys {
     suites: Vec<Suite>,
     h1: Hash,
     kem: Box<dyn Decapsulate>,
@@ -50,7 +54,14 @@ impl Offer {
         let mac1 = setup.mac1_key(responder).mac(&init[..end]);
         init[end..end + MAC_LEN].copy_from_slice(&mac1);
         let h1 = transcript::after_init(setup, &init[..end]);
-        Self { init, sid, suites, h1, kem: kem.secret, scalar, spent: AtomicBool::new(false) }
+        let keys = OfferKeys { suites, h1, kem: kem.secret, scalar, spent: AtomicBool::new(false) };
+        Self { init, sid, keys: Kept::Here(keys) }
+    }
+
+    /// The offer that made this INIT, as a journal knows it.
+    pub(super) fn recorded(init: Vec<u8>) -> Result<Self, Malformed> {
+        let sid = layout::Init::parse(&init)?.sid;
+        Ok(Self { init, sid, keys: Kept::Recorded })
     }
 }
 
@@ -90,14 +101,15 @@ impl Own<'_> {
         if resp.version != VERSION {
             return Err(HandshakeError::Version);
         }
-        let suite = Suite::from_code(resp.suite).filter(|suite| offer.suites.contains(suite)).ok_or(HandshakeError::Suite)?;
-        let ss_x25519 = offer.scalar.agree(resp.x25519).ok_or(HandshakeError::ZeroShare)?;
-        let ss_mlkem = offer.kem.decapsulate(resp.mlkem_ct).ok_or(HandshakeError::Malformed)?;
-        let h2 = transcript::then(&offer.h1, resp.clear);
+        let own = offer.keys.here()?;
+        let suite = Suite::from_code(resp.suite).filter(|suite| own.suites.contains(suite)).ok_or(HandshakeError::Suite)?;
+        let ss_x25519 = own.scalar.agree(resp.x25519).ok_or(HandshakeError::ZeroShare)?;
+        let ss_mlkem = own.kem.decapsulate(resp.mlkem_ct).ok_or(HandshakeError::Malformed)?;
+        let h2 = transcript::then(&own.h1, resp.clear);
         let keys = Keys::derive(h2, &ss_mlkem, &ss_x25519, &self.setup.psk);
         let (peer, params, h3) = keys.open_resp(suite, resp.e1, self.responder, crypto)?;
         // The key of e2 seals once: two jobs over one offer must not both get here.
-        if offer.spent.swap(true, Ordering::AcqRel) {
+        if own.spent.swap(true, Ordering::AcqRel) {
             return Err(HandshakeError::Spent);
         }
         let mut fin = layout::fin_clear(resp.sid_r, offer.sid);

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use zeroize::{Zeroize, Zeroizing};
 
 mod initiator;
+mod journal;
 mod layout;
 mod rekey;
 mod responder;
@@ -309,6 +310,24 @@ pub enum Outcome {
     RekeyConcluded(Result<Arc<Chain>, HandshakeError>),
 }
 
+/// The keys of a half-open step, which serve one later job.
+enum Kept<T> {
+    /// With the machine that made them.
+    Here(T),
+    /// In a replay: the result of that job is in the journal, the keys are not.
+    Recorded,
+}
+
+impl<T> Kept<T> {
+    /// The keys. What was recorded has been spent.
+    fn here(&self) -> Result<&T, HandshakeError> {
+        match self {
+            Self::Here(keys) => Ok(keys),
+            Self::Recorded => Err(HandshakeError::Spent),
+        }
+    }
+}
+
 /// A peer whose signature over this very handshake was checked: only this module makes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VerifiedPeer {
@@ -372,6 +391,10 @@ pub enum HandshakeError {
 }
 
 impl HandshakeError {
+    /// All of them, in their order.
+    pub const ALL: [Self; 8] =
+        [Self::Malformed, Self::Version, Self::Suite, Self::ZeroShare, Self::Sealed, Self::Identity, Self::Signature, Self::Spent];
+
     /// A short name for counters.
     pub const fn label(self) -> &'static str {
         match self {

@@ -5,7 +5,7 @@
 //!   ck_{e+1} = Extract(ck_e, ss_mlkem ‖ ss_x25519 ‖ H(REKEY1 ‖ REKEY2))          epoch = e + 1 in both
 //! ```
 //! The epoch is a field of its own in the wire types; the bytes here are the rest.
-use super::{HandshakeError, initiator::split, layout::Fields, responder::thirds};
+use super::{HandshakeError, Kept, initiator::split, layout::Fields, responder::thirds};
 use crate::{
     crypto::{Decapsulate, KEM_PUBLIC_KEY_LEN, Provider, hash::sha512, x25519::Scalar},
     session::Chain,
@@ -19,6 +19,10 @@ pub const REKEY_LEN: usize = 32 + KEM_PUBLIC_KEY_LEN;
 pub struct RekeyOffer {
     rekey1: Vec<u8>,
     epoch: u32,
+    keys: Kept<RekeyKeys>,
+}
+
+struct RekeyKeys {
     kem: Box<dyn Decapsulate>,
     scalar: Scalar,
 }
@@ -41,7 +45,12 @@ impl RekeyOffer {
         let mut rekey1 = Vec::with_capacity(REKEY_LEN);
         rekey1.extend_from_slice(&scalar.public());
         rekey1.extend_from_slice(&kem.public_key);
-        Self { rekey1, epoch, kem: kem.secret, scalar }
+        Self { rekey1, epoch, keys: Kept::Here(RekeyKeys { kem: kem.secret, scalar }) }
+    }
+
+    /// The offer that made this REKEY1, as a journal knows it.
+    pub(super) fn recorded(epoch: u32, rekey1: Vec<u8>) -> Self {
+        Self { rekey1, epoch, keys: Kept::Recorded }
     }
 
     pub(super) fn conclude(&self, epoch: u32, rekey2: &[u8], chain: &Chain) -> Result<Chain, HandshakeError> {
@@ -49,8 +58,9 @@ impl RekeyOffer {
             return Err(HandshakeError::Malformed);
         }
         let (share, ciphertext) = parse(epoch, rekey2, chain)?;
-        let ss_x25519 = self.scalar.agree(share).ok_or(HandshakeError::ZeroShare)?;
-        let ss_mlkem = self.kem.decapsulate(ciphertext).ok_or(HandshakeError::Malformed)?;
+        let RekeyKeys { kem, scalar } = self.keys.here()?;
+        let ss_x25519 = scalar.agree(share).ok_or(HandshakeError::ZeroShare)?;
+        let ss_mlkem = kem.decapsulate(ciphertext).ok_or(HandshakeError::Malformed)?;
         Ok(chain.next(&ss_mlkem, &ss_x25519, &hash(epoch, &self.rekey1, rekey2)))
     }
 }

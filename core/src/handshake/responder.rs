@@ -1,6 +1,6 @@
 //! The responder: INIT in, RESP out, FIN in (protocol 3).
 use super::{
-    HandshakeError, Setup, VERSION, Verified,
+    HandshakeError, Kept, Setup, VERSION, Verified,
     layout::{self, Fin, Init},
     transcript::{self, Hash, Keys},
 };
@@ -8,7 +8,7 @@ use crate::{
     crypto::{Identity, Provider, x25519::Scalar},
     id::PeerId,
     session::Suite,
-    wire::Params,
+    wire::{Malformed, Params},
 };
 use core::{
     fmt,
@@ -23,6 +23,10 @@ pub struct Answer {
     sid: u32,
     peer_sid: u32,
     suite: Suite,
+    keys: Kept<AnswerKeys>,
+}
+
+struct AnswerKeys {
     keys: Keys,
     h3: Hash,
     spent: AtomicBool,
@@ -49,15 +53,23 @@ impl Answer {
         self.suite
     }
 
+    /// The answer that made this RESP, as a journal knows it.
+    pub(super) fn recorded(resp: Vec<u8>) -> Result<Self, Malformed> {
+        let layout::Resp { suite, sid_r: sid, sid_i: peer_sid, .. } = layout::Resp::parse(&resp)?;
+        let suite = Suite::from_code(suite).ok_or(Malformed("RESP: suite"))?;
+        Ok(Self { resp, sid, peer_sid, suite, keys: Kept::Recorded })
+    }
+
     /// Takes FIN and verifies the initiator; `own` is the identity that answered.
     pub(super) fn verify(&self, own: PeerId, fin: &[u8], crypto: &dyn Provider) -> Result<Verified, HandshakeError> {
         let fin = Fin::parse(fin).map_err(|_| HandshakeError::Malformed)?;
         if fin.sid_r != self.sid || fin.sid_i != self.peer_sid {
             return Err(HandshakeError::Malformed);
         }
-        let (peer, params, chain) = self.keys.open_fin(self.suite, &self.h3, fin.e2, own, crypto)?;
+        let AnswerKeys { keys, h3, spent } = self.keys.here()?;
+        let (peer, params, chain) = keys.open_fin(self.suite, h3, fin.e2, own, crypto)?;
         // A session begins once: its counters begin at 0.
-        if self.spent.swap(true, Ordering::AcqRel) {
+        if spent.swap(true, Ordering::AcqRel) {
             return Err(HandshakeError::Spent);
         }
         Ok(Verified { peer, chain: Arc::new(chain), peer_sid: self.peer_sid, params })
@@ -101,7 +113,8 @@ impl Own<'_> {
         let h3 = keys.seal_resp(suite, self.identity, self.params, &for_signature, crypto, &mut resp);
         let mac1 = self.setup.mac1_key(self.identity.id()).mac(&resp);
         resp.extend_from_slice(&mac1);
-        Ok(Answer { resp, sid: self.sid, peer_sid: init.sid, suite, keys, h3, spent: AtomicBool::new(false) })
+        let keys = Kept::Here(AnswerKeys { keys, h3, spent: AtomicBool::new(false) });
+        Ok(Answer { resp, sid: self.sid, peer_sid: init.sid, suite, keys })
     }
 }
 

@@ -1,0 +1,77 @@
+//! What is needed to make the same machine again. The identity's seed and the network's secret are in it.
+use super::codec::{Field, record};
+use crate::{
+    config::{HubConfig, Limits, Member, NodeConfig},
+    crypto::{Identity, Provider, rustcrypto::RustCrypto},
+    network::{Network, RelayAddress},
+    wire::{Malformed, Reader},
+};
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+record!(NodeConfig {
+    identity,
+    crypto,
+    network,
+    name,
+    suites,
+    layer2,
+    mtu,
+    addresses,
+    direct,
+    retry_interval,
+    health_check_interval,
+    connect_timeout,
+    close_relay,
+    mode,
+    advertise,
+    members,
+    claims,
+    version,
+});
+record!(Network { secret, name, relays });
+record!(RelayAddress { url, id });
+record!(Member { id, name, allowed });
+record!(HubConfig { identity, crypto, suites, limits, keepalive });
+record!(Limits {
+    frame_bytes,
+    control_bytes,
+    preauth_time,
+    preauth_bytes,
+    preauth_total,
+    preauth_per_source,
+    joins_per_second,
+    join_burst,
+    queue_frames,
+    queue_bytes,
+    queue_total_bytes,
+    stall_time,
+    handshakes_per_second,
+    handshake_burst,
+    half_open_total,
+    client_bytes_per_second,
+    client_frames_per_second,
+    clients,
+});
+
+impl Field for Arc<Identity> {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.seed().put(out);
+    }
+    fn take(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let seed = Zeroizing::new(from.array("identity")?);
+        Ok(Self::new(Identity::from_seed(*seed)))
+    }
+}
+
+/// The name of the back end, for people. A replay uses the portable one: what a machine itself computes is the same with each,
+/// and the results of jobs are in the journal.
+impl Field for Arc<dyn Provider> {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.name().to_owned().put(out);
+    }
+    fn take(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        String::take(from)?;
+        Ok(Arc::new(RustCrypto))
+    }
+}
