@@ -5,6 +5,7 @@ pub mod config;
 pub mod control;
 pub mod crypto;
 pub mod drops;
+pub mod edges;
 pub mod entropy;
 pub mod event;
 pub mod handshake;

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     crypto::Identity,
+    edges::{Chart, States, edges, took, turn},
     handshake::{Answer, Mac1Key, Setup, Work},
     id::{ConnId, Handle, PeerId},
     session::Suite,
@@ -52,6 +53,22 @@ pub(super) enum State {
     Established(Box<Established>),
     Parting,
 }
+
+edges!(State, "A client at a relay", [Greeting, Answering, Challenged, Verifying, Established, Parting],
+    Greeting => Answering: "HELLO with a good mac1: job to answer it",
+    Answering => Challenged: "the job is done: CHALLENGE goes out",
+    Answering => Greeting: "HELLO was not good",
+    Challenged => Verifying: "RESPONSE: job to verify it",
+    Verifying => Challenged: "RESPONSE was not good: the right one may still come",
+    Verifying => Established: "RESPONSE was good: ESTABLISHED goes out",
+    Greeting => Parting: "closed, a limit was reached, or the relay leaves",
+    Answering => Parting: "closed, a limit was reached, or the relay leaves",
+    Challenged => Parting: "closed, a limit was reached, or the relay leaves",
+    Verifying => Parting: "no network named, no room, closed, a limit was reached, or the relay leaves",
+    Established => Parting: "closed, CLOSE, replaced, silent, stalled, the session is old, or the relay leaves",
+);
+
+pub(super) const CHART: Chart = State::CHART;
 
 /// A HELLO and what was answered.
 pub(super) struct Challenge {
@@ -109,7 +126,7 @@ impl Client {
                 if !own.room {
                     return Err(Reason::HalfOpenTotal);
                 }
-                self.state = State::Answering(bytes.to_vec());
+                turn(&mut self.state, State::Answering(bytes.to_vec()));
                 Ok(Step::Answer { hello: bytes.to_vec() })
             }
             (Some(&TYPE_INIT), State::Challenged(challenge)) if challenge.hello == bytes && !challenge.repeated => {
@@ -124,6 +141,7 @@ impl Client {
                 };
                 let work = Work::Verify { identity: Arc::clone(own.identity), answer: Arc::clone(&challenge.answer), fin: bytes.to_vec() };
                 self.state = State::Verifying(challenge);
+                took::<State>("Challenged", self.state.name());
                 Ok(Step::Verify(work))
             }
             _ => Err(Reason::UnexpectedMessage),

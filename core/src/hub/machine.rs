@@ -12,6 +12,7 @@ use super::{
 use crate::{
     bound::Bound,
     config::HubConfig,
+    edges::{States, took, turn},
     entropy::Entropy,
     handshake::{Answer, Done, HandshakeError, Mac1Key, Outcome, Setup, Verified},
     id::{ConnId, Handle, PeerId},
@@ -319,11 +320,11 @@ impl Hub {
             Ok(answer) => {
                 let hello = core::mem::take(hello);
                 let bytes = answer.resp().to_vec();
-                client.state = State::Challenged(Challenge { hello, answer, repeated: false });
+                turn(&mut client.state, State::Challenged(Challenge { hello, answer, repeated: false }));
                 actions.push(HubAction::Send { conn, bytes });
             }
             Err(error) => {
-                client.state = State::Greeting;
+                turn(&mut client.state, State::Greeting);
                 self.half_open -= 1;
                 self.drops.count(Reason::BadHello);
                 let remote = client.remote;
@@ -348,6 +349,7 @@ impl Hub {
             Err(error) => {
                 let remote = client.remote;
                 client.state = State::Challenged(challenge);
+                took::<State>("Verifying", client.state.name());
                 self.drops.count(Reason::BadResponse);
                 self.note_refused(now, remote, format!("RESPONSE: {error}"), actions);
             }
@@ -382,6 +384,7 @@ impl Hub {
         let session_id = channel.session_id().0;
         let (remote, handle, network) = (client.remote, joined.handle, joined.network);
         client.state = State::Established(Box::new(Established { id, network, handle, channel, heard: now, control: Bucket::default() }));
+        took::<State>("Verifying", client.state.name());
         self.established += 1;
         self.succeeded += 1;
         if let Some(old) = joined.replaced {
@@ -491,6 +494,7 @@ impl Hub {
         self.drops.count(reason);
         self.failed += 1;
         let client = self.clients.get(&conn).expect("the caller found it");
+        took::<State>("Verifying", client.state.name());
         let remote = client.remote;
         self.note_refused(now, remote, reason.name().into(), actions);
         self.disarm(conn);
@@ -520,7 +524,7 @@ impl Hub {
             self.half_open -= 1;
             self.jobs.forget(conn);
         }
-        match core::mem::replace(&mut client.state, State::Parting) {
+        match turn(&mut client.state, State::Parting) {
             State::Parting => return false,
             State::Greeting | State::Answering(_) | State::Challenged(_) | State::Verifying(_) => self.failed += 1,
             State::Established(established) => {

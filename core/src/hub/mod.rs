@@ -37,6 +37,9 @@ use crate::{
 };
 use core::net::SocketAddr;
 
+/// The machines of a relay.
+pub(crate) const CHARTS: &[crate::edges::Chart] = &[client::CHART];
+
 /// What can happen to a relay.
 pub enum HubEvent<'a> {
     /// The first event.

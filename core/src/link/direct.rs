@@ -7,6 +7,7 @@
 use super::Link;
 use crate::{
     drops::Drop,
+    edges::{Chart, States, edges, turn},
     event::{Note, TlsFacts},
     id::{ConnId, PathId},
     node::{Room, Use},
@@ -39,6 +40,13 @@ enum State {
     /// Proven.
     Usable { since: Instant },
 }
+
+edges!(State, "A direct path", [Proving, Asked, Usable],
+    Proving => Usable: "PATH_RSP to our PATH_REQ",
+    Asked => Usable: "PATH_CMP, or PATH_RSP to a request of our own",
+);
+
+pub(super) const CHART: Chart = State::CHART;
 
 /// A path that did not answer yet.
 #[derive(Clone, Copy, Debug)]
@@ -300,7 +308,7 @@ impl Link {
         let Some(direct) = self.directs.iter_mut().find(|direct| direct.path == path) else { return };
         let rtt = direct.rtt.smoothed();
         if direct.is_proving() {
-            direct.state = State::Usable { since: now };
+            turn(&mut direct.state, State::Usable { since: now });
             direct.heard_at = now;
             let (via, took) = (direct.via(), now.since(direct.first_at));
             room.totals.connections_direct += 1;

@@ -7,6 +7,7 @@
 use super::{Adoption, Link, Live};
 use crate::{
     drops::Drop,
+    edges::{Chart, States, edges, turn},
     handshake::{Concluded, HandshakeError, Offer, Outcome, Ticket, Work},
     node::{Owner, Room},
     plane::Edit,
@@ -77,16 +78,33 @@ enum Stage {
     },
 }
 
+edges!(Stage, "A peer's own handshake with another peer", [Idle, Waiting, Offering, Offered, Concluding, Unconfirmed],
+    Idle => Waiting: "the other end should begin, or an attempt has failed: rest",
+    Idle => Offering: "a handshake is to begin: job for keys and INIT",
+    Waiting => Idle: "its time is over, the other end has begun, or the peer is gone",
+    Offering => Offered: "the job is done: INIT goes out",
+    Offering => Idle: "given up for the other end's attempt or for a new one, out of time, or the relay is gone",
+    Offered => Concluding: "RESP with a good mac1: job to verify it",
+    Offered => Idle: "given up for the other end's attempt or for a new one, out of time, or the relay is gone",
+    Concluding => Unconfirmed: "RESP was good: FIN goes out, the session is installed",
+    Concluding => Offered: "RESP was not good: the right one may still come",
+    Concluding => Idle: "given up for the other end's attempt or for a new one, out of time, or the relay is gone",
+    Unconfirmed => Idle: "a frame of the session came: it is adopted; or given up, not confirmed in 4 s, or the relay is gone",
+);
+
 /// Our own handshake towards a peer.
 pub(crate) struct Greeting(Stage);
+
+pub(super) const CHART: Chart = Stage::CHART;
 
 impl Greeting {
     pub(super) fn idle() -> Self {
         Self(Stage::Idle)
     }
 
-    pub(super) fn waiting(until: Instant) -> Self {
-        Self(Stage::Waiting { until })
+    /// The other end should begin, until then.
+    pub(super) fn wait(&mut self, until: Instant) {
+        turn(&mut self.0, Stage::Waiting { until });
     }
 
     /// Nothing under way.
@@ -121,10 +139,10 @@ impl Link {
         let coins = room.entropy.secret::<96>();
         let work = Work::Offer { setup: room.setup.clone(), responder: self.peer, sid, suites: room.config.suites.clone(), coins };
         if let Some(ticket) = room.compute(Owner::Greeting(self.peer), work) {
-            self.greeting.0 = Stage::Offering { ticket, sid, started: now }
+            turn(&mut self.greeting.0, Stage::Offering { ticket, sid, started: now });
         } else {
             room.sids.remove(&sid);
-            self.greeting.0 = Stage::Waiting { until: now + AFTER_FAILURE };
+            turn(&mut self.greeting.0, Stage::Waiting { until: now + AFTER_FAILURE });
         }
     }
 
@@ -144,7 +162,7 @@ impl Link {
 
     /// Ends our attempt and forgets its keys.
     pub(super) fn abandon_greeting(&mut self, room: &mut Room) {
-        match core::mem::replace(&mut self.greeting.0, Stage::Idle) {
+        match turn(&mut self.greeting.0, Stage::Idle) {
             Stage::Idle | Stage::Waiting { .. } => {}
             Stage::Offering { sid, .. } | Stage::Offered { sid, .. } | Stage::Concluding { sid, .. } => {
                 room.sids.remove(&sid);
@@ -196,7 +214,7 @@ impl Link {
             coins: room.entropy.secret::<32>(),
         };
         if let Some(ticket) = room.compute(Owner::Greeting(self.peer), work) {
-            self.greeting.0 = Stage::Concluding { ticket, offer, sid, started };
+            turn(&mut self.greeting.0, Stage::Concluding { ticket, offer, sid, started });
         }
     }
 
@@ -206,7 +224,7 @@ impl Link {
             (Stage::Offering { ticket: expected, sid, started }, Outcome::Offered(offer)) if *expected == ticket => {
                 let (sid, started) = (*sid, *started);
                 self.send_on_relay(room, offer.init());
-                self.greeting.0 = Stage::Offered { offer, sid, started, repeat: Repeat::start(now) };
+                turn(&mut self.greeting.0, Stage::Offered { offer, sid, started, repeat: Repeat::start(now) });
             }
             (Stage::Concluding { ticket: expected, offer, sid, started }, Outcome::Concluded(result)) if *expected == ticket => {
                 let (offer, sid, started) = (Arc::clone(offer), *sid, *started);
@@ -231,21 +249,24 @@ impl Link {
                 // a bad RESP never ends an attempt: the right one may still come (protocol 3.9)
                 room.drops.count(Drop::Handshake);
                 room.refuse(Some(self.peer), format!("an answer to our handshake was refused: {error}"));
-                self.greeting.0 = Stage::Offered { offer, sid, started, repeat: Repeat::start(now) };
+                turn(&mut self.greeting.0, Stage::Offered { offer, sid, started, repeat: Repeat::start(now) });
                 return;
             }
         };
         let live = Live::new(now, done.chain, Side::Initiator, sid, done.peer_sid, &*room.config.crypto);
         room.edit(Edit::Install { link: self.id, install: Box::new(live.install()) });
         self.send_on_relay(room, &done.fin);
-        self.greeting.0 = Stage::Unconfirmed {
-            live: Box::new(live),
-            fin: done.fin,
-            params: Box::new(done.params),
-            started,
-            until: now + CONFIRM_TIME,
-            repeat: Repeat::start(now),
-        };
+        turn(
+            &mut self.greeting.0,
+            Stage::Unconfirmed {
+                live: Box::new(live),
+                fin: done.fin,
+                params: Box::new(done.params),
+                started,
+                until: now + CONFIRM_TIME,
+                repeat: Repeat::start(now),
+            },
+        );
     }
 
     /// A frame of the session that waits for its confirmation: it is confirmed when the frame opens. True when it was for that session.
@@ -253,7 +274,7 @@ impl Link {
         if !matches!(&self.greeting.0, Stage::Unconfirmed { live, .. } if live.local() == receiver) {
             return false;
         }
-        if let Stage::Unconfirmed { live, params, started, .. } = core::mem::replace(&mut self.greeting.0, Stage::Idle) {
+        if let Stage::Unconfirmed { live, params, started, .. } = turn(&mut self.greeting.0, Stage::Idle) {
             self.adopt(now, room, Adoption { live: *live, params: *params, started });
         }
         true
@@ -293,7 +314,7 @@ impl Link {
             }
             Stage::Offering { .. } | Stage::Offered { .. } | Stage::Concluding { .. } | Stage::Unconfirmed { .. } => {
                 self.abandon_greeting(room);
-                self.greeting.0 = Stage::Waiting { until: now + AFTER_FAILURE };
+                turn(&mut self.greeting.0, Stage::Waiting { until: now + AFTER_FAILURE });
             }
         }
     }

@@ -5,6 +5,7 @@ use crate::{
     control::ControlStream,
     crypto::Provider,
     drops::Drop,
+    edges::{Chart, States, edges, took, turn},
     event::Note,
     handshake::{Outcome, RekeyOffer, Ticket, Work},
     id::PathId,
@@ -43,6 +44,17 @@ enum Rekey {
     Concluding(Ticket),
     Answering(Ticket),
 }
+
+edges!(Rekey, "A rekey of a session between peers", [Idle, Offering, Offered, Concluding, Answering],
+    Idle => Offering: "initiator: the keys are due, or REKEY_PLEASE: job for fresh shares",
+    Offering => Offered: "the job is done: REKEY1 goes out",
+    Offered => Concluding: "REKEY2 for this epoch: job for the next chain key",
+    Concluding => Idle: "the next epoch's keys are there, the initiator seals with them; or REKEY2 was not good",
+    Idle => Answering: "responder: REKEY1 for the next epoch, the one before in use: job for shares and chain key",
+    Answering => Idle: "REKEY2 goes out and the next epoch's keys open; or REKEY1 was not good",
+);
+
+pub(super) const CHART: Chart = Rekey::CHART;
 
 /// A session that the handshake made.
 pub(crate) struct Live {
@@ -311,7 +323,7 @@ impl Link {
             self.end(now, room, "protocol error");
             // not at once: a peer that does so each time must not keep us busy with handshakes
             if self.greeting.is_idle() {
-                self.greeting = super::Greeting::waiting(now + super::OTHER_FIRST);
+                self.greeting.wait(now + super::OTHER_FIRST);
             }
             return;
         }
@@ -395,7 +407,7 @@ impl Link {
         }
         let work = Work::RekeyOffer { epoch: live.chain.epoch() + 1, coins: room.entropy.secret::<96>() };
         if let Some(ticket) = room.compute(Owner::Rekey(self.peer, live.local), work) {
-            live.rekey = Rekey::Offering(ticket);
+            turn(&mut live.rekey, Rekey::Offering(ticket));
         }
     }
 
@@ -409,7 +421,7 @@ impl Link {
         }
         let work = Work::RekeyAnswer { epoch, rekey1, chain: Arc::clone(&live.chain), coins: room.entropy.secret::<96>() };
         if let Some(ticket) = room.compute(Owner::Rekey(self.peer, live.local), work) {
-            live.rekey = Rekey::Answering(ticket);
+            turn(&mut live.rekey, Rekey::Answering(ticket));
         }
     }
 
@@ -425,13 +437,14 @@ impl Link {
         }
         let work = Work::RekeyConclude { epoch, offer: Arc::clone(offer), rekey2, chain: Arc::clone(&live.chain) };
         if let Some(ticket) = room.compute(Owner::Rekey(self.peer, live.local), work) {
-            live.rekey = Rekey::Concluding(ticket);
+            turn(&mut live.rekey, Rekey::Concluding(ticket));
         }
     }
 
     /// A rekey job is done.
     pub(crate) fn rekey_computed(&mut self, now: Instant, room: &mut Room, sid: u32, ticket: Ticket, outcome: Outcome) {
         let Some(live) = self.live.as_mut().filter(|live| live.local == sid) else { return };
+        let before = live.rekey.name();
         match (core::mem::replace(&mut live.rekey, Rekey::Idle), outcome) {
             (Rekey::Offering(expected), Outcome::RekeyOffered(offer)) if expected == ticket => {
                 let (epoch, message) = (offer.epoch(), offer.rekey1().to_vec());
@@ -453,6 +466,9 @@ impl Link {
             }
             (_, Outcome::RekeyAnswered(Err(_)) | Outcome::RekeyConcluded(Err(_))) => room.drops.count(Drop::Handshake),
             (before, _) => live.rekey = before,
+        }
+        if let Some(live) = &self.live {
+            took::<Rekey>(before, live.rekey.name());
         }
     }
 

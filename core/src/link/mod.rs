@@ -21,6 +21,9 @@ pub(crate) mod tests;
 pub(crate) use greeting::Greeting;
 pub(crate) use live::{Adoption, Live};
 
+/// The machines of a link.
+pub(crate) const CHARTS: &[crate::edges::Chart] = &[greeting::CHART, live::CHART, direct::CHART];
+
 use crate::{
     bound::Bound,
     id::{LinkId, PathId, PeerId},
@@ -192,7 +195,7 @@ impl Link {
         if room.own < self.peer {
             self.greet(now, room);
         } else {
-            self.greeting = Greeting::waiting(now + OTHER_FIRST);
+            self.greeting.wait(now + OTHER_FIRST);
         }
     }
 

@@ -3,6 +3,7 @@ use super::room::{Owner, Room};
 use crate::{
     bound::Bound,
     drops::Drop,
+    edges::{Chart, States, edges, turn},
     handshake::{Answer, HandshakeError, Outcome, Ticket, Verified, Work, peek_fin},
     id::{Handle, PeerId},
     plane::Via,
@@ -26,6 +27,14 @@ enum Step {
     Answered(Arc<Answer>),
     Verifying(Ticket, Arc<Answer>),
 }
+
+edges!(Step, "A handshake that another peer began", [Answering, Answered, Verifying],
+    Answering => Answered: "the job is done: RESP goes out",
+    Answered => Verifying: "FIN: job to verify it",
+    Verifying => Answered: "FIN was not good: the right one may still come",
+);
+
+pub(super) const CHART: Chart = Step::CHART;
 
 struct HalfOpen {
     id: u64,
@@ -148,7 +157,7 @@ impl Answers {
         let answer = Arc::clone(answer);
         let work = Work::Verify { identity: Arc::clone(&room.config.identity), answer: Arc::clone(&answer), fin: bytes.to_vec() };
         if let Some(ticket) = room.compute(Owner::HalfOpen(half.id), work) {
-            half.step = Step::Verifying(ticket, answer);
+            turn(&mut half.step, Step::Verifying(ticket, answer));
         }
         true
     }
@@ -160,7 +169,7 @@ impl Answers {
         match (&half.step, outcome) {
             (Step::Answering(expected), Outcome::Answered(Ok(answer))) if *expected == ticket => {
                 room.send(half.via, answer.resp());
-                half.step = Step::Answered(answer);
+                turn(&mut half.step, Step::Answered(answer));
                 None
             }
             (Step::Answering(expected), Outcome::Answered(Err(error))) if *expected == ticket => {
@@ -182,7 +191,8 @@ impl Answers {
             }
             (Step::Verifying(expected, answer), Outcome::Verified(Err(error))) if *expected == ticket => {
                 // a bad FIN never ends an attempt: the right one may still come (protocol 3.9)
-                half.step = Step::Answered(Arc::clone(answer));
+                let answered = Step::Answered(Arc::clone(answer));
+                turn(&mut half.step, answered);
                 refuse(room, half.claimed, "handshake's last message", error);
                 None
             }

@@ -40,6 +40,9 @@ use core::net::SocketAddr;
 use std::collections::BTreeMap;
 use uplink::{News, Uplink};
 
+/// The machines of a node.
+pub(crate) const CHARTS: &[crate::edges::Chart] = &[uplink::CHARTS[0], uplink::CHARTS[1], answers::CHART];
+
 /// Actions of one call; what is left comes by a deadline that is due now.
 const ACTIONS_MAX: usize = 256;
 /// Remote peers that one node knows.

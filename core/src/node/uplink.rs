@@ -13,6 +13,7 @@ use super::{
 use crate::{
     bound::Bound,
     drops::Drop,
+    edges::{Chart, States, edges, took, turn},
     event::{Ended, Note, Target, TlsFacts},
     handshake::{Concluded, HandshakeError, Offer, Outcome, Setup, Ticket, Work},
     id::{ConnId, Handle, PeerId},
@@ -88,6 +89,26 @@ enum State {
     Up(Box<Up>),
 }
 
+edges!(State, "A peer's connection to a relay", [Idle, Parked, Dialling, Greeting, Up],
+    Idle => Dialling: "the start, or the back-off is over",
+    Idle => Parked: "the back-off is over while the peer leaves",
+    Parked => Dialling: "a link needs the relay again",
+    Dialling => Greeting: "TCP, TLS and WebSocket stand: job for keys and HELLO",
+    Dialling => Idle: "the dial failed, or there is nobody to expect there",
+    Greeting => Up: "ESTABLISHED",
+    Greeting => Idle: "the connection ended, the handshake failed, CLOSE, or no ESTABLISHED in 10 s",
+    Up => Idle: "the connection ended, CLOSE, or a ping that is not answered",
+    Up => Parked: "every peer is direct, and close_relay is set",
+);
+
+edges!(Step, "A peer's handshake with a relay", [Offering, Offered, Concluding, Confirming],
+    Offering => Offered: "the job is done: HELLO goes out",
+    Offered => Concluding: "CHALLENGE with a good mac1: job to verify it",
+    Concluding => Confirming: "CHALLENGE was good: RESPONSE goes out",
+);
+
+pub(super) const CHARTS: [Chart; 2] = [State::CHART, Step::CHART];
+
 /// What the node has to do after an uplink took something in.
 #[derive(Debug, Default)]
 pub(crate) struct News {
@@ -158,7 +179,7 @@ impl Uplink {
         }
         let target = Target::Relay { index: self.index, url: self.url.clone(), pin: self.pin };
         let conn = room.dial(target, CONNECT_TIME, Use::Uplink(self.index));
-        self.state = State::Dialling { conn };
+        turn(&mut self.state, State::Dialling { conn });
         room.note(Note::RelayConnecting { index: self.index });
     }
 
@@ -168,7 +189,7 @@ impl Uplink {
             room.sids.remove(&up.sid);
             room.hang_up(up.conn);
             self.directory.clear();
-            self.state = State::Parked;
+            turn(&mut self.state, State::Parked);
         }
     }
 
@@ -201,7 +222,8 @@ impl Uplink {
             return;
         };
         let until = now + CONNECT_TIME;
-        self.state = State::Greeting(Box::new(Greeting { conn, relay, setup, sid, ends, until, step: Step::Offering(ticket) }));
+        let step = Step::Offering(ticket);
+        turn(&mut self.state, State::Greeting(Box::new(Greeting { conn, relay, setup, sid, ends, until, step })));
     }
 
     /// A job of ours is done.
@@ -210,7 +232,7 @@ impl Uplink {
         match (&greeting.step, outcome) {
             (Step::Offering(expected), Outcome::Offered(offer)) if *expected == ticket => {
                 room.act(crate::event::Action::Send { conn: greeting.conn, bytes: offer.init().to_vec() });
-                greeting.step = Step::Offered(offer);
+                turn(&mut greeting.step, Step::Offered(offer));
             }
             (Step::Concluding(expected), Outcome::Concluded(result)) if *expected == ticket => self.concluded(now, room, result),
             _ => {}
@@ -223,7 +245,7 @@ impl Uplink {
             Ok(done) => {
                 let keys = done.chain.keys(Side::Initiator, &*room.config.crypto);
                 room.act(crate::event::Action::Send { conn: greeting.conn, bytes: done.fin });
-                greeting.step = Step::Confirming(NodeLane::new(keys, done.peer_sid));
+                turn(&mut greeting.step, Step::Confirming(NodeLane::new(keys, done.peer_sid)));
             }
             Err(error) => {
                 let relay = greeting.relay;
@@ -259,7 +281,7 @@ impl Uplink {
                         coins: room.entropy.secret::<32>(),
                     };
                     if let Some(ticket) = room.compute(Owner::Uplink(self.index), work) {
-                        greeting.step = Step::Concluding(ticket);
+                        turn(&mut greeting.step, Step::Concluding(ticket));
                     }
                     News::default()
                 }
@@ -330,6 +352,7 @@ impl Uplink {
             next_id: 1,
             rtt: None,
         }));
+        took::<State>("Greeting", self.state.name());
         room.note(Note::RelayConnected { index: self.index, id: greeting.relay, observed: established.observed });
         News { presences: self.learn(room, &established.entries), up: true, lost: false }
     }
@@ -415,7 +438,7 @@ impl Uplink {
         }
         self.directory.clear();
         let wait = self.backoff.fail(&mut room.entropy);
-        self.state = State::Idle { retry_at: now + wait };
+        turn(&mut self.state, State::Idle { retry_at: now + wait });
         room.note(Note::RelayLost { index: self.index, why: why.clone(), retry_in: wait });
         self.last_error = Some(why);
     }
@@ -451,7 +474,9 @@ impl Uplink {
     pub(crate) fn alarm(&mut self, now: Instant, room: &mut Room) -> bool {
         match &mut self.state {
             // a due dial that is never made would be due for ever
-            State::Idle { retry_at } if *retry_at <= now && room.leaving => self.state = State::Parked,
+            State::Idle { retry_at } if *retry_at <= now && room.leaving => {
+                turn(&mut self.state, State::Parked);
+            }
             State::Idle { retry_at } if *retry_at <= now => self.dial(room),
             State::Greeting(greeting) if greeting.until <= now => self.fail(now, room, "no answer to the handshake in time".into()),
             // an answer may stand in a long queue behind data; as long as that comes, the relay lives

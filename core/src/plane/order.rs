@@ -421,6 +421,28 @@ mod tests {
         assert_eq!(bench.out, [0, 1, 2, 3, 4, 6], "calm again");
     }
 
+    // protocol 7.4
+    #[test]
+    fn a_hole_is_not_passed_before_its_time() {
+        let mut bench = Bench::new();
+        bench.take(0, 0, 0);
+        bench.take(5, 2, 0);
+        bench.act(24, |order, now, out| order.alarm(now, out));
+        assert_eq!((bench.order.floor(), bench.order.counters().lost), (1, 0));
+        bench.act(25, |order, now, out| order.alarm(now, out));
+        assert_eq!((bench.order.floor(), bench.order.counters().lost), (3, 1));
+    }
+
+    // protocol 4.3
+    #[test]
+    fn a_copy_of_a_frame_above_a_hole_is_dropped() {
+        let mut bench = Bench::new();
+        for (sequence, fate) in [(0, Fate::Taken), (2, Fate::Taken), (2, Fate::Duplicate), (1, Fate::Taken), (1, Fate::Duplicate)] {
+            assert_eq!(bench.take(0, sequence, 0), fate, "{sequence}");
+        }
+        assert_eq!(bench.out, [0, 2, 1]);
+    }
+
     // protocol 7.3
     #[test]
     fn a_drain_of_an_older_switch_closes_nothing() {
