@@ -3,6 +3,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256, Sha512};
 use shadowmesh_core::{
     edges::{Chart, charts, taken},
+    event::{Action, Event},
+    machine::Machine,
     status::RelayState,
     wire::{TYPE_FIN, TYPE_INIT, TYPE_RESP},
 };
@@ -90,9 +92,14 @@ fn a_relay_that_is_parked_and_one_that_never_comes() {
     world.until("it is dialled again", 60 * SECOND, |world| world.status(a).relays[0].state == RelayState::Connected);
     let absent = world.relay_with(|_| {});
     let lonely = world.peer(absent);
-    // it leaves while it waits to dial again, which is due before it has gone
-    world.run(SECOND / 10);
-    world.leave(lonely);
+    world.until("a dial has failed", 20 * SECOND, |world| world.status(lonely).relays[0].state == RelayState::Waiting);
+    // an alarm that was under way when it left must not make it dial again
+    let (mut node, _) = world.kill(lonely).expect("a peer that runs");
+    let mut actions = Vec::new();
+    node.handle(world.now(), Event::Leave, &mut actions);
+    actions.clear();
+    node.handle(world.now() + 10 * SECOND, Event::Alarm, &mut actions);
+    assert!(actions.iter().all(|action| !matches!(action, Action::Dial { .. })) && node.deadline().is_none());
 }
 
 /// Each handshake message is spoilt once behind its mac1, and each attempt goes on with the right one.
