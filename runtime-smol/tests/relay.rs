@@ -14,14 +14,25 @@ use shadowmesh_core::{
 };
 use shadowmesh_runtime_smol::{dial::dial, ws::Connected};
 use shadowmesh_runtime_std::relay::{Relay, RelayOptions};
-use smol::{Timer, future};
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use smol::{
+    Async, Timer, future,
+    io::{AsyncReadExt, AsyncWriteExt},
+};
+use std::{
+    net::{SocketAddr, TcpStream},
+    sync::Arc,
+    time::Duration,
+};
 use support::Runtime;
 
 stories! { [on_smol: support::SMOL, on_threads: support::THREADS]
     a_client_that_proves_itself_joins_and_is_listed_until_it_closes,
     a_client_that_sends_noise_is_hung_up_and_others_stay,
     a_client_that_proves_nothing_is_hung_up_in_time,
+    who_stays_silent_before_tls_is_dropped_in_time,
+    who_speaks_no_tls_is_dropped_at_once,
+    one_source_cannot_hold_more_handshakes_than_its_share,
+    hostile_half_open_connections_cost_no_thread,
     a_relay_that_leaves_says_so_to_its_clients_and_frees_its_port,
     a_relay_without_a_free_address_says_which,
 }
@@ -60,6 +71,66 @@ fn a_client_that_proves_nothing_is_hung_up_in_time(on: Runtime) {
         let (mut idle, _) = connect(&relay).await;
         assert!(ended(&mut idle).await);
     });
+}
+
+fn who_stays_silent_before_tls_is_dropped_in_time(on: Runtime) {
+    let limits = Limits { preauth_time: Duration::from_millis(100), ..Limits::default() };
+    story(on, limits, |relay| async move {
+        let mut tcp = Async::<TcpStream>::connect(relay.addresses()[0]).await.expect("connect");
+        assert_eq!(tcp.read(&mut [0; 1]).await.expect("the end"), 0);
+    });
+}
+
+fn who_speaks_no_tls_is_dropped_at_once(on: Runtime) {
+    story(on, Limits::default(), |relay| async move {
+        let mut tcp = Async::<TcpStream>::connect(relay.addresses()[0]).await.expect("connect");
+        tcp.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("write");
+        let mut rest = Vec::new();
+        // A TLS alert at most, and then the end.
+        let _ = tcp.read_to_end(&mut rest).await;
+        assert!(rest.len() < 32, "{rest:?}");
+    });
+}
+
+fn one_source_cannot_hold_more_handshakes_than_its_share(on: Runtime) {
+    let limits = Limits { preauth_per_source: 2, preauth_time: Duration::from_secs(20), ..Limits::default() };
+    story(on, limits, |relay| async move {
+        let connect = || Async::<TcpStream>::connect(relay.addresses()[0]);
+        let first = connect().await.expect("connect");
+        let _second = connect().await.expect("connect");
+        let mut third = connect().await.expect("connect");
+        assert_eq!(third.read(&mut [0; 1]).await.expect("closed at once"), 0);
+        // A place that is given back can be taken again.
+        drop(first);
+        let mut joined = None;
+        while joined.is_none() {
+            joined = try_connect(&relay).await.ok();
+        }
+    });
+}
+
+fn hostile_half_open_connections_cost_no_thread(on: Runtime) {
+    let limits = Limits { preauth_per_source: 256, preauth_time: Duration::from_secs(20), ..Limits::default() };
+    story(on, limits, |relay| async move {
+        let mut held = Vec::new();
+        for _ in 0..HALF_OPEN {
+            held.push(Async::<TcpStream>::connect(relay.addresses()[0]).await.expect("connect"));
+        }
+        // Who means it gets in beside them, and by then all others have been taken.
+        let (_client, _) = join(&relay, 1).await;
+        let threads = threads();
+        assert!(threads < HALF_OPEN / 2, "{threads} threads");
+    });
+}
+
+/// Connections that say nothing.
+const HALF_OPEN: usize = 120;
+
+/// Threads of all machines in this process; tests beside this one have a few as well.
+fn threads() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("Linux").flatten();
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+    names.filter(|name| name.starts_with("mesh-")).count()
 }
 
 fn a_relay_that_leaves_says_so_to_its_clients_and_frees_its_port(on: Runtime) {
@@ -109,9 +180,13 @@ fn run(work: Work) -> Outcome {
 }
 
 async fn connect(relay: &Relay) -> (Connected, TlsFacts) {
+    try_connect(relay).await.expect("dial")
+}
+
+async fn try_connect(relay: &Relay) -> Result<(Connected, TlsFacts), Ended> {
     let url = format!("wss://{}", relay.addresses()[0]);
     let target = Target::Relay { index: 0, url, pin: Some(relay_identity().id()) };
-    dial(target, Duration::from_secs(10)).await.expect("dial")
+    dial(target, Duration::from_secs(10)).await
 }
 
 /// Reads to the end of the connection.

@@ -143,7 +143,8 @@ impl Setup {
         Ok((Self { node: options.node, listen_tcp: options.listen_tcp, certificates }, options.interface))
     }
 
-    /// Starts the peer's thread with `run` on it; its second argument is what handles ask, for the control room to obey. `device` is the name of a kernel interface, `None` for queues.
+    /// Starts the peer's thread with `run` on it; its second argument is what handles ask, for the control room to
+    /// obey. `device` is the name of a kernel interface, `None` for queues.
     ///
     /// # Errors
     /// When there can be no more threads.

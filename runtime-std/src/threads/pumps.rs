@@ -27,6 +27,9 @@ use std::{
 /// Connections that a listener gives before others get their turn.
 const TURN_ACCEPTS: usize = 16;
 
+/// Steps of handshakes before others get their turn: one may be a signature, and packets wait meanwhile.
+const TURN_STEPS: usize = 4;
+
 /// All that one machine has open.
 pub(crate) struct Pumps<R> {
     poll: Poll,
@@ -39,7 +42,7 @@ pub(crate) struct Pumps<R> {
     /// Handshakes in the order in which their time is over.
     overdue: BTreeSet<(Instant, u64)>,
     /// Handshakes that became ready.
-    ready: Vec<u64>,
+    ready: VecDeque<u64>,
     /// Listeners and handshakes so far.
     numbered: u64,
     errands: flume::Sender<Errand<R>>,
@@ -86,7 +89,7 @@ impl<R: Driven> Pumps<R> {
             listeners: Vec::new(),
             handshakes: BTreeMap::new(),
             overdue: BTreeSet::new(),
-            ready: Vec::new(),
+            ready: VecDeque::new(),
             numbered: 0,
             errands,
             jobs: Workers::new("mesh-compute", AT_ONCE),
@@ -202,7 +205,7 @@ impl<R: Driven> Pumps<R> {
                         self.to_write.push_back(conn);
                     }
                 }
-                Token::Handshake(number) => self.ready.push(number),
+                Token::Handshake(number) => self.ready.push_back(number),
                 Token::Listener(number) => {
                     let listener = self.listeners.iter_mut().find(|listener| listener.number == number);
                     listener.into_iter().for_each(|listener| listener.readable = true);
@@ -219,10 +222,12 @@ impl<R: Driven> Pumps<R> {
         pauses.chain(self.overdue.first().map(|(at, _)| *at)).min()
     }
 
-    /// The next handshake that has come to an end one way or the other.
-    fn next_arrival(&mut self, now: Instant) -> Option<(Arriving, Outcome)> {
-        while let Some(number) = self.ready.pop() {
+    /// The next handshake that has come to an end one way or the other, after at most so many steps.
+    fn next_arrival(&mut self, now: Instant, steps: &mut usize) -> Option<(Arriving, Outcome)> {
+        while *steps > 0 {
+            let Some(number) = self.ready.pop_front() else { break };
             let Some(arriving) = self.handshakes.get_mut(&number) else { continue };
+            *steps -= 1;
             match arriving.handshake.step() {
                 Ok(Step::Wait) => {}
                 Ok(Step::Done(done)) => return self.over(number, Ok(done)),
@@ -246,7 +251,8 @@ pub(crate) fn arrivals<R: Driven>(room: &mut R) {
     for at in 0..room.pumps().listeners.len() {
         accept(room, at, now);
     }
-    while let Some((arriving, outcome)) = room.pumps().next_arrival(now) {
+    let mut steps = TURN_STEPS;
+    while let Some((arriving, outcome)) = room.pumps().next_arrival(now, &mut steps) {
         let Arriving { handshake, remote, .. } = arriving;
         let conn = room.number();
         let attached = outcome.and_then(|(socket, exporter)| room.pumps().attach(conn, socket).map(|()| exporter));
