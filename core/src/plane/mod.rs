@@ -194,7 +194,10 @@ impl Plane {
             Edit::Calm { link } => self.with_lane(link, sink, |lane, paths, sink| lane.calm(now, paths, sink)),
             Edit::Switch { link, to } => self.with_lane(link, sink, |lane, paths, sink| lane.switch(now, paths, to, sink)),
             Edit::FallBack { link, to } => self.with_lane(link, sink, |lane, paths, sink| lane.fall_back(now, paths, to, sink)),
-            Edit::Retire { local, .. } => self.retire(local),
+            Edit::Retire { local, .. } => {
+                self.retire(local);
+                self.open_gates(now, link, sink);
+            }
         }
         self.pump(now, link, sink);
     }
@@ -322,7 +325,7 @@ impl Plane {
         let metered = &mut Metered { sink, bytes: &mut self.bytes };
         let ended = session.inbound(now, header, via, bytes, peer, &mut self.bridge, &mut self.drops, metered);
         if ended {
-            self.end_of_old(now, link, header.receiver, sink);
+            self.open_gates(now, link, sink);
         }
         self.rearm(header.receiver);
         if is_control {
@@ -336,7 +339,8 @@ impl Plane {
     fn install(&mut self, now: Instant, link: LinkId, install: &Install) {
         let Some(peer) = self.peers.get(&link) else { return };
         let mut session = Session::new(now, link, install, self.config.mode, Pool::clone(&self.pool));
-        if peer.current.is_some_and(|old| self.sessions.contains_key(&old)) {
+        session.after = peer.current.filter(|old| self.sessions.contains_key(old));
+        if session.after.is_some() {
             session.rx.order().close_gate(now);
         }
         let local = session.local;
@@ -373,13 +377,20 @@ impl Plane {
         }
     }
 
-    /// The other end drained a session for good: what waits in the others may go.
-    fn end_of_old(&mut self, now: Instant, link: LinkId, ended: u32, sink: &mut dyn Sink) {
-        let others = self.sessions.values_mut().filter(|session| session.link == link && session.local != ended);
-        for session in others {
-            let metered = &mut Metered { sink: &mut *sink, bytes: &mut self.bytes };
-            session.open_gate(now, &mut self.bridge, &mut self.drops, metered);
+    /// What waits in a session goes on when the one before it is done; that one may itself have waited for another (protocol 3.10).
+    fn open_gates(&mut self, now: Instant, link: LinkId, sink: &mut dyn Sink) {
+        while let Some(local) = self.waits_no_more(link)
+            && let Some(session) = self.sessions.get_mut(&local)
+        {
+            session.open_gate(now, &mut self.bridge, &mut self.drops, &mut Metered { sink: &mut *sink, bytes: &mut self.bytes });
+            self.rearm(local);
         }
+    }
+
+    fn waits_no_more(&self, link: LinkId) -> Option<u32> {
+        let is_done = |before| self.sessions.get(&before).is_none_or(Session::is_done);
+        let free = |session: &&Session| session.link == link && session.rx.is_gated() && session.after.is_none_or(is_done);
+        self.sessions.values().find(free).map(|session| session.local)
     }
 
     /// Sends what a replaced session owes, as far as there is room.
@@ -457,6 +468,8 @@ impl Plane {
             let sink = &mut Metered { sink, bytes: &mut self.bytes };
             session.alarm(now, peer, &mut self.bridge, &mut self.drops, sink);
         }
+        // it may have waited long enough for the one before it
+        self.open_gates(now, link, sink);
         self.rearm(local);
         self.pump(now, link, sink);
     }

@@ -193,6 +193,11 @@ impl Order {
         self.gate = Some(now + HOLD_LIMIT);
     }
 
+    /// Whether everything is held.
+    pub(crate) fn is_gated(&self) -> bool {
+        self.gate.is_some()
+    }
+
     /// The session before this one has ended: deliver what waits.
     pub(crate) fn open_gate(&mut self, now: Instant, deliver: &mut dyn FnMut(&[u8])) {
         if self.gate.take().is_some() {

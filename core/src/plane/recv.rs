@@ -84,6 +84,11 @@ impl RecvLane {
         &mut self.order
     }
 
+    /// Whether its frames wait for the end of another session.
+    pub(crate) fn is_gated(&self) -> bool {
+        self.order.is_gated()
+    }
+
     pub(crate) fn counters(&self) -> (u64, u64, OrderCounters) {
         (self.frames, self.bytes, self.order.counters())
     }

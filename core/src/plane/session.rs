@@ -30,6 +30,10 @@ pub(super) struct Session {
     pub(super) timer: Option<Instant>,
     /// A newer session has taken over; this one goes away then.
     pub(super) retire_at: Option<Instant>,
+    /// The session whose end this one waits for, by our index (protocol 3.10).
+    pub(super) after: Option<u32>,
+    /// The other end has said that nothing more comes.
+    pub(super) ended: bool,
     /// Seals as soon as the other end has sealed in its epoch (protocol 4.5).
     next_sealer: Option<Arc<Sealer>>,
 }
@@ -44,6 +48,8 @@ impl Session {
             rx: RecvLane::new(&install.keys, mode == Mode::Reliable),
             timer: None,
             retire_at: None,
+            after: None,
+            ended: false,
             next_sealer: None,
         }
     }
@@ -115,9 +121,15 @@ impl Session {
                 }
             },
         }
+        self.ended |= ended;
         self.follow_epoch();
         self.answer(now, sink);
         ended
+    }
+
+    /// Whether all that was sent in it has come out.
+    pub(super) fn is_done(&self) -> bool {
+        self.ended && !self.rx.is_gated()
     }
 
     pub(super) fn open_gate(&mut self, now: Instant, bridge: &mut Bridge, drops: &mut Drops, sink: &mut dyn Sink) {

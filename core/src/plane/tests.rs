@@ -285,6 +285,24 @@ fn a_replaced_session_sends_all_it_owes_before_the_new_one_is_heard() {
     world.all_came_in_order();
 }
 
+// protocol 3.10; found by the fuzz target `plane`: the end of any session opened the gates of all others
+#[test]
+fn a_third_session_waits_for_a_second_that_waits_for_the_first() {
+    let mut world = World::with_direct();
+    for (secret, there, here) in [(8, (21, 11), (11, 21)), (9, (22, 12), (12, 22))] {
+        world.b.session(world.now, &chain(secret), Side::Responder, there);
+        world.a.session(world.now, &chain(secret), Side::Initiator, here);
+        world.packets(10);
+    }
+    // the end of the first went into the direct path, which has died
+    world.wait(50, &[DIRECT]);
+    for end in [&mut world.a, &mut world.b] {
+        end.apply(world.now, Edit::Unpath { link: LINK, path: DIRECT_PATH });
+    }
+    world.wait(400, &[DIRECT]);
+    world.all_came_in_order();
+}
+
 // protocol 3.10; found by the fuzz target `plane`: the new session waited only when the old one had been heard within a second
 #[test]
 fn a_new_session_waits_for_an_old_one_of_which_nothing_was_heard() {
