@@ -70,6 +70,8 @@ pub(crate) struct Order {
     delivered: u64,
     generation: u8,
     pending: Option<Pending>,
+    /// Start of a switch that was not waited for to its end: what is missing below is lost as soon as something above comes.
+    overdue: u64,
     gate: Option<Instant>,
     held: BTreeMap<u64, Vec<u8>>,
     held_bytes: usize,
@@ -88,6 +90,7 @@ impl Order {
             delivered: 0,
             generation: 0,
             pending: None,
+            overdue: 0,
             gate: None,
             held: BTreeMap::new(),
             held_bytes: 0,
@@ -156,6 +159,9 @@ impl Order {
         if self.gate.is_some() || (self.pending.is_some() && sequence != self.floor) {
             self.hold(sequence, body, deliver);
         } else {
+            if sequence >= self.overdue {
+                self.pass_to(self.overdue, deliver);
+            }
             self.hand_over(sequence, body, deliver);
         }
         self.advance(deliver);
@@ -225,6 +231,7 @@ impl Order {
             let start = self.pending.as_ref().and_then(|pending| pending.start).unwrap_or(self.floor);
             self.pass_to(start.min(self.window.next()), deliver);
             self.pending = None;
+            self.overdue = start;
             self.release(deliver);
         }
         self.settle(now, deliver);
@@ -492,6 +499,19 @@ mod tests {
         assert_eq!(bench.out, [0, 2]);
         assert_eq!((bench.order.counters().lost, bench.order.floor()), (1, 3));
         assert_eq!(bench.order.deadline(), None);
+    }
+
+    // protocol 7.3
+    /// Nothing of the new path had come when the wait was over; what came then once went before late frames of the old path.
+    #[test]
+    fn a_switch_that_was_given_up_without_a_frame_keeps_the_order() {
+        let mut bench = Bench::new();
+        bench.act(0, |order, now, out| order.switch(now, 1, 2, out));
+        bench.act(500, |order, now, out| order.alarm(now, out));
+        bench.take(501, 0, 0);
+        bench.take(502, 2, 1);
+        assert_eq!(bench.take(503, 1, 0), Fate::Late);
+        assert_eq!((bench.out.as_slice(), bench.order.counters().lost), (&[0, 2][..], 1));
     }
 
     // protocol 7.4

@@ -8,6 +8,7 @@
 //!      └────┴────┴────┴───┘  └────┴────┴────┴─────────────┘      a slab is reused when its last frame is released
 //! ```
 //! A frame is sealed where it lies and never written again (protocol 4.3): sending it once more is a copy of these bytes.
+#![expect(clippy::disallowed_types, reason = "the count of slabs has one owner; it is atomic so that a plane may move to another thread")]
 use crate::{bound::Bound, id::PathId, time::Instant};
 use std::{
     collections::VecDeque,
@@ -36,7 +37,7 @@ pub(crate) struct Entry {
     len: usize,
     /// When it was first sent.
     pub(crate) sent_at: Instant,
-    /// The path it was first sent on.
+    /// The path that carries it: on which it was sent first, or again when the lane moved.
     pub(crate) path: PathId,
     /// It went out more than once, so its receipt says nothing of a path's round trip.
     pub(crate) resent: bool,
@@ -154,10 +155,15 @@ impl Ring {
         Some(start + found as u64)
     }
 
-    /// The first frame that went this path and that the other end does not have.
-    pub(crate) fn unreceipted_on(&self, path: PathId) -> Option<u64> {
-        let found = self.frames.iter().position(|entry| !entry.receipted && entry.path == path)?;
-        Some(self.base + found as u64)
+    /// Whether this path carries a frame that the other end does not have.
+    pub(crate) fn has_unreceipted_on(&self, path: PathId) -> bool {
+        self.frames.iter().any(|entry| !entry.receipted && entry.path == path)
+    }
+
+    /// The sequence after the last frame that other paths than this one carry and that the other end does not have; 0 without one.
+    pub(crate) fn unreceipted_off(&self, path: PathId) -> u64 {
+        let last = self.frames.iter().rposition(|entry| !entry.receipted && entry.path != path);
+        last.map_or(0, |last| self.base + last as u64 + 1)
     }
 
     /// Frees all frames below `floor`.

@@ -52,8 +52,10 @@ struct SwitchOut {
     from: PathId,
     again_at: Instant,
     repeats: u32,
-    /// DRAIN is owed on this path when all before `start` has gone out.
+    /// DRAIN is owed on this path when all before `start` has gone out …
     drain: Option<PathId>,
+    /// … and all below this has come: it went other paths, on which it may be slower than DRAIN.
+    after: u64,
 }
 
 /// What the lane has done so far.
@@ -192,10 +194,12 @@ impl SendLane {
         if self.mode == Mode::Off || path == self.main {
             return;
         }
-        let Some(first) = self.ring.unreceipted_on(path) else { return };
-        self.catchup = Some(self.catchup.map_or(first, |cursor| cursor.min(first)));
+        if !self.ring.has_unreceipted_on(path) {
+            return;
+        }
+        self.catchup = self.ring.unreceipted_from(0);
         if let Some(switch) = &mut self.switch_out {
-            switch.drain = Some(self.main);
+            (switch.drain, switch.after) = (Some(self.main), 0);
         }
         self.catch_up(now, paths, sink);
     }
@@ -224,8 +228,12 @@ impl SendLane {
         if self.main_broken && self.catchup.is_none() {
             self.catchup = self.ring.unreceipted_from(self.rescue.map_or(0, |rescue| rescue.cursor));
         }
-        let drain = if self.main_broken { self.rescue.map_or(to, |rescue| rescue.path) } else { self.main };
-        self.turn(now, paths, to, drain, sink);
+        let (drain, after) = match (self.catchup, self.rescue) {
+            (Some(cursor), _) => (to, cursor),
+            (None, Some(rescue)) if self.main_broken => (rescue.path, 0),
+            (None, _) => (self.main, self.ring.unreceipted_off(self.main)),
+        };
+        self.turn(now, paths, to, (drain, after), sink);
     }
 
     /// Moves the lane away from a path that died: all that is not receipted goes again, in order, before anything new (protocol 7.5).
@@ -237,10 +245,10 @@ impl SendLane {
             };
             self.catchup = self.ring.unreceipted_from(from);
         }
-        self.turn(now, paths, to, to, sink);
+        self.turn(now, paths, to, (to, 0), sink);
     }
 
-    fn turn(&mut self, now: Instant, paths: &Paths, to: PathId, drain: PathId, sink: &mut dyn Sink) {
+    fn turn(&mut self, now: Instant, paths: &Paths, to: PathId, (drain, after): (PathId, u64), sink: &mut dyn Sink) {
         let from = self.main;
         self.generation = self.generation.wrapping_add(1);
         self.main = to;
@@ -250,7 +258,7 @@ impl SendLane {
         self.probed = None;
         self.end_owed = self.closing;
         self.progress_at = now;
-        self.switch_out = Some(SwitchOut { start: self.ring.next(), from, again_at: now, repeats: 0, drain: Some(drain) });
+        self.switch_out = Some(SwitchOut { start: self.ring.next(), from, again_at: now, repeats: 0, drain: Some(drain), after });
         self.send_switch(now, paths, sink);
         if self.mode == Mode::Redundant && from != to {
             self.rescue = Some(Rescue { path: from, cursor: self.ring.next(), until_receipt: false });
@@ -449,7 +457,8 @@ impl SendLane {
     }
 
     fn send_drain(&mut self, paths: &Paths, sink: &mut dyn Sink) {
-        let Some(switch) = &mut self.switch_out else { return };
+        let oldest = self.ring.unreceipted_from(0);
+        let Some(switch) = self.switch_out.as_mut().filter(|switch| oldest.is_none_or(|oldest| oldest >= switch.after)) else { return };
         let Some(path) = switch.drain.take() else { return };
         let message = LaneControl::Drain { lane: self.lane, generation: self.generation, start: switch.start, path };
         self.send_control(paths, path, &message, sink);
@@ -496,8 +505,12 @@ impl SendLane {
         sink.send(via, bytes);
         self.counters.resent += 1;
         let reliable = self.mode == Mode::Reliable;
+        let on_main = path == self.main;
         if let Some(entry) = self.ring.entry_mut(sequence) {
             mark_resent(entry, now, reliable);
+            if on_main {
+                entry.path = path;
+            }
         }
         true
     }
@@ -537,7 +550,8 @@ impl SendLane {
             counter: Counter::new(self.lane, sequence),
         };
         let sealer = &self.sealer;
-        let frame = self.ring.push(now, self.main, packet.len() + FRAME_OVERHEAD, |frame| {
+        let path = self.rescue.filter(|_| self.main_broken).map_or(self.main, |rescue| rescue.path);
+        let frame = self.ring.push(now, path, packet.len() + FRAME_OVERHEAD, |frame| {
             if let Some(place) = frame.get_mut(FRAME_HEADER_LEN..FRAME_HEADER_LEN + 1 + packet.len())
                 && let Some((kind, body)) = place.split_first_mut()
             {

@@ -379,3 +379,32 @@ fn a_path_that_dies_just_after_the_lane_has_left_it_loses_nothing() {
     world.wait(200, &[RELAY]);
     assert!([&world.a, &world.b].iter().all(|end| end.plane.deadline().is_none()), "nobody waits for anything");
 }
+
+/// A second switch before the first path had come to its end: its DRAIN, on a quick path, once made the receiver give up what was
+/// still on the slow one.
+#[test]
+fn two_switches_in_a_row_wait_for_the_slowest_path() {
+    const THIRD: Via = Via { conn: ConnId(6), handle: None };
+    let mut world = World::new();
+    world.packets(50);
+    let slow: Vec<_> = world.a.ports.out.drain(..).collect();
+    for (path, via) in [(DIRECT_PATH, DIRECT), (PathId(3), THIRD)] {
+        for end in [&mut world.a, &mut world.b] {
+            end.path(world.now, path, via);
+        }
+        world.a.apply(world.now, Edit::Switch { link: LINK, to: path });
+        world.packets(50);
+    }
+    // the direct paths are quick, all that the relay carries comes later
+    let (mut late, quick): (VecDeque<_>, VecDeque<_>) = world.a.ports.out.drain(..).partition(|(via, _)| *via == RELAY);
+    world.a.ports.out = quick;
+    world.exchange(&[]);
+    assert!(world.b.ports.delivered.is_empty(), "what is on the relay comes first");
+    late.extend(slow);
+    late.rotate_right(50);
+    world.a.ports.out = late;
+    world.exchange(&[]);
+    world.all_came_in_order();
+    world.wait(600, &[]);
+    assert!([&world.a, &world.b].iter().all(|end| end.plane.deadline().is_none()), "nobody waits for anything");
+}

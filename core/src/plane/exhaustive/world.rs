@@ -6,7 +6,7 @@
 //!         ── wire [0][direct] ──▶              and what is on it is gone when its path dies
 //!         ◀── wire [1][…] ───────
 //! ```
-use super::stand_in::StandIn;
+use super::{check::each_counter_is_sealed_once, stand_in::StandIn};
 use crate::{
     config::Mode,
     drops::{Drop, Drops},
@@ -17,15 +17,13 @@ use crate::{
         bridge::Bridge,
         order::{Order, newer},
         ring::{Pool, Ring},
-        send::SendLane,
         session::Session,
     },
-    session::{Chain, Side, Suite},
+    session::{Chain, EpochKeys, SessionId, Side, Suite},
     time::{Duration, Instant},
     wire::{FRAME_HEADER_LEN, FrameHeader, INNER_IP, LANE_CONTROL_BIT, LaneControl, TAG_LEN},
 };
 use core::{
-    fmt,
     hash::{Hash, Hasher},
     net::{IpAddr, Ipv4Addr},
 };
@@ -36,10 +34,6 @@ const LINK: LinkId = LinkId(0);
 /// The relay path and a direct one.
 const PATHS: [PathId; 2] = [PathId::RELAY, PathId(2)];
 const VIAS: [Via; 2] = [Via { conn: ConnId(0), handle: Some(Handle(9)) }, Via { conn: ConnId(2), handle: None }];
-/// The longest that a frame may wait for order (protocol 7.3).
-const HOLD_LIMIT: Duration = Duration::from_millis(500);
-/// Rounds after which two ends left alone must be at rest.
-const ROUNDS_TO_REST: usize = 400;
 
 /// How often each kind of step may still happen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -62,6 +56,8 @@ pub(super) struct Budget {
     pub(super) hedges: u8,
     /// Writers that are full for a while.
     pub(super) clogs: u8,
+    /// Rekeys that both ends conclude.
+    pub(super) rekeys: u8,
 }
 
 /// What the ends are made with.
@@ -96,35 +92,38 @@ pub(super) enum Step {
     Calm { end: usize },
     Clog { end: usize },
     Clear { end: usize },
+    Rekey { end: usize },
     Tick,
 }
 
 /// One end of the session.
 #[derive(Clone, Hash)]
-struct End {
-    session: Session,
+pub(super) struct End {
+    pub(super) session: Session,
     paths: Paths,
-    sealed: u8,
+    pub(super) sealed: u8,
     /// Packets that came out here, one bit each, and the highest.
-    came: u32,
+    pub(super) came: u32,
     newest: Option<u8>,
-    hedged: bool,
+    pub(super) hedged: bool,
     /// The path whose writer is full.
-    clogged: Option<usize>,
+    pub(super) clogged: Option<usize>,
+    /// The newest epoch whose keys are here.
+    pub(super) epoch: u32,
 }
 
 /// All there is.
 #[derive(Clone, Hash)]
 pub(super) struct World {
-    now: Instant,
-    ends: [End; 2],
-    wires: [[VecDeque<Vec<u8>>; 2]; 2],
-    alive: [bool; 2],
+    pub(super) now: Instant,
+    pub(super) ends: [End; 2],
+    pub(super) wires: [[VecDeque<Vec<u8>>; 2]; 2],
+    pub(super) alive: [bool; 2],
     left: Budget,
     /// Nothing is lost or overtaken on a path that lives.
     in_order: bool,
     /// What went wrong on the way here.
-    fault: Option<&'static str>,
+    pub(super) fault: Option<&'static str>,
 }
 
 /// Two worlds are the same if all that decides is.
@@ -159,10 +158,8 @@ impl Sink for Port {
 
 impl End {
     fn new(now: Instant, end: usize, bounds: &Bounds) -> Self {
-        let chain = Chain::start(Zeroizing::new([7; 64]), Suite::ChaCha20Poly1305);
-        let keys = chain.keys([Side::Initiator, Side::Responder][end], &StandIn);
         let (local, remote) = [(10, 20), (20, 10)][end];
-        let install = Install { session: chain.session_id(), local, remote, keys, main: PathId::RELAY };
+        let install = Install { session: SessionId([7; 16]), local, remote, keys: keys(end, 0), main: PathId::RELAY };
         let mut session = Session::new(now, LINK, &install, bounds.mode, Pool::default());
         session.tx.narrow(bounds.ring_frames);
         session.rx.narrow(64, bounds.hold_frames);
@@ -171,22 +168,22 @@ impl End {
             let window = (path == 0).then_some(bounds.relay_window);
             paths.put(PATHS[path], VIAS[path], window, Some(Duration::from_millis(10)));
         }
-        Self { session, paths, sealed: 0, came: 0, newest: None, hedged: false, clogged: None }
+        Self { session, paths, sealed: 0, came: 0, newest: None, hedged: false, clogged: None, epoch: 0 }
     }
 
-    fn main(&self) -> usize {
+    pub(super) fn main(&self) -> usize {
         usize::from(self.session.tx.main() != PathId::RELAY)
     }
 
-    fn knows_of(&self, path: usize) -> bool {
+    pub(super) fn knows_of(&self, path: usize) -> bool {
         self.paths.via(PATHS[path]).is_some()
     }
 
-    fn ring(&self) -> &Ring {
+    pub(super) fn ring(&self) -> &Ring {
         self.session.tx.inspect().0
     }
 
-    fn order(&self) -> &Order {
+    pub(super) fn order(&self) -> &Order {
         self.session.rx.inspect()
     }
 }
@@ -203,10 +200,6 @@ impl World {
             in_order: bounds.budget.losses == 0 && bounds.budget.swaps == 0,
             fault: None,
         }
-    }
-
-    pub(super) fn fault(&self) -> Option<&'static str> {
-        self.fault
     }
 
     /// All steps that may come next.
@@ -249,6 +242,13 @@ impl World {
                 Some(_) => steps.push(Step::Clear { end }),
                 None => {}
             }
+        }
+        // REKEY2 follows REKEY1: the responder has the new keys first, and the next REKEY1 goes when both have them
+        let [initiator, responder] = [self.ends[0].epoch, self.ends[1].epoch];
+        if initiator < responder {
+            steps.push(Step::Rekey { end: 0 });
+        } else if self.left.rekeys > 0 {
+            steps.push(Step::Rekey { end: 1 });
         }
         if self.left.deaths > 0 && self.alive == [true; 2] {
             steps.extend((0..2).map(|path| Step::Die { path }));
@@ -312,6 +312,10 @@ impl World {
                 self.ends[end].clogged = Some(self.ends[end].main());
             }
             Step::Clear { end } => self.clear(end),
+            Step::Rekey { end } => {
+                self.left.rekeys -= u8::from(end == 1);
+                self.rekey(end);
+            }
             Step::Tick => {
                 self.left.ticks -= 1;
                 self.tick();
@@ -331,7 +335,7 @@ impl World {
         }
     }
 
-    fn fall_back(&mut self, end: usize) {
+    pub(super) fn fall_back(&mut self, end: usize) {
         let (from, to) = (PATHS[self.ends[end].main()], PATHS[1 - self.ends[end].main()]);
         self.ends[end].hedged = false;
         self.act(end, true, |now, session, peer, port| session.tx.fall_back(now, &peer.paths, to, port));
@@ -339,7 +343,7 @@ impl World {
     }
 
     /// The path that is not in use has died.
-    fn forget(&mut self, end: usize) {
+    pub(super) fn forget(&mut self, end: usize) {
         self.unpath(end, PATHS[1 - self.ends[end].main()]);
     }
 
@@ -348,22 +352,29 @@ impl World {
         self.act(end, true, |now, session, peer, port| session.tx.path_gone(now, &peer.paths, path, port));
     }
 
-    fn calm(&mut self, end: usize) {
+    pub(super) fn calm(&mut self, end: usize) {
         self.ends[end].hedged = false;
         self.act(end, true, |now, session, peer, port| session.tx.calm(now, &peer.paths, port));
     }
 
-    fn clear(&mut self, end: usize) {
+    pub(super) fn clear(&mut self, end: usize) {
         self.ends[end].clogged = None;
         self.act(end, true, |_, _, _, _| ());
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    /// The responder makes the keys of the next epoch and only opens; the initiator seals in them at once (protocol 4.5).
+    pub(super) fn rekey(&mut self, end: usize) {
+        self.ends[end].epoch += 1;
+        let keys = keys(end, self.ends[end].epoch);
+        self.act(end, true, |now, session, _, _| session.add_keys(now, &keys, end == 0));
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
         self.ends.iter().filter_map(|end| end.session.deadline(&end.paths)).min()
     }
 
     /// Time goes on to the next alarm.
-    fn tick(&mut self) {
+    pub(super) fn tick(&mut self) {
         let Some(due) = self.deadline() else { return };
         self.now = self.now.max(due);
         for end in 0..2 {
@@ -378,7 +389,7 @@ impl World {
         }
     }
 
-    fn arrive(&mut self, end: usize, path: usize, mut frame: Vec<u8>) {
+    pub(super) fn arrive(&mut self, end: usize, path: usize, mut frame: Vec<u8>) {
         let header = FrameHeader::parse(&frame).expect("a lane makes whole frames");
         let control = header.counter.lane() & LANE_CONTROL_BIT != 0;
         // the stand-in keeps the text in clear
@@ -441,117 +452,15 @@ impl World {
             }
         }
     }
-
-    /// What is true at every moment of both directions.
-    fn check(&mut self, before: &Self, bounds: &Bounds) {
-        for end in 0..2 {
-            let (sender, receiver) = (&self.ends[end], &self.ends[1 - end]);
-            let (ring, _, received_next) = sender.session.tx.inspect();
-            let order = receiver.order();
-            let (waiting, until) = order.waiting();
-            let truthful = (ring.base()..ring.next()).all(|sequence| !ring.is_receipted(sequence) || order.has(sequence));
-            let wrong = [
-                (ring.base() > order.floor(), "a frame was released before the other end was done with it"),
-                (received_next > order.next() || order.next() > ring.next(), "one end knows of more than was sent"),
-                (!truthful, "a frame counts as receipted that did not come"),
-                (ring.len() > bounds.ring_frames, "the ring is over its bound"),
-                (waiting > bounds.hold_frames + 1, "more frames wait than may"),
-                (until.is_some_and(|until| until > self.now + HOLD_LIMIT), "a switch may wait for longer than the limit"),
-                (waiting > 0 && order.deadline().is_none(), "frames wait for nothing"),
-                (order.floor() < before.ends[1 - end].order().floor(), "the floor fell"),
-                (ring.next() < before.ends[end].ring().next(), "the counter fell"),
-            ];
-            if let Some((_, what)) = wrong.into_iter().find(|(wrong, _)| *wrong) {
-                self.fault = Some(what);
-            }
-        }
-    }
-
-    /// Leaves both ends alone, with whatever path lives: they must come to rest, and account for every packet.
-    pub(super) fn comes_to_rest(&self, bounds: &Bounds) -> Result<(), &'static str> {
-        let mut world = self.clone();
-        for _ in 0..ROUNDS_TO_REST {
-            if !world.settle() {
-                return world.account(bounds);
-            }
-        }
-        Err("the ends do not come to rest")
-    }
-
-    /// Does one thing that has to happen. False: nothing has.
-    fn settle(&mut self) -> bool {
-        for end in 0..2 {
-            let here = &self.ends[end];
-            if !self.alive[here.main()] {
-                self.fall_back(end);
-                return true;
-            }
-            if !self.alive[1 - here.main()] && here.knows_of(1 - here.main()) {
-                self.forget(end);
-                return true;
-            }
-            if here.clogged.is_some() {
-                self.clear(end);
-                return true;
-            }
-            if here.hedged {
-                self.calm(end);
-                return true;
-            }
-            for path in 0..2 {
-                if let Some(frame) = self.wires[end][path].pop_front() {
-                    self.arrive(1 - end, path, frame);
-                    return true;
-                }
-            }
-        }
-        let due = self.deadline().is_some();
-        self.tick();
-        due
-    }
-
-    fn account(&self, bounds: &Bounds) -> Result<(), &'static str> {
-        if let Some(fault) = self.fault {
-            return Err(fault);
-        }
-        for end in 0..2 {
-            let (sender, receiver) = (&self.ends[end], &self.ends[1 - end]);
-            let lost = receiver.order().counters().lost;
-            if u64::from(receiver.came.count_ones()) + lost != u64::from(sender.sealed) {
-                return Err("a packet is neither delivered nor counted as lost");
-            }
-            if bounds.lossless && lost > 0 {
-                return Err("a packet was given up though a path lived all the time");
-            }
-            if sender.ring().len() > 0 {
-                return Err("frames stay in the ring for ever");
-            }
-        }
-        Ok(())
-    }
 }
 
-/// Each frame that leaves is new, or bit for bit one that is kept (protocol 4.3).
-fn each_counter_is_sealed_once(before: &SendLane, after: &SendLane, out: &[(usize, Vec<u8>)]) -> bool {
-    let (kept, mut control_next, _) = before.inspect();
-    let (keeps, control_after, _) = after.inspect();
-    for (_, frame) in out {
-        let Ok(header) = FrameHeader::parse(frame) else { return false };
-        let sequence = header.counter.sequence();
-        let good = if header.counter.lane() & LANE_CONTROL_BIT != 0 {
-            control_next += 1;
-            sequence + 1 == control_next
-        } else if sequence < kept.next() {
-            kept.bytes(sequence) == Some(frame)
-        } else {
-            keeps.bytes(sequence) == Some(frame)
-        };
-        if !good {
-            return false;
-        }
+/// The keys of one epoch at one end.
+fn keys(end: usize, epoch: u32) -> EpochKeys {
+    let mut chain = Chain::start(Zeroizing::new([7; 64]), Suite::ChaCha20Poly1305);
+    for _ in 0..epoch {
+        chain = chain.next(&[1; 32], &[2; 32], &[3; 64]);
     }
-    control_next == control_after
-        && (kept.base()..kept.next()).all(|sequence| keeps.bytes(sequence).is_none_or(|bytes| kept.bytes(sequence) == Some(bytes)))
+    chain.keys([Side::Initiator, Side::Responder][end], &StandIn)
 }
 
 fn digest(state: &impl Hash) -> u64 {
@@ -574,26 +483,4 @@ fn bridge(own: IpAddr, other: IpAddr) -> Bridge {
     let mut bridge = Bridge::new(false, vec![own], [2; 6]);
     bridge.set_peer(LINK, &[other], [4; 6]);
     bridge
-}
-
-impl fmt::Debug for World {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let wires: Vec<usize> = self.wires.iter().flatten().map(VecDeque::len).collect();
-        write!(f, "{:?} alive {:?} wires {wires:?}", self.now, self.alive)?;
-        for end in &self.ends {
-            let (order, ring) = (end.order(), end.ring());
-            write!(f, " | sealed {} came {:b} main {} ", end.sealed, end.came, end.main())?;
-            write!(
-                f,
-                "ring {}..{} floor {} next {} gen {} {:?}",
-                ring.base(),
-                ring.next(),
-                order.floor(),
-                order.next(),
-                order.generation(),
-                order.waiting()
-            )?;
-        }
-        write!(f, " {:?}", self.fault)
-    }
 }
