@@ -1,4 +1,5 @@
 //! Identities: an ML-DSA-87 key pair and the `PeerId` that names it (protocol 1.1, 1.2).
+#![expect(clippy::disallowed_types, reason = "the expanded key is written once, and is a function of the seed")]
 use super::{PUBLIC_KEY_LEN, hash::sha512_prefix, rustcrypto};
 use crate::id::PeerId;
 use core::fmt;

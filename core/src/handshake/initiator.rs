@@ -1,4 +1,5 @@
 //! The initiator: INIT out, RESP in, FIN out (protocol 3).
+#![expect(clippy::disallowed_types, reason = "one swap decides which of two jobs spends the offer")]
 use super::{
     Concluded, HandshakeError, Kept, Setup, VERSION,
     layout::{self, MAC_LEN, Resp, SUITES_MAX},

@@ -1,4 +1,5 @@
 //! The responder: INIT in, RESP out, FIN in (protocol 3).
+#![expect(clippy::disallowed_types, reason = "one swap decides which of two jobs spends the answer")]
 use super::{
     HandshakeError, Kept, Setup, VERSION, Verified,
     layout::{self, Fin, Init},

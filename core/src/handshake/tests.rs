@@ -1,4 +1,5 @@
 //! The handshake from both ends: every pair of back ends, every kind of tampering.
+#![expect(clippy::disallowed_types, reason = "identities are made once for all tests")]
 use super::*;
 use crate::{
     crypto::{awslc::AwsLc, rustcrypto::RustCrypto},
