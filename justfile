@@ -72,6 +72,18 @@ fuzz-seeds:
 coverage *ARGS:
     python3 .ci/coverage.py "$@"
 
+# The larger exhaustive models of migration and rekeying (minutes, a few GB of memory).
+models *ARGS:
+    cargo test --release -p shadowmesh-core --lib exhaustive -- --include-ignored --nocapture "$@"
+
+# Changes the code of FILE in every small way and asks whether a test notices (cargo-mutants; long).
+mutants FILE="core/src/plane/replay.rs" *ARGS:
+    nice cargo mutants --package shadowmesh-core --file "{{ FILE }}" "${@:2}"
+
+# Whether comparisons of secrets take the same time whatever they compare: t values, no verdict.
+constant-time *FILTER:
+    cargo run --release -p shadowmesh-core --features aws-lc --example constant_time -- "$@"
+
 # The real programs on real interfaces (root).
 netns *ARGS:
     cargo test -p shadowmesh-daemon --test netns -- "$@"
