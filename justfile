@@ -84,6 +84,21 @@ mutants FILE="core/src/plane/replay.rs" *ARGS:
 constant-time *FILTER:
     cargo run --release -p shadowmesh-core --features aws-lc --example constant_time -- "$@"
 
+# The house rules: what stands in each file, what it depends on, and whether docs and code agree.
+tidy:
+    .ci/run tidy
+    cargo test -p shadowmesh-fuzz --test tidy --test machines
+
+# The planted faults: each must be caught. NAME: those whose name contains it; `--check`: whether each still applies.
+[no-exit-message]
+faults *NAME:
+    fuzz/faults/run "$@"
+
+# The models of docs/proofs, where ProVerif is installed; exit code 2 where it is not.
+[no-exit-message]
+proofs *FILES:
+    docs/proofs/run-all "$@"
+
 # The real programs on real interfaces (root).
 netns *ARGS:
     cargo test -p shadowmesh-daemon --test netns -- "$@"

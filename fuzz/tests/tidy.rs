@@ -237,6 +237,44 @@ fn each_key_of_a_configuration_is_explained_and_no_other() {
     compare("keys of a relay", &table_under(&page, "## Keys of a relay"), &relay);
 }
 
+// ---- planted faults ------------------------------------------------------------------------------------------------
+
+#[test]
+fn each_planted_fault_still_applies_and_names_the_tests_that_catch_it() {
+    let faults = files(&root().join("fuzz/faults"), "fault");
+    assert!(faults.len() >= 12);
+    let mut complaints = Vec::new();
+    for path in faults {
+        let name = name_of(&path);
+        let text = fs::read_to_string(&path).expect("a fault is text");
+        let lines: Vec<&str> = text.lines().collect();
+        if !lines.iter().any(|line| line.starts_with("test: -p shadowmesh-")) {
+            complaints.push(format!("{name} names no test"));
+        }
+        let place = |word: &str, from: usize| lines.iter().skip(from).position(|line| *line == word).map(|index| from + index);
+        let mut from = 0;
+        while let Some(start) = place("---", from) {
+            let (Some(middle), Some(end)) = (place("+++", start), place("===", start)) else {
+                panic!("{name}: ---, +++, === in this order")
+            };
+            let file = lines[..start].iter().rev().find_map(|line| line.strip_prefix("file: ")).expect("a replacement has a file");
+            let old: String = lines[start + 1..middle].iter().map(|line| format!("{line}\n")).collect();
+            if lines[start + 1..middle] == lines[middle + 1..end] {
+                complaints.push(format!("{name} changes nothing"));
+            }
+            let count = read(file).matches(&old).count();
+            if count != 1 {
+                complaints.push(format!("{name}: {file} has these lines {count} times, not once:\n{old}"));
+            }
+            from = end + 1;
+        }
+        if from == 0 {
+            complaints.push(format!("{name} replaces nothing"));
+        }
+    }
+    none(&complaints);
+}
+
 // ---- proofs ------------------------------------------------------------------------------------------------------
 
 #[test]
