@@ -64,20 +64,10 @@ fn wire() -> Vec<Vec<u8>> {
     });
     let header = FrameHeader { epoch: 1, generation: 2, receiver: 3, counter: Counter::new(0x80, 4) };
     add(1, &mut |out| out.extend(header.to_bytes()));
-    let receipt = Receipt {
-        lane: 0,
-        generation: 1,
-        floor: 5,
-        next: 90,
-        path: PathId(2),
-        delay_us: 7,
-        lost: 1,
-        mask: ReceiptMask::from_words(&[1, 2, 3]),
-    };
     for message in [
         LaneControl::Switch { lane: 0, generation: 1, start: 9, from: PathId(0), to: PathId(2) },
         LaneControl::Drain { lane: 1, generation: 1, start: 9, path: PathId(0) },
-        LaneControl::Receipt(receipt),
+        LaneControl::Receipt(receipt()),
     ] {
         add(2, &mut |out| message.emit(out));
     }
@@ -95,18 +85,7 @@ fn wire() -> Vec<Vec<u8>> {
     for message in relay_messages(v4, v6) {
         add(5, &mut |out| message.emit(out));
     }
-    let params = Params {
-        name: Some("ada".into()),
-        addresses: vec![v4.ip(), v6.ip()],
-        mtu: Some(1_280),
-        layer2: true,
-        net_r: Some([1; 32]),
-        supports_direct: true,
-        withhold_address: true,
-        version: Some("0.1.0".into()),
-        udp_port: Some(9),
-    };
-    add(6, &mut |out| params.emit(out));
+    add(6, &mut |out| params(v4, v6).emit(out));
     for kind in [TYPE_PATH_REQ, TYPE_PATH_RSP, TYPE_PATH_CMP] {
         let header = PathHeader { kind, epoch: 1, flags: 0, role: 1, receiver: 2, path: PathId(6), attempt: 3 };
         add(7, &mut |out| {
@@ -132,6 +111,24 @@ fn wire() -> Vec<Vec<u8>> {
         }
     }
     seeds
+}
+
+fn receipt() -> Receipt {
+    Receipt { lane: 0, generation: 1, floor: 5, next: 90, path: PathId(2), delay_us: 7, lost: 1, mask: ReceiptMask::from_words(&[1, 2, 3]) }
+}
+
+fn params(v4: SocketAddr, v6: SocketAddr) -> Params {
+    Params {
+        name: Some("ada".into()),
+        addresses: vec![v4.ip(), v6.ip()],
+        mtu: Some(1_280),
+        layer2: true,
+        net_r: Some([1; 32]),
+        supports_direct: true,
+        withhold_address: true,
+        version: Some("0.1.0".into()),
+        udp_port: Some(9),
+    }
 }
 
 fn peer_messages(v4: SocketAddr, v6: SocketAddr) -> Vec<PeerMessage> {
