@@ -99,6 +99,18 @@ faults *NAME:
 proofs *FILES:
     docs/proofs/run-all "$@"
 
+# Replay one seed of the simulator with its trace, or another of its commands: `just sim --seeds 0..10000`.
+sim *ARGS:
+    cargo run --profile sim --quiet -p shadowmesh-fuzz --bin sim -- "$@"
+
+# As many seeds as fit into some minutes, from where the last night stopped.
+sim-night MINUTES="60":
+    cargo run --profile sim --quiet -p shadowmesh-fuzz --bin sim -- --night {{ MINUTES }}
+
+# Days of a ten-peer mesh with faults, in virtual time: nothing may grow.
+soak HOURS="24":
+    cargo run --profile sim --quiet -p shadowmesh-fuzz --bin sim -- --soak {{ HOURS }}
+
 # The real programs on real interfaces (root).
 netns *ARGS:
     cargo test -p shadowmesh-daemon --test netns -- "$@"

@@ -85,10 +85,15 @@ impl Flow {
         inner(packet).get(48..)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
     }
 
-    /// A packet came out of the interface.
-    pub fn came_out(&mut self, now: Instant, packet: &[u8]) {
+    /// The number of a packet within its flow.
+    pub fn place_of(packet: &[u8]) -> u64 {
         let number = inner(packet).get(52..).and_then(<[u8]>::first_chunk).map(|bytes| u64::from_be_bytes(*bytes));
-        let number = number.expect("only packets of flows are handed in, so nothing shorter can come out");
+        number.expect("only packets of flows are handed in, so nothing shorter can come out")
+    }
+
+    /// A packet came out of the interface; true: behind a later one.
+    pub fn came_out(&mut self, now: Instant, packet: &[u8]) -> bool {
+        let number = Self::place_of(packet);
         assert!(number < self.handed, "packet {number} of flow {} was never handed in", self.number);
         assert!(packet == self.packet(number), "packet {number} of flow {} is not as it was", self.number);
         if let Some(last) = self.last_at.replace(now) {
@@ -97,11 +102,14 @@ impl Flow {
         if number >= self.next {
             self.missing.extend(self.next..number);
             self.next = number + 1;
-        } else if self.missing.remove(&number) {
+            return false;
+        }
+        if self.missing.remove(&number) {
             self.reordered += 1;
         } else {
             self.doubled += 1;
         }
+        true
     }
 
     /// What became of it so far.

@@ -202,6 +202,10 @@ impl Link {
     /// A packet waits for this peer.
     pub(crate) fn wanted(&mut self, now: Instant, room: &mut Room) {
         if self.live.is_none() {
+            if self.presences.is_empty() {
+                // only a relay knows where it is
+                room.wake_relays();
+            }
             self.seek(now, room);
         }
     }
@@ -305,6 +309,8 @@ impl Link {
             room.sids.remove(&live.local());
             room.edit(Edit::Retire { link: self.id, local: live.local() });
             room.note(crate::event::Note::PeerLost { peer: self.peer, why });
+            // when it comes back, a relay will tell
+            room.wake_relays();
         }
         self.verify_by = None;
     }

@@ -155,11 +155,7 @@ impl Link {
         self.steer.main = to;
         self.steer.main_since = now;
         self.switches.push_back(now);
-        if let Some(key) = self.path_key() {
-            for direct in &mut self.directs {
-                direct.examine(now, room, &key);
-            }
-        }
+        self.examine_directs(now, room);
         if to != PathId::RELAY {
             room.note(Note::Migrated { peer: self.peer, to: PathLabel::DirectWss, took: Duration::ZERO });
             return;
@@ -174,6 +170,15 @@ impl Link {
         self.steer.hold_until = Some(now + hold);
         self.attempt_after(now, hold);
         room.wake_relays();
+    }
+
+    /// Each direct path must show life.
+    pub(crate) fn examine_directs(&mut self, now: Instant, room: &mut Room) {
+        if let Some(key) = self.path_key() {
+            for direct in &mut self.directs {
+                direct.examine(now, room, &key);
+            }
+        }
     }
 
     /// The plane noticed that nothing comes back on a path. Some: the relay of this link is in doubt.

@@ -356,6 +356,16 @@ impl Node {
         }
     }
 
+    /// Our addresses have changed: a connection from one that is gone falls silent, and nobody tells. Each must show life.
+    fn doubt_everything(&mut self, now: Instant) {
+        for uplink in &mut self.uplinks {
+            uplink.doubt(now);
+        }
+        for link in self.links.values_mut() {
+            link.examine_directs(now, &mut self.room);
+        }
+    }
+
     // ---- jobs, reports, alarms ---------------------------------------------------------------------------------
 
     fn computed(&mut self, now: Instant, done: Done) {
@@ -475,7 +485,8 @@ impl Node {
                 }
                 return;
             }
-            Relays::Park if self.links.values().any(|link| link.live().is_some() && !link.is_direct()) => return,
+            // also one that is there and has no session yet: without the relay it would never get one
+            Relays::Park if self.links.values().any(|link| (link.live().is_some() || link.is_online()) && !link.is_direct()) => return,
             Relays::Park => {}
         }
         for index in 0..self.uplinks.len() {
@@ -523,7 +534,10 @@ impl Machine for Node {
                 self.refresh_surroundings(now);
             }
             Event::Interfaces(interfaces) => {
-                self.room.around.interfaces = interfaces.to_vec();
+                if self.room.around.interfaces != interfaces {
+                    self.room.around.interfaces = interfaces.to_vec();
+                    self.doubt_everything(now);
+                }
                 self.refresh_surroundings(now);
             }
             Event::Report(report) => self.report(now, &report),

@@ -213,6 +213,9 @@ impl Plane {
             Ok(Goal::One(link)) => self.send(now, link, packet, sink),
             Ok(Goal::All) => {
                 let links: Vec<LinkId> = self.peers.iter().filter(|(_, peer)| peer.current.is_some()).map(|(link, _)| *link).collect();
+                if links.is_empty() {
+                    self.drops.count(Drop::NoRoute);
+                }
                 for link in links {
                     self.send(now, link, packet, sink);
                 }
@@ -409,6 +412,9 @@ impl Plane {
     fn retire(&mut self, local: u32) {
         self.retiring.remove(&local);
         let Some(session) = self.sessions.remove(&local) else { return };
+        if let Some(at) = session.timer {
+            self.timers.remove(&(at, local));
+        }
         session.tx.count_unreceipted(&mut self.drops);
         if let Some(peer) = self.peers.get_mut(&session.link) {
             peer.keep_counters(&session);
@@ -424,6 +430,7 @@ impl Plane {
         self.waiting.remove(&link);
         self.sessions.retain(|_, session| session.link != link);
         self.retiring.retain(|local| self.sessions.contains_key(local));
+        self.timers.retain(|(_, local)| self.sessions.contains_key(local));
     }
 
     /// Whether frames that are not receipted went this path, the main one.

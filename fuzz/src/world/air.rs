@@ -370,12 +370,12 @@ impl Air {
         if len > 0 && self.rng.per_mille(way.corruption) {
             return self.reset(id);
         }
-        let late = self.lateness(&way, len);
+        let behind = self.lateness(&way, len);
         let Some(wire) = self.wires.get_mut(&id) else { return };
         let lane = &mut wire.lanes[from];
         let nanos = (len as u64).saturating_mul(1_000_000_000) / way.rate.max(1);
         lane.busy_until = lane.busy_until.max(now) + Duration::from_nanos(nanos);
-        let arrival = (lane.busy_until + way.latency + late).max(lane.last_arrival);
+        let arrival = (lane.busy_until + way.latency + behind).max(lane.last_arrival);
         lane.last_arrival = arrival;
         lane.bytes += len;
         lane.on_way.push_back((arrival, parcel));

@@ -12,6 +12,7 @@ use shadowmesh_core::{
     time::Duration,
 };
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::{Arc, Mutex},
 };
@@ -56,7 +57,8 @@ impl World {
         Self {
             air,
             hosts: Vec::new(),
-            sources: Vec::new(),
+            sources: BTreeMap::new(),
+            next_flow: 0,
             crypto,
             network,
             pooled: false,

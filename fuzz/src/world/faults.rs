@@ -89,17 +89,17 @@ impl World {
     }
 
     /// The interfaces of a host have these addresses now, and no others: connections of the old ones fall silent.
-    pub fn set_interfaces(&mut self, host: HostId, addresses: Vec<(IpAddr, u8)>) {
+    pub fn set_interfaces(&mut self, host: HostId, addresses: &[(IpAddr, u8)]) {
         self.air.hosts_of.retain(|_, holder| *holder != host);
-        for (address, _) in &addresses {
+        for (address, _) in addresses {
             assert_eq!(self.air.hosts_of.insert(*address, host), None, "{address} is somebody's already");
         }
         if let Plan::Peer { interfaces, .. } = &mut self.hosts[host.0].plan {
-            interfaces.clone_from(&addresses);
+            *interfaces = addresses.to_vec();
         }
         if self.hosts[host.0].running.is_some() {
             self.air.orphan(host);
-            self.event(host, Event::Interfaces(&addresses));
+            self.event(host, Event::Interfaces(addresses));
         }
     }
 
@@ -110,8 +110,8 @@ impl World {
             IpAddr::V4(v4) => IpAddr::V4((v4.to_bits() ^ 0x80).into()),
             IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() ^ 0x8000).into()),
         };
-        let moved = interfaces.iter().map(|(ip, len)| (next(*ip), *len)).collect();
-        self.set_interfaces(host, moved);
+        let moved: Vec<(IpAddr, u8)> = interfaces.iter().map(|(ip, len)| (next(*ip), *len)).collect();
+        self.set_interfaces(host, &moved);
     }
 
     /// The box in front of a host forwards the port of its listener from the next time on that it opens.
@@ -146,8 +146,9 @@ impl World {
         let start = Instant::from_millis(1_000_000);
         let skip = self.air.trace.told().count().saturating_sub(count);
         let line = |(at, host, what): &(Instant, usize, String)| {
-            let millis = at.since(start).as_micros() as f64 / 1e3;
-            if *host == usize::MAX { format!("{millis:>12.3} ── {what}") } else { format!("{millis:>12.3} {host:>2} {what}") }
+            let (millis, micros) = (at.since(start).as_millis(), at.since(start).as_micros() % 1_000);
+            let who = if *host == usize::MAX { "──".to_owned() } else { format!("{host:>2}") };
+            format!("{millis:>8}.{micros:03} {who} {what}")
         };
         self.air.trace.told().skip(skip).map(line).collect()
     }

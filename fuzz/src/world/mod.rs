@@ -44,7 +44,7 @@ use shadowmesh_core::{
     network::Network,
     time::{Duration, Instant},
 };
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 use stranger::Stranger;
 
 /// What runs at a place.
@@ -87,13 +87,16 @@ struct Source {
 pub trait Watch {
     /// Something has happened at `host`, or between hosts. False: time stops here.
     fn look(&mut self, world: &mut World, host: Option<HostId>) -> bool;
+    /// A packet has left the interface of a host.
+    fn emerged(&mut self, host: HostId, packet: &[u8]);
 }
 
 /// The world.
 pub struct World {
     air: Air,
     hosts: Vec<Place>,
-    sources: Vec<Source>,
+    sources: BTreeMap<usize, Source>,
+    next_flow: usize,
     crypto: Arc<dyn Provider>,
     network: Network,
     /// Identities are taken from a pool, not made.
@@ -125,7 +128,9 @@ impl World {
     pub fn run(&mut self, span: Duration) {
         let until = self.air.now + span;
         while !self.is_stopped && self.step(until) {}
-        self.air.now = self.air.now.max(until);
+        if !self.is_stopped {
+            self.air.now = self.air.now.max(until);
+        }
     }
 
     /// Somebody looks from now on.
@@ -187,7 +192,7 @@ impl World {
             Tick::Arrive { wire, to } => self.air.wires.get(wire).map(|wire| wire.ends[*to].host),
             Tick::Dial { dial, .. } => self.air.dials.get(dial).map(|dial| dial.from.host),
             Tick::Computed { host, .. } | Tick::Flushed { host, .. } | Tick::Drain { host, .. } => Some(*host),
-            Tick::Packet { flow } => Some(self.sources[*flow].from),
+            Tick::Packet { flow } => self.sources.get(flow).map(|source| source.from),
             Tick::Datagram(flight) => Some(flight.0),
             Tick::Icmp(what) => Some(what.0),
         }
@@ -263,7 +268,7 @@ impl World {
     }
 
     fn packet(&mut self, flow: usize) {
-        let source = &mut self.sources[flow];
+        let Some(source) = self.sources.get_mut(&flow) else { return };
         if !source.running {
             return;
         }
@@ -273,28 +278,40 @@ impl World {
         } else {
             source.running = false;
         }
-        let from = source.from;
-        if self.is_asleep(from) {
-            return; // programs sleep with their host
-        }
-        if let Some(Host::Peer(peer)) = &mut self.hosts[from.0].running {
-            let packet = self.sources[flow].flow.hand_in();
+        let place = &mut self.hosts[source.from.0];
+        // programs sleep with their host
+        if !place.asleep
+            && let Some(Host::Peer(peer)) = &mut place.running
+        {
+            let packet = source.flow.hand_in();
             peer.packet(&mut self.air, &packet);
         }
     }
 
     /// Gives the model what came out of interfaces.
     fn account(&mut self) {
+        if self.air.delivered.is_empty() {
+            return;
+        }
         let now = self.air.now;
         for (host, packet) in core::mem::take(&mut self.air.delivered) {
+            if let Some(watch) = &mut self.watch {
+                watch.emerged(host, &packet);
+            }
             let number = Flow::number_of(&packet).expect("only packets of flows are handed in");
-            let source = self.sources.get_mut(number as usize).expect("a flow that was started");
+            let Some(source) = self.sources.get_mut(&(number as usize)) else {
+                assert!((number as usize) < self.next_flow, "flow {number} was never started");
+                continue; // it was forgotten
+            };
             if source.to != host && source.flow.is_ethernet() {
                 source.flooded += 1;
                 continue;
             }
             assert_eq!(source.to, host, "a packet of flow {number} came out at the wrong host");
-            source.flow.came_out(now, &packet);
+            let late = source.flow.came_out(now, &packet);
+            self.air
+                .trace
+                .tell(now, host.0, || format!("packet {} of flow {number}{}", Flow::place_of(&packet), if late { ", late" } else { "" }));
             self.fresh.push(number as usize);
         }
     }

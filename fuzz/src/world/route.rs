@@ -107,7 +107,7 @@ impl World {
     pub fn put_behind(&mut self, host: HostId, nat: NatId) {
         let inner = self.inner_address(nat, host);
         self.air.behind.insert(host, nat);
-        self.set_interfaces(host, vec![(inner, 24)]);
+        self.set_interfaces(host, &[(inner, 24)]);
     }
 
     /// Outer port of a box that leads to a TCP port and a UDP port of a host behind it.

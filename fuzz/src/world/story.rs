@@ -11,11 +11,11 @@ use shadowmesh_core::{
     event::{Ended, Event, Note},
     hub::{HubNote, HubStatus},
     id::{ConnId, PathId},
-    status::{PeerState, PeerStatus, Status},
+    status::{PeerState, PeerStatus, RelayState, Status},
     time::{Duration, Instant},
     wire::PathLabel,
 };
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Names a flow of packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -108,6 +108,11 @@ impl World {
         self.air.change_way(a, b, change);
     }
 
+    /// All connections of this world.
+    pub fn all_connections(&self) -> usize {
+        self.air.wires.len()
+    }
+
     /// Connections between them, whoever dialled.
     pub fn connections(&self, a: HostId, b: HostId) -> usize {
         self.air.wires_between(a, b).len()
@@ -147,6 +152,19 @@ impl World {
     /// The number of the path on which `a` sends to `b`.
     pub fn path(&mut self, a: HostId, b: HostId) -> Option<PathId> {
         self.peer_status(a, b)?.path.map(|path| path.id)
+    }
+
+    /// How a peer's relays stand, as it sees them; none when it does not run.
+    pub fn relay_states(&self, host: HostId) -> Vec<RelayState> {
+        match &self.hosts[host.0].running {
+            Some(Host::Peer(peer)) => peer.peek(self.air.now).relays.into_iter().map(|relay| relay.state).collect(),
+            Some(Host::Relay(_) | Host::Stranger(_)) | None => Vec::new(),
+        }
+    }
+
+    /// All addresses of a host.
+    pub fn interfaces_of(&self, host: HostId) -> Vec<IpAddr> {
+        self.air.hosts_of.iter().filter(|(_, holder)| **holder == host).map(|(ip, _)| *ip).collect()
     }
 
     /// Everything a peer has told people, over all its lives.
@@ -196,7 +214,10 @@ impl World {
     /// Where a peer's direct listener is.
     pub fn listener(&self, host: HostId) -> Option<SocketAddr> {
         match &self.hosts[host.0].running {
-            Some(Host::Peer(peer)) => peer.port().map(|port| SocketAddr::new(self.address(host, true), port)),
+            Some(Host::Peer(peer)) => {
+                let own = self.air.own_address(host, true).or_else(|| self.air.own_address(host, false))?;
+                peer.port().map(|port| SocketAddr::new(own, port))
+            }
             Some(Host::Relay(_) | Host::Stranger(_)) | None => None,
         }
     }
@@ -218,14 +239,15 @@ impl World {
 
     /// The same with packets of `len` bytes.
     pub fn stream_of(&mut self, from: HostId, to: HostId, per_second: u32, len: usize) -> FlowId {
-        let number = self.sources.len();
+        let number = self.next_flow;
+        self.next_flow += 1;
         let (source, destination) = (self.network.address_v6(self.id(from)), self.network.address_v6(self.id(to)));
         let mut flow = Flow::new(number as u32, source, destination, len);
         if self.is_layer2(from) {
             flow.over_ethernet(self.network.mac_address(self.id(to)), self.network.mac_address(self.id(from)));
         }
         let period = Duration::from_secs(1) / per_second;
-        self.sources.push(Source { flow, from, to, period, running: true, left: u64::MAX, flooded: 0 });
+        self.sources.insert(number, Source { flow, from, to, period, running: true, left: u64::MAX, flooded: 0 });
         self.air.after(Duration::ZERO, Tick::Packet { flow: number });
         FlowId(number)
     }
@@ -233,22 +255,37 @@ impl World {
     /// A flow that ends by itself after so many packets.
     pub fn burst(&mut self, from: HostId, to: HostId, per_second: u32, len: usize, packets: u64) -> FlowId {
         let flow = self.stream_of(from, to, per_second, len);
-        self.sources[flow.0].left = packets;
+        self.source(flow).left = packets;
         flow
+    }
+
+    fn source(&mut self, flow: FlowId) -> &mut Source {
+        self.sources.get_mut(&flow.0).expect("a flow that was started and not forgotten")
     }
 
     fn is_layer2(&self, host: HostId) -> bool {
         matches!(&self.hosts[host.0].plan, Plan::Peer { config, .. } if config.layer2)
     }
 
-    /// Both ends of a flow.
-    pub fn ends_of(&self, flow: FlowId) -> (HostId, HostId) {
-        (self.sources[flow.0].from, self.sources[flow.0].to)
+    /// Forgets all flows that have ended, so that a long run does not remember each; packets of theirs must not be under way any more.
+    pub fn forget_flows(&mut self) {
+        self.sources.clear();
+        self.fresh.clear();
     }
 
-    /// All flows that were ever started.
-    pub fn flows(&self) -> impl Iterator<Item = FlowId> + use<> {
-        (0..self.sources.len()).map(FlowId)
+    /// Both ends of a flow.
+    pub fn ends_of(&self, flow: FlowId) -> (HostId, HostId) {
+        (self.sources[&flow.0].from, self.sources[&flow.0].to)
+    }
+
+    /// All flows that were started and not forgotten.
+    pub fn flows(&self) -> Vec<FlowId> {
+        self.sources.keys().copied().map(FlowId).collect()
+    }
+
+    /// Packets that came out of other interfaces than that of their receiver: Ethernet frames to a MAC that was not known yet.
+    pub fn flooded(&self) -> u64 {
+        self.sources.values().map(|source| source.flooded).sum()
     }
 
     /// Flows of which something came out since the last call.
@@ -259,7 +296,7 @@ impl World {
     /// Packets that `by` hands in and that say they come from `claimed`.
     pub fn stream_as(&mut self, claimed: HostId, by: HostId, to: HostId, per_second: u32) -> FlowId {
         let flow = self.stream(claimed, to, per_second);
-        self.sources[flow.0].from = by;
+        self.source(flow).from = by;
         flow
     }
 
@@ -270,18 +307,18 @@ impl World {
 
     /// No more packets of it are handed in.
     pub fn stop(&mut self, flow: FlowId) {
-        self.sources[flow.0].running = false;
+        self.source(flow).running = false;
     }
 
     /// What became of a flow so far.
     pub fn account_of(&self, flow: FlowId) -> Account {
-        self.sources[flow.0].flow.account()
+        self.sources[&flow.0].flow.account()
     }
 
     /// The longest time without a packet since the last call.
     pub fn longest_gap(&mut self, flow: FlowId) -> Duration {
         let now = self.now();
-        self.sources[flow.0].flow.take_longest_gap(now)
+        self.source(flow).flow.take_longest_gap(now)
     }
 
     /// Ends flows and demands that of each, everything came out once and in order.

@@ -1,0 +1,189 @@
+//! Days in one world: a mesh of ten peers with traffic and daily faults, in which nothing may grow.
+use super::{
+    ledger::{Ledger, Watched},
+    standin::StandIn,
+};
+use crate::world::{HostId, Rng, Watch, World};
+use shadowmesh_core::{crypto::Provider, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
+
+const PEERS: usize = 10;
+const HOUR: Duration = Duration::from_hours(1);
+/// What may be held at a calm hour beyond the most of any calm hour of the first quarter: a packet or two that are on their way.
+const SLACK: usize = 16;
+/// Faults an hour.
+const FAULTS: usize = 6;
+
+/// Looks at every bound and key; what comes out is looked at by its flow.
+struct Eyes {
+    ledger: Ledger,
+}
+
+impl Watch for Eyes {
+    fn look(&mut self, world: &mut World, host: Option<HostId>) -> bool {
+        world.take_fresh();
+        if let Some(host) = host {
+            world.bounds(host, &mut |bound| assert!(bound.is_kept(), "{host:?} holds {bound:?}"));
+        }
+        true
+    }
+
+    fn emerged(&mut self, host: HostId, packet: &[u8]) {
+        assert!(self.ledger.delivered(host.0, packet), "{host:?} delivered what it had not opened");
+    }
+}
+
+struct Mesh {
+    world: World,
+    relay: HostId,
+    peers: Vec<HostId>,
+    rng: Rng,
+    ledger: Ledger,
+    lost: u64,
+}
+
+/// Runs the mesh for so many hours; a line an hour goes to `say`. The answer is a line, or what went wrong.
+pub fn hours(count: u64, say: &mut dyn FnMut(String)) -> Result<String, String> {
+    let mut mesh = Mesh::new();
+    let mut calm_most: BTreeMap<&'static str, usize> = BTreeMap::new();
+    let (mut handed, mut events) = (0, 0);
+    for hour in 1..=count {
+        handed += mesh.live_an_hour(hour)?;
+        let held = mesh.held();
+        if let Some(how) = mesh.ledger.reused() {
+            return Err(how);
+        }
+        mesh.ledger.forget();
+        let learns = hour <= (count / 4).max(1);
+        for (name, now) in &held {
+            if name.starts_with("spare") {
+                continue; // kept for reuse, up to a bound of their own
+            }
+            let most = calm_most.entry(name).or_default();
+            if !learns && *now > *most + SLACK {
+                return Err(format!("hour {hour}: {name} has grown to {now}, at most {most} in the first quarter"));
+            }
+            if learns {
+                *most = (*most).max(*now);
+            }
+        }
+        events = mesh.world.events();
+        let sum: usize = held.values().sum();
+        say(format!("hour {hour}: {handed} packets, {} lost and counted, {events} events, {sum} things held", mesh.lost));
+    }
+    Ok(format!("{count} hours of {PEERS} peers, {handed} packets, {} lost and counted, {events} events, nothing has grown", mesh.lost))
+}
+
+impl Mesh {
+    fn new() -> Self {
+        let ledger = Ledger::default();
+        let crypto: Arc<dyn Provider> = Arc::new(StandIn);
+        let watched = |host: usize| -> Arc<dyn Provider> { Arc::new(Watched::new(Arc::clone(&crypto), ledger.clone(), host)) };
+        let mut world = World::with_crypto(1, Arc::clone(&crypto));
+        world.pool_identities();
+        let relay = world.relay_with(|config| config.crypto = watched(0));
+        world.start(relay);
+        let peers = (0..PEERS).map(|at| world.peer_with(&[relay], |peer| peer.config.crypto = watched(1 + at))).collect();
+        world.watch(Box::new(Eyes { ledger: ledger.clone() }));
+        Self { world, relay, peers, rng: Rng::new(1), ledger, lost: 0 }
+    }
+
+    fn two(&mut self) -> (HostId, HostId) {
+        let a = self.rng.below(PEERS);
+        let b = (a + 1 + self.rng.below(PEERS - 1)) % PEERS;
+        (self.peers[a], self.peers[b])
+    }
+
+    /// An hour with traffic and faults, the last five minutes of it without faults. How many packets were handed in.
+    fn live_an_hour(&mut self, hour: u64) -> Result<u64, String> {
+        let ends = self.world.now() + HOUR;
+        let mut flows = Vec::new();
+        for _ in 0..FAULTS {
+            for _ in 0..4 {
+                let (a, b) = self.two();
+                let packets = 50 + self.rng.below(200) as u64;
+                flows.push(self.world.burst(a, b, 5 + self.rng.below(40) as u32, 300, packets));
+            }
+            self.trouble();
+            let wait = self.rng.below(9 * 60);
+            self.world.run(Duration::from_secs(wait as u64));
+        }
+        self.calm();
+        self.world.run(Duration::from_mins(2));
+        let fresh: Vec<_> = (0..10)
+            .map(|_| {
+                let (a, b) = self.two();
+                self.world.burst(a, b, 20, 200, 20)
+            })
+            .collect();
+        let rest = ends.since(self.world.now());
+        self.world.run(rest);
+        for flow in &fresh {
+            let account = self.world.account_of(*flow);
+            if account.lost + account.doubled + account.reordered > 0 || account.handed == 0 {
+                return Err(format!("hour {hour}, all calm: {:?} {account:?}\n{}", self.world.ends_of(*flow), self.world.story()));
+            }
+        }
+        let mut handed = 0;
+        for flow in flows.iter().chain(&fresh) {
+            let account = self.world.account_of(*flow);
+            if account.doubled + account.reordered > 0 {
+                return Err(format!("hour {hour}: {:?} {account:?}", self.world.ends_of(*flow)));
+            }
+            handed += account.handed;
+            self.lost += account.lost;
+        }
+        self.world.forget_flows();
+        Ok(handed)
+    }
+
+    fn trouble(&mut self) {
+        let (a, b) = self.two();
+        match self.rng.below(9) {
+            0 => self.world.cut(a, b),
+            1 => self.world.cut_one_way(a, b),
+            2 => self.world.reset(a, b),
+            3 => self.world.restart(a),
+            4 => self.world.restart(self.relay),
+            5 => self.world.cut(a, self.relay),
+            6 => self.world.sleep(a),
+            7 => self.world.darken(a),
+            _ => self.world.move_host(a),
+        }
+    }
+
+    fn calm(&mut self) {
+        let all: Vec<HostId> = self.peers.iter().copied().chain([self.relay]).collect();
+        for (at, one) in all.iter().enumerate() {
+            if !self.world.runs(*one) {
+                self.world.start(*one);
+            }
+            self.world.wake(*one);
+            for other in &all[at + 1..] {
+                self.world.heal(*one, *other);
+            }
+        }
+    }
+
+    /// What all hosts hold together, by name.
+    fn held(&mut self) -> BTreeMap<&'static str, usize> {
+        let mut held = BTreeMap::new();
+        for host in self.peers.iter().copied().chain([self.relay]) {
+            self.world.bounds(host, &mut |bound| *held.entry(bound.name).or_default() += bound.held);
+        }
+        held.insert("connections", self.world.all_connections());
+        held
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_hours_pass_and_nothing_grows() {
+        let mut lines = Vec::new();
+        hours(2, &mut |line| lines.push(line)).expect("holds");
+        assert_eq!(lines.len(), 2);
+    }
+}
