@@ -110,7 +110,7 @@ fn one_source_cannot_hold_more_handshakes_than_its_share(on: Runtime) {
 }
 
 fn hostile_half_open_connections_cost_no_thread(on: Runtime) {
-    let limits = Limits { preauth_per_source: 256, preauth_time: Duration::from_secs(20), ..Limits::default() };
+    let limits = Limits { preauth_per_source: 256, join_burst: 256, preauth_time: Duration::from_secs(20), ..Limits::default() };
     story(on, limits, |relay| async move {
         let mut held = Vec::new();
         for _ in 0..HALF_OPEN {

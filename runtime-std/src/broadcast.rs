@@ -22,12 +22,14 @@ impl<T> Clone for Broadcast<T> {
     }
 }
 
-impl<T: Clone> Broadcast<T> {
+impl<T> Default for Broadcast<T> {
     /// A broadcast without subscribers.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self { senders: Arc::default(), lost: Arc::default() }
     }
+}
 
+impl<T: Clone> Broadcast<T> {
     /// A new receiver of all facts from now on.
     pub fn subscribe(&self) -> flume::Receiver<T> {
         let (sender, receiver) = flume::bounded(SUBSCRIBER_QUEUE_FACTS);
@@ -69,7 +71,7 @@ mod tests {
 
     #[test]
     fn each_subscriber_gets_each_fact_and_a_slow_one_loses_only_its_own() {
-        let broadcast = Broadcast::new();
+        let broadcast = Broadcast::default();
         let (slow, fast) = (broadcast.subscribe(), broadcast.subscribe());
         for fact in 0..SUBSCRIBER_QUEUE_FACTS + 3 {
             broadcast.tell(&fact);

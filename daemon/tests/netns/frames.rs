@@ -4,7 +4,7 @@ use crate::sys;
 use crate::world::{Host, POLL_INTERVAL};
 use socket2::Socket;
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -160,7 +160,7 @@ impl Listener {
             while !stopping.load(Ordering::Relaxed) {
                 match socket.read(&mut buffer) {
                     Ok(length) => take(&buffer[..length]),
-                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                    Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
                     // The interface went away under us: a packet socket says so once.
                     Err(error) if error.raw_os_error() == Some(libc::ENETDOWN) => {}
                     Err(error) => panic!("capturing failed: {error}"),

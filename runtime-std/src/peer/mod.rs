@@ -154,7 +154,7 @@ impl Setup {
         run: impl FnOnce(Seat, flume::Receiver<Command>) -> Result<(), String> + Send + 'static,
     ) -> Result<Peer, StartError> {
         let (commands, obeyed) = flume::bounded(COMMANDS);
-        let (notes, claims) = (Broadcast::new(), Broadcast::new());
+        let (notes, claims) = (Broadcast::default(), Broadcast::default());
         let seat = Seat {
             listen_tcp: self.listen_tcp,
             server_config: tls::server_config(Arc::clone(&self.certificates)),

@@ -95,7 +95,7 @@ impl Setup {
         run: impl FnOnce(Seat, flume::Receiver<Command>) -> Result<(), String> + Send + 'static,
     ) -> Result<Relay, StartError> {
         let (commands, obeyed) = flume::bounded(COMMANDS);
-        let notes = Broadcast::new();
+        let notes = Broadcast::default();
         let limits = &self.hub.limits;
         let seat = Seat {
             listeners: self.listeners,

@@ -5,19 +5,23 @@ use shadowmesh_core::event::Ended;
 use std::io::ErrorKind;
 use tungstenite::{Error, Message};
 
+/// How writing stands.
+#[derive(Clone, Copy)]
+pub(crate) struct Writing {
+    /// The kernel has not said that it would block.
+    pub(crate) ready: bool,
+    /// It stands in the list of those to be written.
+    pub(crate) listed: bool,
+}
+
 /// A connection with both directions.
 pub(crate) struct Conn {
     socket: Socket,
-    /// The kernel may have something for us.
-    pub(crate) readable: bool,
-    /// The kernel may have room for us.
-    pub(crate) writable: bool,
-    /// Hung up: nothing more is read.
-    pub(crate) deaf: bool,
     /// It stands in the list of those to be read.
     pub(crate) to_read: bool,
-    /// It stands in the list of those to be written.
-    pub(crate) to_write: bool,
+    pub(crate) write: Writing,
+    /// Hung up: nothing more is read.
+    pub(crate) deaf: bool,
     /// Bytes of the message of which the kernel has not taken all yet.
     in_hand: Option<usize>,
     /// A close frame is the last that will be written.
@@ -25,9 +29,10 @@ pub(crate) struct Conn {
 }
 
 impl Conn {
-    /// A connection of which nothing is known: both directions are tried first.
+    /// A connection of which nothing is known: both directions are tried first, and so stand in their lists.
     pub(crate) fn new(socket: Socket) -> Self {
-        Self { socket, readable: true, writable: true, deaf: false, to_read: false, to_write: false, in_hand: None, closing: false }
+        let write = Writing { ready: true, listed: true };
+        Self { socket, to_read: true, write, deaf: false, in_hand: None, closing: false }
     }
 
     /// The next binary message; `None` when the kernel has no more for now.
@@ -41,10 +46,7 @@ impl Conn {
                 Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
                 Ok(Message::Text(_)) => return Err(Ended::WebSocket("a text message came".to_owned())),
                 Ok(Message::Close(_)) => return Err(Ended::ByPeer),
-                Err(Error::Io(why)) if why.kind() == ErrorKind::WouldBlock => {
-                    self.readable = false;
-                    return Ok(None);
-                }
+                Err(Error::Io(why)) if why.kind() == ErrorKind::WouldBlock => return Ok(None),
                 Err(why) => return Err(ws::ended(&why)),
             }
         }
@@ -75,7 +77,7 @@ impl Conn {
     pub(crate) fn flush(&mut self) -> Result<Flushed, Ended> {
         match self.socket.flush() {
             Err(Error::Io(why)) if why.kind() == ErrorKind::WouldBlock => {
-                self.writable = false;
+                self.write.ready = false;
                 Ok(Flushed::Blocked)
             }
             Ok(()) if self.closing => Ok(Flushed::Goodbye),

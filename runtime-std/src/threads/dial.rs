@@ -102,7 +102,10 @@ fn open(plan: &Plan, address: SocketAddr, end: Instant) -> Result<Dialled, Ended
     let mut dialling = Dialling::client(tcp, plan.tls(), plan.host(), plan.url())?;
     loop {
         match dialling.step()? {
-            Step::Done((socket, tls)) => return Ok(Dialled { socket, tls, local: dialling.local, remote: dialling.remote }),
+            Step::Done((socket, tls)) => {
+                let (local, remote) = dialling.addresses();
+                return Ok(Dialled { socket, tls, local, remote });
+            }
             Step::Wait => wait(&dialling, end)?,
         }
     }

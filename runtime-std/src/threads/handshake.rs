@@ -27,13 +27,14 @@ pub(crate) type Socket = WebSocket<TlsStream>;
 pub(crate) type Accepting = Handshake<ServerHandshake<TlsStream, NoCallback>>;
 
 /// A client's handshake.
-pub(crate) type Dialling = Handshake<ClientHandshake<TlsStream>>;
+pub(crate) struct Dialling {
+    handshake: Handshake<ClientHandshake<TlsStream>>,
+    url: String,
+}
 
 /// A handshake under way.
 pub(crate) struct Handshake<R: HandshakeRole> {
     state: State<R>,
-    /// Begins the upgrade when TLS is done.
-    upgrade: Box<dyn Fn(TlsStream) -> Result<R::FinalResult, HandshakeError<R>> + Send>,
     /// This end's address.
     pub(crate) local: SocketAddr,
     /// The other end's address.
@@ -55,18 +56,21 @@ pub(crate) enum Step<T> {
     Done(T),
 }
 
+/// What a round of the upgrade came to.
+type Round<R> = Result<<R as HandshakeRole>::FinalResult, Box<HandshakeError<R>>>;
+
 impl Accepting {
     /// A server's handshake on a socket that does not block.
     pub(crate) fn server(tcp: TcpStream, config: Arc<ServerConfig>) -> Result<Self, Ended> {
         let (local, remote) = ws::prepare(&tcp)?;
         let connection = ServerConnection::new(config).map_err(|why| Ended::Tls(why.to_string()))?;
-        let upgrade = |stream| accept_with_config(stream, Some(ws::limits()));
-        Ok(Self::new(Connection::Server(connection), tcp, upgrade, local, remote))
+        Ok(Self::new(Connection::Server(connection), tcp, local, remote))
     }
 
     /// Goes on; in the end gives the connection and the TLS exporter.
     pub(crate) fn step(&mut self) -> Result<Step<(Socket, [u8; 32])>, Ended> {
-        let Step::Done(socket) = self.advance()? else {
+        let upgrade = |stream| accept_with_config(stream, Some(ws::limits())).map_err(Box::new);
+        let Step::Done(socket) = self.advance(upgrade)? else {
             return Ok(Step::Wait);
         };
         let Connection::Server(tls) = socket.get_ref().tls() else {
@@ -82,13 +86,14 @@ impl Dialling {
     pub(crate) fn client(tcp: TcpStream, config: Arc<ClientConfig>, host: &str, url: String) -> Result<Self, Ended> {
         let (local, remote) = ws::prepare(&tcp)?;
         let connection = ClientConnection::new(config, tls::server_name(host)?).map_err(|why| Ended::Tls(why.to_string()))?;
-        let upgrade = move |stream| client_with_config(url.as_str(), stream, Some(ws::limits()));
-        Ok(Self::new(Connection::Client(connection), tcp, upgrade, local, remote))
+        Ok(Self { handshake: Handshake::new(Connection::Client(connection), tcp, local, remote), url })
     }
 
     /// Goes on; in the end gives the connection and what TLS showed.
     pub(crate) fn step(&mut self) -> Result<Step<(Socket, TlsFacts)>, Ended> {
-        let Step::Done((socket, _response)) = self.advance()? else {
+        let url = self.url.as_str();
+        let upgrade = |stream| client_with_config(url, stream, Some(ws::limits())).map_err(Box::new);
+        let Step::Done((socket, _response)) = self.handshake.advance(upgrade)? else {
             return Ok(Step::Wait);
         };
         let Connection::Client(tls) = socket.get_ref().tls() else {
@@ -97,49 +102,48 @@ impl Dialling {
         let facts = tls::client_facts(tls)?;
         Ok(Step::Done((socket, facts)))
     }
+
+    /// The socket, to be waited for; `None` after the end.
+    pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
+        match &self.handshake.state {
+            State::Tls(stream) => Some(stream.as_fd()),
+            State::Upgrade(mid) => Some(mid.get_ref().get_ref().as_fd()),
+            State::Over => None,
+        }
+    }
+
+    /// This end's address and the other's.
+    pub(crate) fn addresses(&self) -> (SocketAddr, SocketAddr) {
+        (self.handshake.local, self.handshake.remote)
+    }
 }
 
 impl<R: HandshakeRole<InternalStream = TlsStream>> Handshake<R> {
-    fn new(
-        tls: Connection,
-        tcp: TcpStream,
-        upgrade: impl Fn(TlsStream) -> Result<R::FinalResult, HandshakeError<R>> + Send + 'static,
-        local: SocketAddr,
-        remote: SocketAddr,
-    ) -> Self {
-        let stream = Box::new(TlsStream::new(tls, tcp));
-        Self { state: State::Tls(stream), upgrade: Box::new(upgrade), local, remote }
+    fn new(tls: Connection, tcp: TcpStream, local: SocketAddr, remote: SocketAddr) -> Self {
+        Self { state: State::Tls(Box::new(TlsStream::new(tls, tcp))), local, remote }
     }
 
-    fn advance(&mut self) -> Result<Step<R::FinalResult>, Ended> {
-        let upgraded = match core::mem::replace(&mut self.state, State::Over) {
+    /// Goes on with TLS, then with what `upgrade` begins.
+    fn advance(&mut self, upgrade: impl FnOnce(TlsStream) -> Round<R>) -> Result<Step<R::FinalResult>, Ended> {
+        let round = match core::mem::replace(&mut self.state, State::Over) {
             State::Tls(mut stream) => match stream.handshake() {
-                Ok(()) => (self.upgrade)(*stream),
+                Ok(()) => upgrade(*stream),
                 Err(why) if why.kind() == ErrorKind::WouldBlock => {
                     self.state = State::Tls(stream);
                     return Ok(Step::Wait);
                 }
                 Err(why) => return Err(tls::ended(&why)),
             },
-            State::Upgrade(mid) => mid.handshake(),
+            State::Upgrade(mid) => mid.handshake().map_err(Box::new),
             State::Over => return Err(Ended::Local("a handshake went on after its end".to_owned())),
         };
-        match upgraded {
+        match round.map_err(|why| *why) {
             Ok(done) => Ok(Step::Done(done)),
             Err(HandshakeError::Interrupted(mid)) => {
                 self.state = State::Upgrade(Box::new(mid));
                 Ok(Step::Wait)
             }
             Err(HandshakeError::Failure(why)) => Err(ws::ended(&why)),
-        }
-    }
-
-    /// The socket, to be waited for; `None` after the end.
-    pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
-        match &self.state {
-            State::Tls(stream) => Some(stream.as_fd()),
-            State::Upgrade(mid) => Some(mid.get_ref().get_ref().as_fd()),
-            State::Over => None,
         }
     }
 }

@@ -125,8 +125,8 @@ impl<R: Driven> Pumps<R> {
 
     pub(crate) fn wake(&mut self, conn: ConnId) {
         if let Some(entry) = self.conns.get_mut(&conn)
-            && entry.writable
-            && !core::mem::replace(&mut entry.to_write, true)
+            && entry.write.ready
+            && !core::mem::replace(&mut entry.write.listed, true)
         {
             self.to_write.push_back(conn);
         }
@@ -175,9 +175,7 @@ impl<R: Driven> Pumps<R> {
     /// Begins to carry a connection.
     pub(crate) fn attach(&mut self, conn: ConnId, socket: Socket) -> Result<(), Ended> {
         self.poll.watch(socket.get_ref(), Token::Conn(conn)).map_err(|why| tls::ended(&why))?;
-        let mut entry = Conn::new(socket);
-        (entry.to_read, entry.to_write) = (true, true);
-        self.conns.insert(conn, entry);
+        self.conns.insert(conn, Conn::new(socket));
         self.to_read.push_back(conn);
         self.to_write.push_back(conn);
         Ok(())
@@ -196,19 +194,19 @@ impl<R: Driven> Pumps<R> {
             match ready.token {
                 Token::Conn(conn) => {
                     let Some(entry) = self.conns.get_mut(&conn) else { continue };
-                    entry.readable |= ready.readable;
-                    entry.writable |= ready.writable;
+                    entry.write.ready |= ready.writable;
                     if ready.readable && !entry.deaf && !core::mem::replace(&mut entry.to_read, true) {
                         self.to_read.push_back(conn);
                     }
-                    if ready.writable && !core::mem::replace(&mut entry.to_write, true) {
+                    if ready.writable && !core::mem::replace(&mut entry.write.listed, true) {
                         self.to_write.push_back(conn);
                     }
                 }
                 Token::Handshake(number) => self.ready.push_back(number),
                 Token::Listener(number) => {
-                    let listener = self.listeners.iter_mut().find(|listener| listener.number == number);
-                    listener.into_iter().for_each(|listener| listener.readable = true);
+                    if let Some(listener) = self.listeners.iter_mut().find(|listener| listener.number == number) {
+                        listener.readable = true;
+                    }
                 }
                 Token::Interface | Token::Bell => other(ready),
             }
@@ -358,7 +356,7 @@ pub(crate) fn write<R: Driven>(room: &mut R) {
     for _ in 0..room.pumps().to_write.len() {
         let Some(conn) = room.pumps().to_write.pop_front() else { return };
         let Some(entry) = room.pumps().conns.get_mut(&conn) else { continue };
-        entry.to_write = false;
+        entry.write.listed = false;
         match write_some(room, conn) {
             Ok(true) => room.pumps().wake(conn),
             Ok(false) => {}
