@@ -46,6 +46,7 @@ const MIXED: On = On { relay: support::THREADS, peers: [support::SMOL, support::
 stories! { [on_smol: SMOL, on_threads: THREADS, on_both: MIXED]
     packets_cross_the_relay_in_order_and_complete,
     a_migration_to_direct_loses_doubles_and_reorders_nothing,
+    both_ends_that_say_much_at_once_do_not_wait_for_each_other,
     a_relay_that_goes_and_comes_back_does_not_disturb_direct_paths,
     a_direct_path_that_is_reset_under_traffic_falls_back_without_loss,
     a_direct_path_that_falls_silent_under_traffic_falls_back_without_loss,
@@ -74,6 +75,16 @@ fn a_migration_to_direct_loses_doubles_and_reorders_nothing(on: On) {
         future::zip(both_ways(&a, &b, 2_000), moved).await;
         assert_eq!(a.path_to(&b).await, Some(PathLabel::DirectWss));
         assert_eq!(b.path_to(&a).await, Some(PathLabel::DirectWss));
+        leave(&[&a, &b], &relay).await;
+    });
+}
+
+fn both_ends_that_say_much_at_once_do_not_wait_for_each_other(on: On) {
+    story(async {
+        let relay = relay_on(on, "127.0.0.1:0");
+        let (a, b) = (host(on, 1, &relay, DIRECT), host(on, 2, &relay, DIRECT));
+        future::zip(a.until(migrated), b.until(migrated)).await;
+        future::zip(flood(&a, &b), flood(&b, &a)).await;
         leave(&[&a, &b], &relay).await;
     });
 }
@@ -373,6 +384,9 @@ async fn leave(hosts: &[&Host], relay: &Relay) {
 
 // --- packets ---
 
+/// More than all buffers on the way hold.
+const FLOOD_PACKETS: usize = 20_000;
+
 /// A numbered stream each way, one packet a millisecond: each arrives once and in order.
 async fn both_ways(a: &Host, b: &Host, count: u64) {
     future::zip(one_way(a, b, count), one_way(b, a, count)).await;
@@ -396,6 +410,20 @@ async fn one_way(from: &Host, to: &Host, count: u64) {
     };
     future::zip(sending, receiving).await;
     assert!(to.arrived.is_empty(), "more came than was sent");
+}
+
+/// Sends as fast as the peer takes packets, until many megabytes have arrived.
+async fn flood(from: &Host, to: &Host) {
+    let mut large = packet(from.address, to.address, 0);
+    large.resize(1_240, 0);
+    large[4..6].copy_from_slice(&1_200_u16.to_be_bytes());
+    let sending = async { while from.packets.send_async(large.clone()).await.is_ok() {} };
+    let receiving = async {
+        for _ in 0..FLOOD_PACKETS {
+            to.arrived.recv_async().await.expect("the peer runs");
+        }
+    };
+    future::or(receiving, sending).await;
 }
 
 /// An IPv6 packet with a number inside (RFC 8200; next header 253 is for experiments).

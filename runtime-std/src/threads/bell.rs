@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The order of `answer` is the point: whoever rings after the look raises the signal again, whoever rings before it is seen by
-//! the look. The model in `tests/bell.rs` tries all interleavings of exactly this code.
+//! the look. The model in `tests/bell.rs` runs exactly this code.
 use super::atomic::{AtomicBool, Ordering};
 
 /// What wakes the sleeper, such as a descriptor that it polls. It stays raised until it is lowered.
