@@ -6,6 +6,7 @@
 //!   fuzzer's bytes ────────┤   shrink: fewer steps, simpler plan, still the same rule broken ◀────┘
 //!   proptest ──────────────┘
 //! ```
+mod ending;
 mod ledger;
 mod model;
 mod plan;

@@ -1,9 +1,8 @@
 //! A plan made into a world, and deeds done to it.
 use super::{
     ledger::{Ledger, Watched},
-    model::{Model, Rule},
+    model::Model,
     plan::{Home, Mode, Plan},
-    run::Account as Verdict,
     step::Deed,
 };
 use crate::{
@@ -15,9 +14,8 @@ use shadowmesh_core::{
     crypto::Provider,
     event::{Event, Note},
     id::PeerId,
-    status::RelayState,
     time::Instant,
-    wire::{PathLabel, TYPE_DLV, TYPE_FWD},
+    wire::{TYPE_DLV, TYPE_FWD},
 };
 use std::{
     cell::RefCell,
@@ -28,10 +26,6 @@ use std::{
     time::Duration,
 };
 
-/// Between two looks at whether something is reached.
-const LOOK: Duration = Duration::from_millis(50);
-/// Fresh traffic has arrived within so long, even if an idle path that it takes has died unseen.
-const WHOLE_WITHIN: Duration = Duration::from_secs(12);
 /// What an overlay packet of a flow may have, bytes.
 const PACKET_BYTES: usize = 60;
 
@@ -108,18 +102,18 @@ impl Model {
 
 /// A world with the names of what is in it.
 pub(super) struct Stage<'a> {
-    plan: &'a Plan,
+    pub(super) plan: &'a Plan,
     pub(super) world: World,
     pub(super) model: Rc<RefCell<Model>>,
     pub(super) peers: Vec<HostId>,
-    relays: Vec<HostId>,
+    pub(super) relays: Vec<HostId>,
     stranger: HostId,
     rng: Rng,
     pings: u32,
     /// Packets that died with a host or may have.
-    excused: BTreeMap<FlowId, u64>,
-    interface_lost: u64,
-    moved: BTreeSet<HostId>,
+    pub(super) excused: BTreeMap<FlowId, u64>,
+    pub(super) interface_lost: u64,
+    pub(super) moved: BTreeSet<HostId>,
     lied: bool,
     /// Nothing has befallen a relay, a way to one, or a host so far.
     pub(super) relays_lived: bool,
@@ -455,144 +449,7 @@ impl<'a> Stage<'a> {
     pub(super) fn can_find_each_other(&self) -> bool {
         !self.plan.close_relay || self.peers.len() == 2
     }
-
-    // ---- the end -----------------------------------------------------------------------------------------------
-
-    /// Lets time pass until `is_so`, at the longest for `limit`; how long it took.
-    pub(super) fn until(&mut self, limit: Duration, mut is_so: impl FnMut(&mut Self) -> bool) -> Option<Duration> {
-        let start = self.world.now();
-        loop {
-            if is_so(self) {
-                return Some(self.world.now().since(start));
-            }
-            if self.world.is_stopped() || self.world.now().since(start) > limit {
-                return None;
-            }
-            self.world.run(LOOK);
-        }
-    }
-
-    fn pairs(&self) -> Vec<(HostId, HostId)> {
-        let peers = &self.peers;
-        peers.iter().flat_map(|a| peers.iter().map(move |b| (*a, *b))).filter(|(a, b)| a != b).collect()
-    }
-
-    /// Each peer stands with a relay, or needs none.
-    pub(super) fn all_relayed(&mut self) -> bool {
-        self.peers.clone().into_iter().all(|peer| {
-            let states = self.world.relay_states(peer);
-            states.iter().any(|state| matches!(state, RelayState::Connected | RelayState::Parked))
-        })
-    }
-
-    /// Each peer has a session with each.
-    pub(super) fn all_connected(&mut self) -> bool {
-        self.pairs().into_iter().all(|(a, b)| self.world.is_connected(a, b))
-    }
-
-    /// Who of them could be direct and is not.
-    pub(super) fn not_direct(&mut self) -> Vec<(HostId, HostId)> {
-        let can = self.pairs().into_iter().filter(|(a, b)| self.can_be_direct(*a, *b)).collect::<Vec<_>>();
-        can.into_iter().filter(|(a, b)| self.world.label(*a, *b) != Some(PathLabel::DirectWss)).collect()
-    }
-
-    fn can_be_direct(&self, a: HostId, b: HostId) -> bool {
-        let home = |host: HostId| self.plan.homes[host.0 - self.relays.len()];
-        let takes = |host: HostId, v4: bool| {
-            let home = home(host);
-            // a box forwards to the address that the host had when its listener opened
-            home.has(v4) && home.is_reachable() && !(matches!(home, Home::Behind { .. }) && self.moved.contains(&host))
-        };
-        [true, false].into_iter().any(|v4| (takes(b, v4) && home(a).has(v4)) || (takes(a, v4) && home(b).has(v4)))
-    }
-
-    /// Packets that are missing, and those that were counted or excused.
-    pub(super) fn balance(&mut self) -> (u64, u64, String) {
-        let missing: u64 = self.world.flows().into_iter().map(|flow| self.world.account_of(flow).lost).sum();
-        let excused: u64 = self.excused.values().sum();
-        let (mut counted, mut lines) = (0, Vec::new());
-        for peer in self.peers.clone() {
-            let status = self.world.status(peer);
-            let drops: Vec<_> = status.drops.iter().filter(|(name, count)| *count > 0 && COUNTED.contains(name)).collect();
-            let lost: u64 = status.peers.iter().map(|peer| peer.lost_frames).sum();
-            let interface = self.world.interface_lost(peer);
-            counted += drops.iter().map(|(_, count)| count).sum::<u64>() + lost + interface;
-            lines.push(format!("{peer:?}: {drops:?}, lost {lost}, at the interface {interface}"));
-        }
-        let flooded = self.world.flooded();
-        let how = format!("{}; excused {excused}, flooded {flooded}", lines.join("; "));
-        (missing, counted + excused + flooded + self.interface_lost, how)
-    }
-
-    /// Frames that were given up after sealing.
-    pub(super) fn lost_after_sealing(&mut self) -> u64 {
-        let peers = self.peers.clone();
-        peers.into_iter().flat_map(|peer| self.world.status(peer).peers).map(|peer| peer.lost_frames).sum()
-    }
-
-    /// Records that relays dropped.
-    pub(super) fn dropped_by_relays(&mut self) -> u64 {
-        self.relays.clone().into_iter().map(|relay| self.world.hub_status(relay).drops.iter().map(|(_, count)| count).sum::<u64>()).sum()
-    }
-
-    /// Fresh traffic between all: it must arrive whole.
-    pub(super) fn show_whole(&mut self) {
-        let fresh: Vec<FlowId> = self.pairs().into_iter().map(|(a, b)| self.world.burst(a, b, 40, 120, 12)).collect();
-        // the last packet is handed in after 300 ms; what a dead path swallowed comes when its death is noticed
-        self.world.run(Duration::from_millis(400));
-        self.until(WHOLE_WITHIN, |stage| fresh.iter().all(|flow| stage.world.account_of(*flow).lost == 0));
-        for flow in fresh {
-            let account = self.world.account_of(flow);
-            let (from, to) = self.world.ends_of(flow);
-            self.model.borrow_mut().whole(&format!("{flow:?} from {from:?} to {to:?}"), account);
-        }
-    }
-
-    pub(super) fn is_ordered(&self) -> bool {
-        self.plan.is_ordered()
-    }
-
-    /// What the run was.
-    pub(super) fn account(&mut self, ledger: &Ledger) -> Verdict {
-        let accounts: Vec<Account> = self.world.flows().into_iter().map(|flow| self.world.account_of(flow)).collect();
-        let (seals, opens) = ledger.counts();
-        Verdict {
-            digest: self.world.digest().0,
-            output: self.model.borrow().output(),
-            events: self.world.events(),
-            virtual_time: self.world.now().since(Instant::from_millis(1_000_000)),
-            seals,
-            opens,
-            handed: accounts.iter().map(|account| account.handed).sum(),
-            missing: accounts.iter().map(|account| account.lost).sum(),
-            recovery: self.recovery,
-            most: self.model.borrow().records(),
-            relays_lived: self.relays_lived,
-            trace: Vec::new(),
-        }
-    }
-
-    pub(super) fn demand_in_time(&mut self, rule: Rule, took: Option<Duration>, limit: Duration, how: &str) {
-        if !self.world.is_stopped() {
-            self.model.borrow_mut().reached(rule, took, limit, || how.to_owned());
-        }
-    }
 }
-
-/// Reasons under which packets of ours are counted that do not come out.
-const COUNTED: [&str; 11] = [
-    "queue_full",
-    "congestion",
-    "no_route",
-    "packet",
-    "hold_full",
-    "late",
-    "storm",
-    "mac",
-    "source_address",
-    "destination_address",
-    "unexpected",
-];
 
 /// Puts a peer where it lives.
 fn settle(world: &mut World, host: HostId, home: Home) {
