@@ -173,6 +173,12 @@ impl Model {
         });
     }
 
+    /// A host has started: its machines remember nothing of the moves of another life.
+    pub fn reborn(&mut self, host: HostId) {
+        self.moves.retain(|(mover, _), _| *mover != host);
+        self.seconds.remove(&host);
+    }
+
     /// A peer said something.
     pub fn note(&mut self, at: Instant, host: HostId, note: &Note) {
         if let Note::Migrated { peer, .. } = note {

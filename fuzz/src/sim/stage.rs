@@ -37,6 +37,7 @@ struct Eyes {
     packets: BTreeMap<HostId, u64>,
     /// Who has had a session with whom.
     sessions: BTreeSet<(HostId, PeerId)>,
+    lives: BTreeMap<HostId, u32>,
     /// Flows under way when their session was replaced: a new session waits half a second for the end of the old one and no longer
     /// (protocol 7.3), so order is promised within a session and not beyond.
     replaced: BTreeSet<FlowId>,
@@ -69,6 +70,10 @@ impl Watch for Eyes {
         }
         if let Some(host) = host {
             *self.packets.entry(host).or_default() += 1;
+            let life = world.lives(host);
+            if self.lives.insert(host, life) != Some(life) {
+                model.reborn(host);
+            }
             let notes = world.fresh_notes(host);
             let seen = self.notes.entry(host).or_default();
             *seen = (*seen).min(notes.len());
@@ -157,6 +162,7 @@ impl<'a> Stage<'a> {
             notes: BTreeMap::new(),
             packets: BTreeMap::new(),
             sessions: BTreeSet::new(),
+            lives: BTreeMap::new(),
             replaced: BTreeSet::new(),
         }));
         world.overhear();
@@ -378,6 +384,8 @@ impl<'a> Stage<'a> {
         let address =
             if self.is_relay(host) { Some(SocketAddr::new(self.world.address(host, v4), 443)) } else { self.world.listener(host) };
         let Some(conn) = address.and_then(|address| self.world.knock(self.stranger, address)) else { return };
+        // a stranger can only have overheard what a relay gave away: a frame that it brings early is authentic, and overtakes others
+        self.model.borrow_mut().expect_disorder();
         for round in 0..=usize::from(how % 4) {
             let overheard = self.world.overheard(usize::from(how) + round * 7);
             let len = self.rng.below(2_000);
