@@ -1,7 +1,7 @@
 //! The states of each machine and the edges between them, declared once beside the states: `docs/state-machines.md` is printed from
 //! here. Debug builds, and so all tests, refuse a transition that is not declared and remember those that were taken.
 #[cfg(debug_assertions)]
-use std::{collections::BTreeSet, sync::Mutex};
+use std::collections::BTreeSet;
 
 /// What one machine can do.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +66,8 @@ pub(crate) fn took<S: States>(from: &'static str, to: &'static str) {
 }
 
 #[cfg(debug_assertions)]
-static TAKEN: Mutex<BTreeSet<(&str, &str, &str)>> = Mutex::new(BTreeSet::new());
+#[expect(clippy::disallowed_types, reason = "a note for tests, in debug builds only: no machine reads it")]
+static TAKEN: std::sync::Mutex<BTreeSet<(&str, &str, &str)>> = std::sync::Mutex::new(BTreeSet::new());
 
 /// Title, from and to of the edges that were taken in this process; nothing in a release build.
 pub fn taken() -> Vec<(&'static str, &'static str, &'static str)> {
