@@ -131,7 +131,7 @@ fn each_crate_asks_for_a_sentence_on_each_public_item() {
     }
     // written in two pieces, so that this file does not find itself
     let waiver = ["(missing", "_docs"].concat();
-    for source in sources() {
+    for source in sources().iter().filter(|source| PRODUCT.iter().any(|name| source.path.starts_with(name))) {
         if source.text.contains(&waiver) {
             complaints.push(format!("{}: an item without a sentence is let pass", source.path));
         }
