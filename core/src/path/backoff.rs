@@ -49,6 +49,13 @@ mod tests {
     }
 
     #[test]
+    fn two_that_failed_together_do_not_come_back_together() {
+        let [one, other] =
+            [1, 2].map(|seed| Backoff::new(Duration::from_secs(1), Duration::from_mins(1)).fail(&mut Entropy::new(&[seed; 32])));
+        assert_ne!(one, other);
+    }
+
+    #[test]
     fn never_overflows() {
         let mut entropy = Entropy::new(&[7; 32]);
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));

@@ -128,11 +128,6 @@ impl Order {
         self.window.bit(sequence)
     }
 
-    /// Whether a frame with this sequence can be fresh: before it is opened.
-    pub(crate) fn check(&self, sequence: u64) -> Seen {
-        if sequence < self.floor { Seen::TooOld } else { self.window.check(sequence) }
-    }
-
     /// Takes an authentic frame; `deliver` gets what is due now, in order.
     pub(crate) fn take(&mut self, now: Instant, sequence: u64, generation: u8, body: &[u8], deliver: &mut dyn FnMut(&[u8])) -> Fate {
         if sequence < self.floor {
@@ -509,9 +504,82 @@ mod tests {
         bench.act(0, |order, now, out| order.switch(now, 1, 2, out));
         bench.act(500, |order, now, out| order.alarm(now, out));
         bench.take(501, 0, 0);
+        assert_eq!((bench.order.floor(), bench.order.counters().lost), (1, 0), "frames before it are still welcome");
         bench.take(502, 2, 1);
         assert_eq!(bench.take(503, 1, 0), Fate::Late);
         assert_eq!((bench.out.as_slice(), bench.order.counters().lost), (&[0, 2][..], 1));
+    }
+
+    // protocol 7.2
+    #[test]
+    fn the_next_frame_of_a_new_generation_announces_the_switch() {
+        let mut bench = Bench::new();
+        bench.take(0, 0, 0);
+        bench.take(0, 1, 1);
+        bench.take(0, 3, 1);
+        assert_eq!((bench.order.generation(), bench.out.as_slice()), (1, &[0, 1][..]), "order is kept from here on");
+        bench.act(1, |order, now, out| order.switch(now, 1, 1, out));
+        assert_eq!(bench.out, [0, 1, 3], "the floor is above its start: calm again");
+    }
+
+    // protocol 7.3
+    #[test]
+    fn drain_of_a_switch_that_only_a_frame_announced_ends_it() {
+        let mut bench = Bench::new();
+        bench.take(0, 0, 0);
+        bench.take(0, 2, 1);
+        bench.act(1, |order, now, out| order.drain(now, 1, 2, out));
+        assert_eq!((bench.out.as_slice(), bench.order.counters().lost), (&[0, 2][..], 1));
+        assert_eq!(bench.take(2, 4, 1), Fate::Taken);
+        assert_eq!(bench.out, [0, 2, 4], "calm again");
+    }
+
+    // protocol 7.3
+    #[test]
+    fn neither_an_old_switch_nor_an_early_alarm_ends_the_wait() {
+        let mut bench = Bench::new();
+        bench.take(0, 0, 0);
+        bench.take(0, 3, 2);
+        bench.act(1, |order, now, out| order.switch(now, 1, 1, out));
+        bench.act(499, |order, now, out| order.alarm(now, out));
+        assert_eq!((bench.out.as_slice(), bench.order.generation()), (&[0][..], 2));
+        bench.take(499, 5, 2);
+        bench.act(500, |order, now, out| order.alarm(now, out));
+        assert_eq!(bench.out, [0, 3, 5], "all that waited");
+    }
+
+    // protocol 7.3
+    #[test]
+    fn a_full_waiting_room_gives_up_what_is_missing_and_nothing_that_came() {
+        let mut bench = Bench::new();
+        bench.order.narrow(64, 3);
+        bench.take(0, 0, 0);
+        bench.act(0, |order, now, out| order.switch(now, 1, 9, out));
+        for sequence in [2, 3, 4] {
+            bench.take(1, sequence, 0);
+        }
+        assert_eq!((bench.out.as_slice(), bench.order.waiting().0), (&[0][..], 3));
+        bench.take(1, 6, 0);
+        assert_eq!((bench.out.as_slice(), bench.order.waiting()), (&[0, 2, 3, 4, 6][..], (0, None)));
+        bench.take(1, 8, 0);
+        assert_eq!(bench.out, [0, 2, 3, 4, 6, 8], "calm again");
+    }
+
+    // protocol 7.3
+    #[test]
+    fn the_bytes_that_wait_are_bounded_too() {
+        let (mut order, mut came) = (Order::new(false), 0);
+        let body = vec![0; HOLD_BYTES / 16];
+        for round in 0..3_u64 {
+            let start = round * 100;
+            order.switch(Instant::ZERO, round as u8 + 1, start + 90, &mut |_| came += 1);
+            for sequence in start + 1..start + 17 {
+                order.take(Instant::ZERO, sequence, 0, &body, &mut |_| came += 1);
+            }
+            assert_eq!((order.waiting().0, came), (16, round as usize * 17));
+            order.take(Instant::ZERO, start + 17, 0, &body, &mut |_| came += 1);
+            assert_eq!((order.waiting(), came), ((0, None), round as usize * 17 + 17), "round {round}");
+        }
     }
 
     // protocol 7.4
@@ -521,6 +589,8 @@ mod tests {
         bench.take(0, 0, 0);
         bench.take(3, 2, 0);
         assert_eq!(bench.order.deadline(), Some(Instant::from_millis(23)));
+        bench.act(22, |order, now, out| order.alarm(now, out));
+        assert_eq!(bench.order.floor(), 1);
         bench.act(23, |order, now, out| order.alarm(now, out));
         assert_eq!((bench.order.floor(), bench.order.counters().lost), (3, 1));
     }

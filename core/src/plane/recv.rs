@@ -129,14 +129,14 @@ impl RecvLane {
         if lane & !LANE_CONTROL_BIT != 0 {
             return Err(Drop::Unexpected);
         }
-        let seen = if control { self.control.check(sequence) } else { self.order.check(sequence) };
-        match seen {
-            Seen::Fresh => {}
-            // a copy of a data frame is opened all the same, however old: its author proves that the path lives, and says
-            // that our receipt has not come; without another one it would wait for ever
-            Seen::Again | Seen::TooOld if !control => {}
-            Seen::Again => return Err(Drop::Duplicate),
-            Seen::TooOld => return Err(Drop::Late),
+        // a copy of a data frame is opened all the same, however old: its author proves that the path lives, and says
+        // that our receipt has not come; without another one it would wait for ever
+        if control {
+            match self.control.check(sequence) {
+                Seen::Fresh => {}
+                Seen::Again => return Err(Drop::Duplicate),
+                Seen::TooOld => return Err(Drop::Late),
+            }
         }
         let mut live = self.epochs.iter().filter(|epoch| epoch.until.is_none_or(|until| now < until));
         let opener = live.find(|epoch| epoch.opener.epoch() as u8 == header.epoch).map(|epoch| Arc::clone(&epoch.opener));

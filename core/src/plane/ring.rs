@@ -315,6 +315,34 @@ mod tests {
             ring.release_below(sequence.saturating_sub(50));
         }
         assert!(ring.slabs.len() <= 3 && ring.spare.len() <= SPARE_SLABS);
+        assert_eq!(ring.pool.load(Ordering::Relaxed), ring.slabs.len(), "the pool counts what is in use");
+        ring.release_below(ring.next());
+        assert_eq!((ring.slabs.len(), ring.slabs[0].bytes.len()), (1, 0), "the last slab is filled from its start again");
+    }
+
+    #[test]
+    fn two_halves_fill_a_slab() {
+        let mut ring = Ring::new(Pool::default());
+        for _ in 0..2 {
+            push(&mut ring, 1, SLAB_BYTES / 2);
+        }
+        assert_eq!(ring.slabs.len(), 1);
+    }
+
+    #[test]
+    fn each_frame_knows_the_path_that_carries_it() {
+        let mut ring = Ring::new(Pool::default());
+        for path in [0, 0, 2, 2, 3] {
+            ring.push(Instant::ZERO, PathId(path), 10, |_| ());
+        }
+        ring.release_below(1);
+        assert!(ring.has_unreceipted_on(PathId(0)) && !ring.has_unreceipted_on(PathId(7)));
+        assert_eq!([2, 3, 9].map(|path| ring.unreceipted_off(PathId(path))), [5, 4, 5]);
+        for sequence in 1..5 {
+            ring.entry_mut(sequence).expect("in the ring").receipted = true;
+            assert!(!ring.has_unreceipted_on(PathId(0)));
+        }
+        assert_eq!(ring.unreceipted_off(PathId(2)), 0);
     }
 
     #[test]

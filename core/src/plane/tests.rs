@@ -408,3 +408,46 @@ fn two_switches_in_a_row_wait_for_the_slowest_path() {
     world.wait(600, &[]);
     assert!([&world.a, &world.b].iter().all(|end| end.plane.deadline().is_none()), "nobody waits for anything");
 }
+
+/// The mask of a receipt tells what came behind a hole (protocol 7.4): only what is missing goes again.
+#[test]
+fn a_fallback_sends_again_only_what_the_receipts_show_missing() {
+    let mut world = World::with_direct();
+    world.packets(100);
+    // the third frame of the run is lost on the way
+    world.a.ports.out.remove(2);
+    world.exchange(&[]);
+    world.wait(10, &[]);
+    assert_eq!(world.b.ports.delivered.len(), 99);
+    let before = world.a.plane.tally().links[0].resent;
+    world.a.apply(world.now, Edit::FallBack { link: LINK, to: PathId::RELAY });
+    let resent = world.a.plane.tally().links[0].resent - before;
+    assert!((1..=36).contains(&resent), "64 of 100 are receipted: {resent}");
+    world.exchange(&[]);
+    assert_eq!(world.b.ports.delivered.len(), 100, "and it is delivered after all");
+}
+
+// protocol 4.5
+#[test]
+fn old_keys_open_for_a_minute_at_most_and_for_ten_seconds_after_a_new_frame() {
+    for (new_frame, limit) in [(false, Duration::from_mins(1)), (true, Duration::from_secs(10))] {
+        let mut world = World::new();
+        world.packets(2);
+        let held: Vec<_> = world.a.ports.out.drain(..).collect();
+        let next = chain(7).next(&[1; 32], &[2; 32], &[3; 64]);
+        let keys = |side| next.keys(side, &RustCrypto);
+        world.b.apply(world.now, Edit::Epoch { link: LINK, local: 20, keys: keys(Side::Responder), seal: false });
+        if new_frame {
+            world.a.apply(world.now, Edit::Epoch { link: LINK, local: 10, keys: keys(Side::Initiator), seal: true });
+            world.packets(1);
+            carry(world.now, &mut world.a, &mut world.b, &[]);
+        }
+        for (frame, (age, refused)) in held.into_iter().zip([(limit - Duration::from_millis(1), 0), (limit, 1)]) {
+            let now = world.now + age;
+            world.b.plane.alarm(now, &mut world.b.ports);
+            world.a.ports.out.push_back(frame);
+            carry(now, &mut world.a, &mut world.b, &[]);
+            assert_eq!(world.b.plane.tally().drops.get(Drop::UnknownEpoch), refused, "after {age:?}");
+        }
+    }
+}
