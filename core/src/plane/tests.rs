@@ -249,6 +249,23 @@ fn an_upgrade_while_copies_are_owed_loses_and_reorders_nothing() {
     world.all_came_in_order();
 }
 
+// protocol 7.1
+#[test]
+fn no_more_frames_than_the_window_are_on_their_way_over_a_relay() {
+    let mut world = World::new();
+    let on_their_way = |world: &World| world.a.ports.out.iter().filter(|(_, frame)| frame[8] == 0).count();
+    world.packets(1_000);
+    assert_eq!(on_their_way(&world), 256);
+    world.now = world.now + Duration::from_millis(1);
+    world.a.plane.alarm(world.now, &mut world.a.ports);
+    assert_eq!(on_their_way(&world), 256, "time alone opens no window");
+    world.exchange(&[]);
+    world.wait(100, &[]);
+    // each packet is a flow of its own here, and flows take turns in the queue
+    world.b.ports.delivered.sort_unstable();
+    world.all_came_in_order();
+}
+
 // protocol 4.2
 #[test]
 fn a_frame_of_a_kind_that_is_reserved_unknown_or_not_ours_is_dropped_and_counted() {

@@ -74,11 +74,11 @@ fn a_flipped_init_under_a_good_mac1_makes_no_session() {
     for setup in [c2r(1), p2p(1)] {
         let world = fast(setup);
         let (offer, key) = (world.offer(), world.setup.mac1_key(bob().id()));
-        let macs = offer.init().len() - 32;
-        for bit in dear_bits(macs) {
+        let unsigned = offer.init().len() - 32;
+        for bit in dear_bits(unsigned) {
             let mut bad = flipped(offer.init(), bit);
-            let mac1 = key.mac(&bad[..macs]);
-            bad[macs..macs + 16].copy_from_slice(&mac1);
+            let mac1 = key.mac(&bad[..unsigned]);
+            bad[unsigned..unsigned + 16].copy_from_slice(&mac1);
             if let Ok(answer) = world.answer(&bad) {
                 let refused = world.conclude(&offer, answer.resp()).map(drop);
                 assert!(
