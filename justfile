@@ -111,6 +111,11 @@ sim-night MINUTES="60":
 soak HOURS="24":
     cargo run --profile sim --quiet -p shadowmesh-fuzz --bin sim -- --soak {{ HOURS }}
 
+# Make the run in a journal again (`--journal FILE` of both programs): a trace, and whether each action is the same; `--quiet`: the verdict.
+[no-exit-message]
+replay *ARGS:
+    cargo run --release --quiet -p shadowmesh-fuzz --bin replay -- "$@"
+
 # The real programs on real interfaces (root).
 netns *ARGS:
     cargo test -p shadowmesh-daemon --test netns -- "$@"

@@ -30,6 +30,7 @@ use crate::{
     config::{HubConfig, NodeConfig},
     crypto::hash::sha512_prefix,
     event::{Action, Event},
+    handshake::Job,
     hub::{Hub, HubAction, HubEvent},
     machine::Machine,
     time::Instant,
@@ -62,6 +63,8 @@ pub trait Recorded: Machine + Sized {
     const NAME: &'static str;
     /// The kinds of its events.
     const EVENTS: &'static [&'static str];
+    /// The kind of the event that answers a job.
+    const COMPUTED: u8;
     /// The kinds of its actions.
     const ACTIONS: &'static [&'static str];
     /// A new machine.
@@ -76,6 +79,8 @@ pub trait Recorded: Machine + Sized {
     fn take_event<'a>(body: &'a mut [u8], loan: &'a mut Loan) -> Result<Self::Event<'a>, Malformed>;
     /// Appends an action: its kind, then all of it but keys.
     fn put_action(action: &Self::Action, out: &mut Vec<u8>);
+    /// The job that an action orders.
+    fn job(action: Self::Action) -> Option<Job>;
     /// What people see of an event, besides its kind.
     fn tell_event(event: &Self::Event<'_>) -> String;
     /// What people see of an action.
@@ -87,6 +92,7 @@ impl Recorded for Node {
     const MACHINE: u8 = 1;
     const NAME: &'static str = "peer";
     const EVENTS: &'static [&'static str] = &event::NODE;
+    const COMPUTED: u8 = 7;
     const ACTIONS: &'static [&'static str] = &action::NODE;
 
     fn make(config: NodeConfig) -> Self {
@@ -107,6 +113,9 @@ impl Recorded for Node {
     fn put_action(action: &Action, out: &mut Vec<u8>) {
         action::put_node(action, out);
     }
+    fn job(action: Action) -> Option<Job> {
+        if let Action::Compute(job) = action { Some(job) } else { None }
+    }
     fn tell_event(event: &Event<'_>) -> String {
         event::tell_node(event)
     }
@@ -120,6 +129,7 @@ impl Recorded for Hub {
     const MACHINE: u8 = 2;
     const NAME: &'static str = "relay";
     const EVENTS: &'static [&'static str] = &event::HUB;
+    const COMPUTED: u8 = 6;
     const ACTIONS: &'static [&'static str] = &action::HUB;
 
     fn make(config: HubConfig) -> Self {
@@ -140,6 +150,9 @@ impl Recorded for Hub {
     fn put_action(action: &HubAction, out: &mut Vec<u8>) {
         action::put_hub(action, out);
     }
+    fn job(action: HubAction) -> Option<Job> {
+        if let HubAction::Compute(job) = action { Some(job) } else { None }
+    }
     fn tell_event(event: &HubEvent<'_>) -> String {
         event::tell_hub(event)
     }
@@ -153,6 +166,11 @@ pub fn actions_as_bytes<M: Recorded>(actions: &[M::Action], out: &mut Vec<u8>) {
     for action in actions {
         M::put_action(action, out);
     }
+}
+
+/// The digest of the actions of one call.
+pub fn digest_of<M: Recorded>(actions: &[M::Action]) -> Digest {
+    digest::<M>(actions, &mut Zeroizing::default(), &mut Vec::new())
 }
 
 /// Makes the bytes of a journal, beside the machine that it records.

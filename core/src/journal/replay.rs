@@ -6,6 +6,7 @@
 use super::{ACTIONS, Digest, EVENT, FIRST_LINE, FRAME_LEN, Field, HEAD, Loan, RECORD_BYTES, Recorded, checksum, digest};
 use crate::{
     Node,
+    handshake::Ticket,
     hub::Hub,
     time::Instant,
     wire::{Malformed, Reader},
@@ -203,6 +204,12 @@ impl Entry {
     /// The kind of the event.
     pub fn kind<M: Recorded>(&self) -> &'static str {
         name(M::EVENTS, self.body.first().copied())
+    }
+
+    /// The job that the event answers.
+    pub fn answers<M: Recorded>(&self) -> Option<Ticket> {
+        let (kind, rest) = self.body.split_first()?;
+        (*kind == M::COMPUTED).then(|| u64::take(&mut Reader::new(rest)).ok().map(Ticket))?
     }
 
     /// The event itself; it can be taken once, because a machine opens messages where they lie.

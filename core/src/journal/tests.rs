@@ -106,6 +106,7 @@ fn each_event_is_read_back_as_it_was_written() {
         Node::put_event(&read, &mut twice);
         assert_eq!(once, twice, "{}", Node::tell_event(&event));
     }
+    assert_eq!((Node::EVENTS[usize::from(Node::COMPUTED)], Hub::EVENTS[usize::from(Hub::COMPUTED)]), ("Computed", "Computed"));
     let kinds: std::collections::BTreeSet<u8> = peer_events().iter().map(|event| kind(event)).collect();
     assert_eq!(kinds.len(), Node::EVENTS.len(), "each kind is tried");
 }

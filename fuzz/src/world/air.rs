@@ -8,6 +8,7 @@ use super::{
     attack::{Letter, Recorded, Tap},
     datagram::{Flight, Heard, Pipe, Socket},
     dial::{Certificate, Dial, DialId},
+    journal::Journals,
     nat::{Nat, NatId},
     rng::Rng,
     trace::Trace,
@@ -160,6 +161,7 @@ pub(super) struct Air {
     pub(super) now: Instant,
     pub(super) rng: Rng,
     pub(super) trace: Trace,
+    pub(super) journals: Option<Journals>,
     pub(super) hosts_of: BTreeMap<IpAddr, HostId>,
     /// Open listeners and what their TLS shows.
     pub(super) doors: BTreeMap<(HostId, u16), Certificate>,
@@ -197,6 +199,7 @@ impl Air {
             now: Instant::from_millis(1_000_000),
             rng: Rng::new(seed),
             trace: Trace::default(),
+            journals: None,
             hosts_of: BTreeMap::new(),
             doors: BTreeMap::new(),
             dials: BTreeMap::new(),

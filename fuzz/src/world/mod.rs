@@ -12,6 +12,7 @@ mod build;
 mod datagram;
 mod dial;
 mod faults;
+mod journal;
 mod nat;
 mod outbox;
 mod peer;

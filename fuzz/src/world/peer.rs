@@ -2,6 +2,7 @@
 use super::{
     air::{Air, End, HostId, Parcel, Side, Tick, WireId},
     dial::{Certificate, DialId, Pin},
+    journal::Scribe,
     outbox::Outbox,
 };
 use shadowmesh_core::{
@@ -94,6 +95,7 @@ pub(super) struct Peer {
     life: u32,
     id: PeerId,
     node: Node,
+    scribe: Scribe<Node>,
     plane: Plane,
     ports: Ports,
     crypto: Arc<dyn Provider>,
@@ -121,6 +123,7 @@ impl Peer {
     /// Brings a peer up.
     pub(super) fn start(air: &mut Air, host: HostId, life: u32, config: NodeConfig, interfaces: &[(IpAddr, u8)]) -> Self {
         let (crypto, id) = (Arc::clone(&config.crypto), config.identity.id());
+        let scribe = Scribe::new(air, (host, life), &config);
         let node = Node::new(config);
         let plane = Plane::new(node.plane_config());
         let mut peer = Self {
@@ -128,6 +131,7 @@ impl Peer {
             life,
             id,
             node,
+            scribe,
             plane,
             ports: Ports::default(),
             crypto,
@@ -416,7 +420,10 @@ impl Peer {
 
     fn handle(&mut self, air: &mut Air, event: Event<'_>) {
         let mut actions = core::mem::take(&mut self.actions);
-        self.node.handle(self.now(air), event, &mut actions);
+        let now = self.now(air);
+        self.scribe.event(now, &event);
+        self.node.handle(now, event, &mut actions);
+        self.scribe.actions(air, &actions);
         assert!(actions.len() <= 256, "{} actions of one call", actions.len());
         let mut computes = false;
         for action in actions.drain(..) {

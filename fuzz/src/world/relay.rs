@@ -1,5 +1,6 @@
 //! The driver of `Hub` and `Forwarder` in this world: what runtime-smol's `relay::drive` does, without tasks.
 use super::air::{Air, HostId, Parcel, Side, Tick, WireId};
+use super::journal::Scribe;
 use shadowmesh_core::{
     bound::Bound,
     config::HubConfig,
@@ -53,6 +54,7 @@ pub(super) struct Relay {
     host: HostId,
     life: u32,
     hub: Hub,
+    scribe: Scribe<Hub>,
     forwarder: Forwarder,
     crypto: Arc<dyn Provider>,
     inbox: Punts,
@@ -73,6 +75,7 @@ impl Relay {
         let mut relay = Self {
             host,
             life,
+            scribe: Scribe::new(air, (host, life), &config),
             hub: Hub::new(config),
             forwarder,
             crypto,
@@ -198,7 +201,9 @@ impl Relay {
 
     fn handle(&mut self, air: &mut Air, event: HubEvent<'_>) {
         let mut actions = core::mem::take(&mut self.actions);
+        self.scribe.event(air.now, &event);
         self.hub.handle(air.now, event, &mut actions);
+        self.scribe.actions(air, &actions);
         let mut computes = false;
         for action in actions.drain(..) {
             match action {
