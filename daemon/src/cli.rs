@@ -205,6 +205,9 @@ pub(crate) struct UpArgs {
     /// Where Prometheus metrics are served, or off [default: 127.0.0.1:9461]
     #[arg(long, value_name = "ADDR")]
     pub(crate) metrics: Option<String>,
+    /// Records the run in a new file, to be replayed; it holds all keys of the run
+    #[arg(long, value_name = "FILE")]
+    pub(crate) journal: Option<PathBuf>,
 }
 
 /// Flags of `ping`.

@@ -265,3 +265,14 @@ fn refused(args: &[&str], variables: &[(&str, &str)], code: i32, parts: &[&str],
         assert!(last.contains(part), "{args:?} with {input:?}: {part:?} is not in {last:?}");
     }
 }
+
+#[test]
+fn a_journal_is_never_overwritten() {
+    let dir = tempdir().expect("a temporary directory");
+    let file = dir.path().join("run.journal");
+    fs::write(&file, "precious").expect("writes");
+    let token = succeed(&["network", "new", "--relay", "wss://192.0.2.1"]);
+    let args = ["up", "--state-dir", text(dir.path()), "--metrics", "off", "--join", token.trim(), "--journal", text(&file)];
+    refused(&args, &[], 1, &[text(&file), "never overwritten"], "a journal that is there");
+    assert_eq!(fs::read(&file).expect("it is there"), b"precious");
+}

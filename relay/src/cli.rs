@@ -50,6 +50,9 @@ pub struct Arguments {
     /// What drives the relay: smol or threads
     #[arg(long, value_name = "RUNTIME", default_value = "smol")]
     runtime: String,
+    /// Record the run in a new file, to be replayed; it holds all keys of the run
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
     /// Loopback, state under target/dev, and a join token
     #[arg(long)]
     pub dev: bool,
@@ -119,7 +122,7 @@ fn relay(arguments: &Arguments) -> Result<(), Failure> {
         say(format!("{}: good", settings.source()));
         return Ok(());
     }
-    run::run(&settings, runtime)
+    run::run(&settings, runtime, arguments.journal.as_deref())
 }
 
 fn flags(arguments: &Arguments) -> settings::Flags {

@@ -22,10 +22,11 @@ use shadowmesh_runtime_smol::{
 };
 use shadowmesh_runtime_std::{
     StartError, clock,
+    journal::JournalFile,
     relay::{Relay, RelayOptions},
 };
 use smol::{future, net::TcpListener};
-use std::{cell::RefCell, io::IsTerminal, sync::Arc};
+use std::{cell::RefCell, io::IsTerminal, path::Path, sync::Arc};
 
 /// Rates in `status` are told over at least this, or since the start.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
@@ -57,7 +58,7 @@ impl Runtime {
 }
 
 /// Runs until a signal, or until the relay cannot go on.
-pub fn run(settings: &Settings, runtime: Runtime) -> Result<(), Failure> {
+pub fn run(settings: &Settings, runtime: Runtime, journal: Option<&Path>) -> Result<(), Failure> {
     log_to_stderr(settings);
     let identity = cli::load_identity(settings)?;
     let id = identity.id();
@@ -73,6 +74,7 @@ pub fn run(settings: &Settings, runtime: Runtime) -> Result<(), Failure> {
         },
         listen: listen_addresses(settings),
         cert_lifetime: settings.cert_lifetime,
+        journal: journal.map(JournalFile::create).transpose().map_err(Failure::failed)?,
     };
     // Before anybody can know that the relay is there: whoever reads the line may send a signal at once.
     let signals = Signals::new([Signal::Int, Signal::Term]).map_err(|error| Failure::failed(format!("signals: {error}")))?;

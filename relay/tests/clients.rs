@@ -34,7 +34,7 @@ fn start(listen: &str, limits: Limits) -> (Relay, PeerId, String) {
     let hub =
         HubConfig { identity, crypto: Arc::new(AwsLc), suites: vec![Suite::ChaCha20Poly1305], limits, keepalive: Duration::from_secs(20) };
     let listen = vec![listen.parse().expect("an address")];
-    let relay = relay::start(RelayOptions { hub, listen, cert_lifetime: Duration::from_hours(24) }).expect("starts");
+    let relay = relay::start(RelayOptions { hub, listen, cert_lifetime: Duration::from_hours(24), journal: None }).expect("starts");
     let url = format!("wss://{}", relay.addresses()[0]);
     (relay, id, url)
 }

@@ -1,4 +1,5 @@
 //! The relay's command as people and scripts meet it: what it prints, what it refuses, how it ends.
+use shadowmesh_core::journal::{Journal, Replay, Verdict};
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
@@ -105,6 +106,32 @@ fn dev_prints_address_id_and_token_answers_status_and_leaves_cleanly() {
     let mut again = Running::start(dir.path(), &["--dev", "--listen", "127.0.0.1:0"]);
     assert_eq!(announced(&again.line()).1, id, "the identity is kept");
     assert_eq!(again.end("-INT"), 0);
+}
+
+#[test]
+fn a_recorded_run_replays_and_its_file_is_never_overwritten() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let arguments = |runtime| ["--dev", "--listen", "127.0.0.1:0", "--runtime", runtime, "--journal", runtime];
+    for runtime in ["smol", "threads"] {
+        let mut relay = Running::start(dir.path(), &arguments(runtime));
+        let (address, _) = announced(&relay.line());
+        drop(TcpStream::connect(&address).expect("it listens"));
+        assert_eq!(relay.end("-TERM"), 0);
+        let file = dir.path().join(runtime);
+        assert_eq!(fs::metadata(&file).expect("there").permissions().mode() & 0o777, 0o600);
+        let bytes = fs::read(&file).expect("readable");
+        let Ok(Journal::Hub(tape)) = Journal::open(&bytes) else { panic!("a relay's journal") };
+        let mut again = Replay::new(tape);
+        let mut kinds = Vec::new();
+        while let Some(step) = again.step().expect("a good journal") {
+            assert_eq!(step.verdict, Verdict::Same, "record {}", step.number);
+            kinds.push(step.kind);
+        }
+        assert_eq!((&kinds[..2], kinds.last()), (&["Entropy", "Start"][..], Some(&"Leave")), "from its beginning to its end");
+        let (code, said) = refused(&run(dir.path(), &arguments(runtime)));
+        assert!(code == 1 && said.contains("never overwritten"), "{code} {said}");
+        assert_eq!(fs::read(&file).expect("readable"), bytes);
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use shadowmesh_core::{
     crypto::{Identity, awslc::AwsLc},
     event::Note,
     id::PeerId,
+    journal::{Journal, Recorded, Replay, Tape, Verdict},
     network::{Network, RelayAddress},
     session::Suite,
     status::{RelayState, Status},
@@ -14,6 +15,7 @@ use shadowmesh_core::{
     wire::PathLabel,
 };
 use shadowmesh_runtime_std::{
+    journal::JournalFile,
     peer::{Interface, MemoryInterface, Peer, PeerOptions},
     relay::{Relay, RelayOptions},
 };
@@ -24,6 +26,7 @@ use smol::{
 };
 use std::{
     net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -42,6 +45,45 @@ struct On {
 const SMOL: On = On { relay: support::SMOL, peers: [support::SMOL; 2] };
 const THREADS: On = On { relay: support::THREADS, peers: [support::THREADS; 2] };
 const MIXED: On = On { relay: support::THREADS, peers: [support::SMOL, support::THREADS] };
+
+/// Both runtimes at once, all three recorded: what each machine did is a function of its journal.
+#[test]
+fn a_mesh_on_both_runtimes_is_recorded_and_replays() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    story(async {
+        let relay = recorded_relay_on(MIXED, "127.0.0.1:0", &at("relay"));
+        let [a, b] = [1, 2].map(|number: u8| {
+            let (mut options, packets, arrived) = options(number, relay.addresses()[0], DIRECT);
+            options.journal = Some(JournalFile::create(&at(&format!("peer-{number}"))).expect("a new file"));
+            start(MIXED.peers[usize::from(number) - 1], options, packets, arrived)
+        });
+        future::zip(a.until(connected), b.until(connected)).await;
+        let moved = future::zip(a.until(migrated), b.until(migrated));
+        future::zip(both_ways(&a, &b, 300), moved).await;
+        leave(&[&a, &b], &relay).await;
+    });
+    for name in ["relay", "peer-1", "peer-2"] {
+        let bytes = std::fs::read(at(name)).expect("it is there");
+        let events = match Journal::open(&bytes).expect("a journal") {
+            Journal::Node(tape) => replayed(tape),
+            Journal::Hub(tape) => replayed(tape),
+        };
+        assert!(events > 20, "{name}: {events} events");
+    }
+}
+
+/// Replays a journal whose machine left: all of it is there, and the same. How many events.
+fn replayed<M: Recorded>(tape: Tape<'_, M>) -> usize {
+    let mut replay = Replay::new(tape);
+    let (mut events, mut last) = (0, "");
+    while let Some(step) = replay.step().expect("a good journal") {
+        assert_eq!(step.verdict, Verdict::Same, "{}: record {}, {} {}", M::NAME, step.number, step.kind, step.detail);
+        (events, last) = (events + 1, step.kind);
+    }
+    assert!(!replay.tape().is_cut(), "a machine that leaves writes its journal to the end, here {last}");
+    events
+}
 
 stories! { [on_smol: SMOL, on_threads: THREADS, on_both: MIXED]
     packets_cross_the_relay_in_order_and_complete,
@@ -355,6 +397,7 @@ fn options(number: u8, relay: SocketAddr, direct: bool) -> (PeerOptions, flume::
         interface: Interface::Memory(MemoryInterface { inbound, outbound }),
         listen_tcp: "127.0.0.1:0".parse().expect("address"),
         cert_lifetime: Duration::from_hours(24),
+        journal: None,
     };
     (options, packets, arrived)
 }
@@ -364,6 +407,14 @@ fn relay_identity() -> Identity {
 }
 
 fn relay_on(on: On, address: &str) -> Relay {
+    relay_with(on, address, None)
+}
+
+fn recorded_relay_on(on: On, address: &str, journal: &Path) -> Relay {
+    relay_with(on, address, Some(JournalFile::create(journal).expect("a new file")))
+}
+
+fn relay_with(on: On, address: &str, journal: Option<JournalFile>) -> Relay {
     let hub = HubConfig {
         identity: Arc::new(relay_identity()),
         crypto: Arc::new(AwsLc),
@@ -372,7 +423,7 @@ fn relay_on(on: On, address: &str) -> Relay {
         keepalive: Duration::from_secs(20),
     };
     let listen = vec![address.parse().expect("address")];
-    (on.relay.relay)(RelayOptions { hub, listen, cert_lifetime: Duration::from_hours(24) }).expect("the relay starts")
+    (on.relay.relay)(RelayOptions { hub, listen, cert_lifetime: Duration::from_hours(24), journal }).expect("the relay starts")
 }
 
 async fn leave(hosts: &[&Host], relay: &Relay) {

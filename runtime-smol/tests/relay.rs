@@ -219,7 +219,7 @@ fn options(address: &str, limits: Limits) -> RelayOptions {
         limits,
         keepalive: Duration::from_secs(20),
     };
-    RelayOptions { hub, listen: vec![address], cert_lifetime: Duration::from_hours(24) }
+    RelayOptions { hub, listen: vec![address], cert_lifetime: Duration::from_hours(24), journal: None }
 }
 
 fn start(on: Runtime, address: &str, limits: Limits) -> Relay {

@@ -3,6 +3,7 @@
 //! ```text
 //!   room, peer, relay   control rooms: Node and Plane, Hub and Forwarder, with all that waits for them
 //!   listen, dial, ws    what is decided about connections before and after they block
+//!   journal             a run on its way to a file
 //!   tun, tls, clock, entropy, interfaces, identity   the operating system
 //! ```
 //!
@@ -18,6 +19,7 @@ mod house;
 pub mod identity;
 pub mod interfaces;
 mod jobs;
+pub mod journal;
 mod limit;
 pub mod listen;
 mod outbox;

@@ -72,6 +72,7 @@ impl Stage {
             },
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))],
             cert_lifetime: CERT_LIFETIME,
+            journal: None,
         };
         let relay = runtime.start_relay(options).map_err(|error| Failure::failed(format!("demo: the relay does not start: {error}")))?;
         let address = *relay.addresses().first().ok_or_else(|| Failure::failed("demo: the relay has no address"))?;
@@ -125,7 +126,7 @@ fn actor(runtime: Runtime, name: &'static str, line: Line, network: &Network) ->
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let interface = Interface::Memory(MemoryInterface { inbound, outbound });
-        match runtime.start_peer(PeerOptions { node, interface, listen_tcp, cert_lifetime: CERT_LIFETIME }) {
+        match runtime.start_peer(PeerOptions { node, interface, listen_tcp, cert_lifetime: CERT_LIFETIME, journal: None }) {
             Ok(peer) => {
                 let notes = peer.notes();
                 return Ok(Actor { name, address: network.address_v6(identity.id()), peer, notes, into, from, forwarder });

@@ -24,7 +24,7 @@ use observer::Observer;
 use serve::Service;
 use shadowmesh_core::network::Network;
 use shadowmesh_runtime_smol::{control::ControlSocket, http};
-use shadowmesh_runtime_std::peer::Peer;
+use shadowmesh_runtime_std::{journal::JournalFile, peer::Peer};
 use smol::{Timer, net::TcpListener};
 use state::{Claims, State};
 use std::{cell::RefCell, fs::DirBuilder, os::unix::fs::DirBuilderExt, path::Path, rc::Rc, time::Duration};
@@ -49,8 +49,9 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
         let metrics = bind_metrics(&settings).await?;
         let mut signals = Signals::new([Signal::Int, Signal::Term, Signal::Hup])
             .map_err(|error| Failure::failed(format!("signals cannot be received: {error}")))?;
+        let journal = args.journal.as_deref().map(JournalFile::create).transpose().map_err(Failure::failed)?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), id = %identity.id(), name = settings.name, "starting");
-        let options = node::options(&settings, identity, network, claims.list());
+        let options = node::options(&settings, identity, network, claims.list(), journal);
         let peer = args.runtime.start_peer(options).map_err(|error| Failure::failed(error.to_string()))?;
         tracing::info!(runtime = args.runtime.name(), interface = peer.interface_name(), control = %settings.control_socket.display(), "running");
         let (leave, leaving) = flume::bounded(1);

@@ -12,11 +12,20 @@ use shadowmesh_core::{
     id::PeerId,
     network::Network,
 };
-use shadowmesh_runtime_std::peer::{Interface, PeerOptions};
+use shadowmesh_runtime_std::{
+    journal::JournalFile,
+    peer::{Interface, PeerOptions},
+};
 use std::{net::IpAddr, sync::Arc};
 
 /// The options of a peer on a device of the kernel.
-pub(crate) fn options(settings: &Settings, identity: Identity, network: Network, claims: Vec<(IpAddr, PeerId)>) -> PeerOptions {
+pub(crate) fn options(
+    settings: &Settings,
+    identity: Identity,
+    network: Network,
+    claims: Vec<(IpAddr, PeerId)>,
+    journal: Option<JournalFile>,
+) -> PeerOptions {
     let layer2 = settings.interface_mode == InterfaceMode::Tap;
     let mac = layer2.then(|| network.mac_address(identity.id()));
     let node = NodeConfig {
@@ -41,5 +50,5 @@ pub(crate) fn options(settings: &Settings, identity: Identity, network: Network,
     };
     let interface =
         Interface::Device { name: settings.interface_name.clone(), layer2, mtu: settings.mtu, addresses: node.overlay_addresses(), mac };
-    PeerOptions { node, interface, listen_tcp: settings.listen_tcp, cert_lifetime: settings.cert_lifetime }
+    PeerOptions { node, interface, listen_tcp: settings.listen_tcp, cert_lifetime: settings.cert_lifetime, journal }
 }

@@ -178,7 +178,8 @@ mod tests {
         let (outbound, _) = flume::bounded(1);
         let interface = Interface::Memory(MemoryInterface { inbound, outbound });
         let listen_tcp = SocketAddr::from(([127, 0, 0, 1], 0));
-        let peer = peer::start(PeerOptions { node, interface, listen_tcp, cert_lifetime: Duration::from_hours(1) }).expect("starts");
+        let peer = peer::start(PeerOptions { node, interface, listen_tcp, cert_lifetime: Duration::from_hours(1), journal: None })
+            .expect("starts");
         Service {
             facts: Facts {
                 runtime: "threads",

@@ -16,6 +16,7 @@ use crate::{
     entropy,
     house::House,
     jobs::Jobs,
+    journal::Scribe,
     outbox::Outbox,
     room::{Arrival, Closing, FLUSH_WITHIN, HOUSEKEEPING_INTERVAL, LEAVE_WITHIN, LONGEST_SLEEP, Next, Room, TURN_EVENTS},
 };
@@ -45,6 +46,7 @@ const ACCEPTED: usize = 256;
 /// The machines of a peer and all that waits for them.
 pub struct Control<D> {
     node: Node,
+    scribe: Scribe<Node>,
     plane: Plane,
     ports: Ports<D>,
     /// Connections and dials that the node knows: opened by it or shown to it, neither hung up nor reported closed.
@@ -98,6 +100,7 @@ impl Seat {
             phase: Phase::Running,
             notes: self.notes,
             claims: self.claims,
+            scribe: self.scribe,
             node: Node::new(self.node),
         }
     }
@@ -336,7 +339,9 @@ impl<D: PeerDoors> Control<D> {
     /// The one place where an event goes into the node and its actions come out, to be carried out in their order.
     fn handle(&mut self, now: Instant, event: Event<'_>) {
         let mut actions = core::mem::take(&mut self.actions);
+        self.scribe.event(now, &event);
         self.node.handle(now, event, &mut actions);
+        self.scribe.actions(&actions);
         let mut computes = false;
         for action in actions.drain(..) {
             computes |= matches!(action, Action::Compute(_));

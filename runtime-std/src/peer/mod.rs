@@ -12,6 +12,7 @@ use crate::{
     broadcast::Broadcast,
     clock,
     ending::Ending,
+    journal::{JournalFile, Scribe},
     listen,
     room::{COMMANDS, Doors},
     tls::{self, CertStore},
@@ -20,6 +21,7 @@ use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use rustls::ServerConfig;
 use shadowmesh_core::{
+    Node,
     config::NodeConfig,
     event::{Note, Target},
     id::{ConnId, PeerId},
@@ -68,6 +70,8 @@ pub struct PeerOptions {
     pub listen_tcp: SocketAddr,
     /// Life of a TLS certificate, renewed at two thirds.
     pub cert_lifetime: Duration,
+    /// Where the run is recorded, keys included.
+    pub journal: Option<JournalFile>,
 }
 
 /// A running peer; clones speak to the same one. When the last one is dropped, the peer leaves.
@@ -112,6 +116,7 @@ pub struct Setup {
     node: NodeConfig,
     listen_tcp: SocketAddr,
     certificates: Arc<CertStore>,
+    journal: Option<JournalFile>,
 }
 
 /// What a runtime gets on the peer's own thread.
@@ -123,6 +128,7 @@ pub struct Seat {
     node: NodeConfig,
     /// The kernel interface, whose addresses are not candidates.
     device_name: Option<String>,
+    scribe: Scribe<Node>,
     certificates: Arc<CertStore>,
     notes: Broadcast<(Instant, Note)>,
     claims: Broadcast<(IpAddr, PeerId)>,
@@ -140,7 +146,8 @@ impl Setup {
         }
         let identity = Arc::clone(&options.node.identity);
         let certificates = CertStore::new(&identity, options.cert_lifetime, clock::now(), SystemTime::now()).map_err(StartError::new)?;
-        Ok((Self { node: options.node, listen_tcp: options.listen_tcp, certificates }, options.interface))
+        let PeerOptions { node, interface, listen_tcp, journal, .. } = options;
+        Ok((Self { node, listen_tcp, certificates, journal }, interface))
     }
 
     /// Starts the peer's thread with `run` on it; its second argument is what handles ask, for the control room to
@@ -155,7 +162,9 @@ impl Setup {
     ) -> Result<Peer, StartError> {
         let (commands, obeyed) = flume::bounded(COMMANDS);
         let (notes, claims) = (Broadcast::default(), Broadcast::default());
+        let scribe = Scribe::of(self.journal, &self.node).map_err(|why| StartError::new(format!("no thread for the journal: {why}")))?;
         let seat = Seat {
+            scribe,
             listen_tcp: self.listen_tcp,
             server_config: tls::server_config(Arc::clone(&self.certificates)),
             node: self.node,

@@ -12,6 +12,7 @@ use crate::{
     entropy,
     house::House,
     jobs::Jobs,
+    journal::Scribe,
     limit::Limit,
     room::{Arrival, Closing, Doors, HOUSEKEEPING_INTERVAL, INBOX, INBOX_CALM, LEAVE_WITHIN, LONGEST_SLEEP, Next, Room, TURN_EVENTS},
 };
@@ -32,6 +33,7 @@ use std::{
 /// The machines of a relay and all that waits for them.
 pub struct Control<D> {
     hub: Hub,
+    scribe: Scribe<Hub>,
     forwarder: Forwarder,
     wires: Wires<D>,
     conns: BTreeMap<ConnId, Talk>,
@@ -91,6 +93,7 @@ impl Seat {
             house_at: now + HOUSEKEEPING_INTERVAL,
             leaving: None,
             notes: self.notes,
+            scribe: self.scribe,
             hub: Hub::new(self.hub),
         }
     }
@@ -243,7 +246,9 @@ impl<D: Doors> Control<D> {
     /// The one place where an event goes into the hub and its actions come out, to be carried out in their order.
     fn handle(&mut self, now: Instant, event: HubEvent<'_>) {
         let mut actions = core::mem::take(&mut self.actions);
+        self.scribe.event(now, &event);
         self.hub.handle(now, event, &mut actions);
+        self.scribe.actions(&actions);
         let mut computes = false;
         for action in actions.drain(..) {
             computes |= matches!(action, HubAction::Compute(_));

@@ -10,6 +10,7 @@ use crate::{
     broadcast::Broadcast,
     clock,
     ending::Ending,
+    journal::{JournalFile, Scribe},
     listen::{self, Bounds},
     room::COMMANDS,
     tls::{self, CertStore},
@@ -19,7 +20,7 @@ use core::time::Duration;
 use rustls::ServerConfig;
 use shadowmesh_core::{
     config::HubConfig,
-    hub::{HubNote, HubStatus},
+    hub::{Hub, HubNote, HubStatus},
     time::Instant,
 };
 use std::{net::TcpListener, sync::Arc, time::SystemTime};
@@ -32,6 +33,8 @@ pub struct RelayOptions {
     pub listen: Vec<SocketAddr>,
     /// Life of a TLS certificate, renewed at two thirds.
     pub cert_lifetime: Duration,
+    /// Where the run is recorded, keys included.
+    pub journal: Option<JournalFile>,
 }
 
 /// A running relay; clones speak to the same one. When the last one is dropped, the relay leaves.
@@ -56,6 +59,7 @@ pub struct Setup {
     hub: HubConfig,
     listeners: Vec<TcpListener>,
     certificates: Arc<CertStore>,
+    journal: Option<JournalFile>,
     addresses: Arc<[SocketAddr]>,
 }
 
@@ -68,6 +72,7 @@ pub struct Seat {
     /// How connections are taken.
     pub server_config: Arc<ServerConfig>,
     hub: HubConfig,
+    scribe: Scribe<Hub>,
     certificates: Arc<CertStore>,
     notes: Broadcast<(Instant, HubNote)>,
 }
@@ -83,7 +88,7 @@ impl Setup {
         let addresses = addresses.map_err(|why| StartError::new(format!("cannot listen: {why}")))?;
         let certificates =
             CertStore::new(&options.hub.identity, options.cert_lifetime, clock::now(), SystemTime::now()).map_err(StartError::new)?;
-        Ok(Self { hub: options.hub, listeners, certificates, addresses })
+        Ok(Self { hub: options.hub, listeners, certificates, journal: options.journal, addresses })
     }
 
     /// Starts the relay's thread with `run` on it; its second argument is what handles ask, for the control room to obey.
@@ -97,7 +102,9 @@ impl Setup {
         let (commands, obeyed) = flume::bounded(COMMANDS);
         let notes = Broadcast::default();
         let limits = &self.hub.limits;
+        let scribe = Scribe::of(self.journal, &self.hub).map_err(|why| StartError::new(format!("no thread for the journal: {why}")))?;
         let seat = Seat {
+            scribe,
             listeners: self.listeners,
             bounds: Bounds {
                 handshakes: limits.preauth_total,
