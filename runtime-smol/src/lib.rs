@@ -22,4 +22,6 @@ pub mod listen;
 pub mod peer;
 mod pumps;
 pub mod relay;
+#[doc(hidden)]
+pub mod rerun;
 pub mod ws;

@@ -25,6 +25,8 @@ pub mod listen;
 mod outbox;
 pub mod peer;
 pub mod relay;
+#[doc(hidden)]
+pub mod rerun;
 pub mod room;
 mod threads;
 pub mod tls;

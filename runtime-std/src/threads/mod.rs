@@ -17,6 +17,7 @@ pub(crate) mod peer;
 mod poll;
 mod pumps;
 pub(crate) mod relay;
+pub(crate) mod rerun;
 mod stream;
 mod workers;
 
