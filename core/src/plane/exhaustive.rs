@@ -64,7 +64,7 @@ const PLAIN: Bounds = Bounds {
 /// Visits all states and says how many there are; a violation is shown with the shortest way to it.
 fn explore(name: &str, bounds: Bounds) {
     let checker = Migration(bounds).checker().threads(2).spawn_bfs().join();
-    for (property, path) in checker.discoveries() {
+    if let Some((property, path)) = checker.discoveries().into_iter().next() {
         let last = path.last_state().clone();
         let steps: Vec<String> = path.into_actions().iter().map(|step| format!("    {step:?}")).collect();
         let verdict = last.comes_to_rest(&bounds);

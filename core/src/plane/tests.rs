@@ -459,7 +459,7 @@ fn old_keys_open_for_a_minute_at_most_and_for_ten_seconds_after_a_new_frame() {
             world.packets(1);
             carry(world.now, &mut world.a, &mut world.b, &[]);
         }
-        for (frame, (age, refused)) in held.into_iter().zip([(limit - Duration::from_millis(1), 0), (limit, 1)]) {
+        for (frame, (age, refused)) in held.into_iter().zip([(limit.saturating_sub(Duration::from_millis(1)), 0), (limit, 1)]) {
             let now = world.now + age;
             world.b.plane.alarm(now, &mut world.b.ports);
             world.a.ports.out.push_back(frame);
@@ -467,4 +467,21 @@ fn old_keys_open_for_a_minute_at_most_and_for_ten_seconds_after_a_new_frame() {
             assert_eq!(world.b.plane.tally().drops.get(Drop::UnknownEpoch), refused, "after {age:?}");
         }
     }
+}
+
+// protocol 7.3
+#[test]
+fn drain_tells_at_once_what_the_old_path_lost() {
+    let mut world = World::new();
+    world.packets(10);
+    world.a.ports.out.remove(4);
+    for end in [&mut world.a, &mut world.b] {
+        end.path(world.now, DIRECT_PATH, DIRECT);
+        end.apply(world.now, Edit::Switch { link: LINK, to: DIRECT_PATH });
+    }
+    world.packets(10);
+    world.exchange(&[]);
+    let came: Vec<u32> = (0..20).filter(|number| *number != 4).collect();
+    assert_eq!(world.b.ports.delivered, came, "without waiting for 500 ms");
+    assert_eq!(world.b.plane.tally().links[0].lost, 1);
 }
