@@ -4,7 +4,7 @@
 use std::path::Path;
 
 /// The first byte chooses the program, the rest is the file's text.
-pub fn config(data: &[u8]) {
+pub(crate) fn config(data: &[u8]) {
     let Some((kind, rest)) = data.split_first() else { return };
     let Ok(text) = core::str::from_utf8(rest) else { return };
     let refused = match kind & 1 {

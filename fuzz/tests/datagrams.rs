@@ -101,7 +101,9 @@ fn more_to_a_stranger_than_came_from_it_is_counted_until_it_is_known() {
 fn pair(change: fn(&mut Way)) -> (World, [HostId; 2], SocketAddr) {
     let mut world = World::new(3);
     let hosts = [world.stranger(), world.stranger()];
-    hosts.iter().for_each(|host| world.open_socket(*host, PORT));
+    for host in hosts {
+        world.open_socket(host, PORT);
+    }
     world.change_way(hosts[0], hosts[1], change);
     let to = SocketAddr::new(world.address(hosts[1], true), PORT);
     (world, hosts, to)

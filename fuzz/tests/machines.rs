@@ -197,12 +197,16 @@ fn mac1_key_between_peers(world: &World, responder: HostId) -> [u8; 32] {
 
 fn hmac(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length");
-    parts.iter().for_each(|part| mac.update(part));
+    for part in parts {
+        mac.update(part);
+    }
     mac.finalize().into_bytes().into()
 }
 
 fn sha512_prefix(parts: &[&[u8]]) -> [u8; 32] {
     let mut hash = Sha512::new();
-    parts.iter().for_each(|part| hash.update(part));
+    for part in parts {
+        hash.update(part);
+    }
     *hash.finalize().first_chunk().expect("64 bytes")
 }

@@ -116,7 +116,9 @@ fn peers_behind_boxes_are_seen_at_the_outer_address_and_reached_by_a_forwarded_p
         if forwards {
             world.map_ports(peers[0]);
         }
-        peers.iter().for_each(|peer| world.start(*peer));
+        for peer in peers {
+            world.start(peer);
+        }
         world.until_connected(peers[0], peers[1]);
         let seen: Vec<IpAddr> = world.hub_status(relay).clients.iter().map(|client| client.remote.ip()).collect();
         assert!(nats.iter().all(|nat| seen.contains(&world.outer_address(*nat))), "{seen:?}");

@@ -162,7 +162,12 @@ fn each_decision_is_listed_under_its_number() {
             complaints.push(format!("docs/decisions/{name} opens with its number, `# {} …`", &name[..4]));
         }
     }
-    for link in list.split("](").skip(1).filter_map(|rest| rest.split(')').next()).filter(|link| link.ends_with(".md")) {
+    for link in list
+        .split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next())
+        .filter(|link| Path::new(link).extension().is_some_and(|kind| kind == "md"))
+    {
         if !root().join("docs/decisions").join(link).is_file() {
             complaints.push(format!("docs/decisions/README.md lists {link}, which is not there"));
         }
@@ -258,7 +263,7 @@ fn each_planted_fault_still_applies_and_names_the_tests_that_catch_it() {
                 panic!("{name}: ---, +++, === in this order")
             };
             let file = lines[..start].iter().rev().find_map(|line| line.strip_prefix("file: ")).expect("a replacement has a file");
-            let old: String = lines[start + 1..middle].iter().map(|line| format!("{line}\n")).collect();
+            let old = lines[start + 1..middle].join("\n") + "\n";
             if lines[start + 1..middle] == lines[middle + 1..end] {
                 complaints.push(format!("{name} changes nothing"));
             }
@@ -493,7 +498,7 @@ fn table_under(page: &str, title: &str) -> BTreeSet<String> {
     let mut lines = page.lines().skip_while(|line| !line.starts_with(title));
     assert!(lines.next().is_some(), "the page has a title {title:?}");
     lines
-        .take_while(|line| !line.starts_with("#") || line.chars().take_while(|c| *c == '#').count() > rank.max(2))
+        .take_while(|line| !line.starts_with('#') || line.chars().take_while(|c| *c == '#').count() > rank.max(2))
         .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
         .map(str::to_owned)
         .collect()

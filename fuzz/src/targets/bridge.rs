@@ -137,7 +137,7 @@ impl Scene {
     /// A packet with known or unknown addresses, or any bytes.
     fn packet(&self, script: &mut Script<'_>) -> Vec<u8> {
         let choice = script.byte();
-        if choice & 7 == 0 {
+        if choice.is_multiple_of(8) {
             return script.piece().to_vec();
         }
         if self.layer2 {
@@ -186,7 +186,7 @@ impl Scene {
     fn inbound(&mut self, number: u32, packet: &[u8], choice: u8) {
         let Some(peer) = self.peers.get_mut(&number) else { return };
         let right = if self.layer2 { INNER_ETHERNET } else { INNER_IP };
-        let inner = if choice & 7 == 0 { choice >> 3 } else { right };
+        let inner = if choice.is_multiple_of(8) { choice >> 3 } else { right };
         let counter = Counter::new(0, peer.sequence);
         peer.sequence += 1;
         let header = FrameHeader { epoch: peer.keys.epoch as u8, generation: 0, receiver: number, counter };

@@ -102,7 +102,7 @@ impl Scene {
             0 => self.packets(1 + script.below(16)),
             1 => self.data(script),
             2..=4 => {
-                let body = self.control(op, script);
+                let body = control(op, script);
                 self.frame(script, op, 0x80, INNER_CONTROL, &body);
             }
             5 => {
@@ -138,41 +138,10 @@ impl Scene {
     fn data(&mut self, script: &mut Script<'_>) {
         let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 2, 10, 0, 0, 1];
         packet.extend_from_slice(script.piece());
-        if script.byte() & 15 == 0 {
+        if script.byte().is_multiple_of(16) {
             packet[15] = script.byte();
         }
         self.frame(script, 0, 0, INNER_IP, &packet);
-    }
-
-    fn control(&self, op: u8, script: &mut Script<'_>) -> Vec<u8> {
-        let lane = if script.byte() & 15 == 0 { script.byte() % 0x7f } else { 0 };
-        let generation = script.byte() % 4;
-        let path = PathId(u32::from(script.byte() % 4));
-        let number = |script: &mut Script<'_>| match script.byte() % 4 {
-            0 => script.u64() & Counter::MAX_SEQUENCE,
-            1 => u64::from(script.u16()),
-            _ => u64::from(script.byte()),
-        };
-        let message = match op % 8 {
-            2 => LaneControl::Switch { lane, generation, start: number(script), from: path, to: PathId(2 - path.0.min(2)) },
-            3 => LaneControl::Drain { lane, generation, start: number(script), path },
-            _ => {
-                let words: Vec<u64> = (0..script.below(17)).map(|_| script.u64()).collect();
-                LaneControl::Receipt(Receipt {
-                    lane,
-                    generation,
-                    floor: number(script),
-                    next: number(script),
-                    path,
-                    delay_us: script.u32(),
-                    lost: script.u32(),
-                    mask: ReceiptMask::from_words(&words),
-                })
-            }
-        };
-        let mut body = Vec::new();
-        message.emit(&mut body);
-        body
     }
 
     /// Seals a frame and lets it arrive.
@@ -225,4 +194,35 @@ impl Scene {
 
 fn host(last: u8) -> IpAddr {
     Ipv4Addr::new(10, 0, 0, last).into()
+}
+
+fn control(op: u8, script: &mut Script<'_>) -> Vec<u8> {
+    let lane = if script.byte().is_multiple_of(16) { script.byte() % 0x7f } else { 0 };
+    let generation = script.byte() % 4;
+    let path = PathId(u32::from(script.byte() % 4));
+    let number = |script: &mut Script<'_>| match script.byte() % 4 {
+        0 => script.u64() & Counter::MAX_SEQUENCE,
+        1 => u64::from(script.u16()),
+        _ => u64::from(script.byte()),
+    };
+    let message = match op % 8 {
+        2 => LaneControl::Switch { lane, generation, start: number(script), from: path, to: PathId(2 - path.0.min(2)) },
+        3 => LaneControl::Drain { lane, generation, start: number(script), path },
+        _ => {
+            let words: Vec<u64> = (0..script.below(17)).map(|_| script.u64()).collect();
+            LaneControl::Receipt(Receipt {
+                lane,
+                generation,
+                floor: number(script),
+                next: number(script),
+                path,
+                delay_us: script.u32(),
+                lost: script.u32(),
+                mask: ReceiptMask::from_words(&words),
+            })
+        }
+    };
+    let mut body = Vec::new();
+    message.emit(&mut body);
+    body
 }

@@ -17,6 +17,8 @@ use std::{
 const KEPT: usize = 4_096;
 
 type Name = [u8; 32];
+/// An encapsulation key and what opens for it.
+type Pair = (Box<[u8; KEM_PUBLIC_KEY_LEN]>, Arc<dyn Decapsulate>);
 
 /// Remembered results by what they were computed from.
 struct Table<T>(Mutex<BTreeMap<Name, T>>);
@@ -35,7 +37,7 @@ impl<T: Clone> Table<T> {
     }
 }
 
-static PAIRS: Table<(Box<[u8; KEM_PUBLIC_KEY_LEN]>, Arc<dyn Decapsulate>)> = Table::new();
+static PAIRS: Table<Pair> = Table::new();
 static OPENED: Table<Option<SharedSecret>> = Table::new();
 static SEALED: Table<Option<(Box<[u8; KEM_CIPHERTEXT_LEN]>, SharedSecret)>> = Table::new();
 static SIGNED: Table<Box<[u8; SIGNATURE_LEN]>> = Table::new();

@@ -135,7 +135,7 @@ impl Scene {
         self.world.heal(self.a, self.b);
         let status = self.world.status(self.a);
         assert!(status.peers.len() <= 4, "{} peers of two", status.peers.len());
-        self.world.until("they are connected again", Duration::from_secs(120), |world| {
+        self.world.until("they are connected again", Duration::from_mins(2), |world| {
             world.run(Duration::from_millis(49));
             world.is_connected(self.a, self.b) && world.is_connected(self.b, self.a)
         });

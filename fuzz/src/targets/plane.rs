@@ -340,7 +340,7 @@ impl World {
             }
             13 => {
                 // any message that is on its way, on any path, and perhaps again
-                let (place, keep) = (script.below(self.ends[end].ports.out.len()), script.byte() & 3 == 0);
+                let (place, keep) = (script.below(self.ends[end].ports.out.len()), script.byte().is_multiple_of(4));
                 let Some((_, _, frame)) = self.ends[end].ports.out.get(place).cloned() else { return };
                 if !keep {
                     self.ends[end].ports.out.remove(place);

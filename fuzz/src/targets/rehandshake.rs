@@ -74,7 +74,7 @@ impl Ends {
     fn step(&mut self, script: &mut Script<'_>) {
         let sent: Vec<&Vec<u8>> = self.requests.iter().chain(&self.responses).chain(&self.completes).collect();
         let op = script.byte();
-        let picked = sent.get(script.below(sent.len())).map(|message| message.to_vec()).unwrap_or_default();
+        let picked = sent.get(script.below(sent.len())).map(|message| (*message).clone()).unwrap_or_default();
         match op % 8 {
             0 | 1 => self.request(),
             2 => _ = self.answer(&picked),

@@ -68,8 +68,8 @@ pub fn relay_door(data: &[u8]) {
     door.settle();
     let status = door.hub.status(door.now);
     assert_eq!((status.clients.len(), status.preauth, status.half_open), (0, 0, 0));
-    let stats = door.forwarder.stats();
-    assert_eq!((stats.queue_bytes, stats.ports.len()), (0, 0));
+    let forwarded = door.forwarder.stats();
+    assert_eq!((forwarded.queue_bytes, forwarded.ports.len()), (0, 0));
 }
 
 /// A client's side of one connection.
@@ -373,13 +373,13 @@ impl Door {
         assert!(status.preauth <= limits.preauth_total, "{} connections without a proof", status.preauth);
         assert!(status.half_open <= limits.half_open_total);
         assert!(status.clients.len() <= limits.clients);
-        let stats = self.forwarder.stats();
-        assert!(stats.ports.len() <= CONNS);
+        let forwarded = self.forwarder.stats();
+        assert!(forwarded.ports.len() <= CONNS);
         let urgent = 64 * (limits.frame_bytes + RECORD_HEADER_LEN);
-        for port in &stats.ports {
+        for port in &forwarded.ports {
             assert!(port.queue_frames <= limits.queue_frames + 64 && port.queue_bytes <= limits.queue_bytes + urgent, "{port:?}");
         }
-        assert!(stats.queue_bytes <= limits.queue_total_bytes + CONNS * urgent, "{} bytes wait", stats.queue_bytes);
+        assert!(forwarded.queue_bytes <= limits.queue_total_bytes + CONNS * urgent, "{} bytes wait", forwarded.queue_bytes);
         assert!(self.jobs.len() <= 64, "{} jobs in flight", self.jobs.len());
     }
 }

@@ -46,7 +46,7 @@ fn records(bytes: &[u8]) {
             return;
         };
         assert_eq!(peek_record(&bytes[walked..]), Some((record.handle, record.payload.len())));
-        let again = emitted(&record, |record, out| record.emit(out));
+        let again = emitted(&record, shadowmesh_core::wire::Record::emit);
         assert_eq!(again, bytes[walked..walked + again.len()], "a record's flags and payload are kept");
         walked += again.len();
     }
