@@ -285,10 +285,13 @@ fn receive_all(socket: &UdpSocket, epoch: Instant, arrivals: &Mutex<Arrivals>, c
     }
 }
 
-/// Nothing there yet, or an ICMP complaint about what we sent, which the sender's count covers.
+/// Nothing there yet (a signal ends the wait, too), or an ICMP complaint about what we sent, which the sender's count covers.
 fn is_quiet(error: &io::Error) -> bool {
     use io::ErrorKind as Kind;
-    matches!(error.kind(), Kind::WouldBlock | Kind::TimedOut | Kind::ConnectionRefused | Kind::HostUnreachable | Kind::NetworkUnreachable)
+    matches!(
+        error.kind(),
+        Kind::WouldBlock | Kind::TimedOut | Kind::Interrupted | Kind::ConnectionRefused | Kind::HostUnreachable | Kind::NetworkUnreachable
+    )
 }
 
 fn join(thread: &mut Option<JoinHandle<()>>) {
