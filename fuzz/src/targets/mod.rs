@@ -22,6 +22,7 @@ pub mod seeds;
 mod token;
 mod wire;
 
+pub use crate::sim::scenario;
 pub use bridge::bridge;
 pub use control::control;
 pub use handshake::handshake;
@@ -39,7 +40,7 @@ pub use wire::wire;
 pub type Target = fn(&[u8]);
 
 /// Every target of this crate by its name; the parsers of the programs' configuration have one more, beside the programs.
-pub const ALL: [(&str, Target); 11] = [
+pub const ALL: [(&str, Target); 12] = [
     ("wire", wire),
     ("token", token),
     ("handshake", handshake),
@@ -51,4 +52,5 @@ pub const ALL: [(&str, Target); 11] = [
     ("plane", plane),
     ("lanes", lanes),
     ("bridge", bridge),
+    ("scenario", scenario),
 ];

@@ -19,7 +19,9 @@ const SCRIPT_LEN: usize = 400;
 /// Inputs for each target by its name.
 pub fn all() -> Vec<(&'static str, Vec<Vec<u8>>)> {
     let mut all = vec![("wire", wire()), ("token", token()), ("handshake", handshake()), ("rekey", rekey())];
-    for (place, name) in ["rehandshake", "control", "relay_door", "peer_door", "plane", "lanes", "bridge"].into_iter().enumerate() {
+    for (place, name) in
+        ["rehandshake", "control", "relay_door", "peer_door", "plane", "lanes", "bridge", "scenario"].into_iter().enumerate()
+    {
         let mut rng = Rng::new(place as u64);
         let script = |number: usize| {
             let len = rng.below(SCRIPT_LEN);
