@@ -85,8 +85,8 @@ impl Transfer {
     /// Waits for the end of the file; panics when it does not come in time.
     pub(crate) fn finish(self, world: &World, limit: Duration) -> Arrived {
         self.release();
-        let deadline = world.deadline(limit);
-        while Instant::now() < deadline && !(self.sender.is_finished() && self.receiver.is_finished()) {
+        let mut patience = world.patience(limit);
+        while !(patience.is_over() || self.sender.is_finished() && self.receiver.is_finished()) {
             thread::sleep(crate::world::POLL_INTERVAL);
         }
         self.shared.given_up.store(true, Ordering::Relaxed);

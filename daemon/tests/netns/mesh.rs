@@ -219,7 +219,7 @@ impl<'w> Peer<'w> {
 
     /// Waits until its status is as wanted and gives it; the last one seen is named when it never is.
     pub(crate) fn until(&mut self, what: &str, limit: Duration, wanted: impl Fn(&Value) -> bool) -> Value {
-        let deadline = self.world.deadline(limit);
+        let mut patience = self.world.patience(limit);
         loop {
             let status = self.status();
             if let Some(status) = status.as_ref().filter(|status| wanted(status)) {
@@ -228,7 +228,7 @@ impl<'w> Peer<'w> {
             if let Some(ended) = self.process.ended() {
                 panic!("{} ended ({ended}) while it should: {what}\n{}", self.name, self.said());
             }
-            assert!(std::time::Instant::now() < deadline, "{} did not come to this: {what}; its status: {status:#?}", self.name);
+            assert!(!patience.is_over(), "{} did not come to this: {what}; its status: {status:#?}", self.name);
             std::thread::sleep(crate::world::POLL_INTERVAL);
         }
     }

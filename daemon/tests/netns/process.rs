@@ -8,6 +8,35 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+/// What one look of a wait counts for at most.
+const LONGEST_LOOK: Duration = Duration::from_secs(5);
+
+/// The time that a wait may still take. A machine that stood still meanwhile (a virtual one that was moved, a
+/// laptop that slept) has not made the program late: between two looks only `LONGEST_LOOK` is counted.
+pub(crate) struct Patience {
+    left: Duration,
+    looked: Instant,
+}
+
+impl Patience {
+    pub(crate) fn new(limit: Duration) -> Self {
+        Self { left: limit, looked: Instant::now() }
+    }
+
+    /// What is left of it; called once for each look.
+    pub(crate) fn left(&mut self) -> Duration {
+        let now = Instant::now();
+        self.left = self.left.saturating_sub((now - self.looked).min(LONGEST_LOOK));
+        self.looked = now;
+        self.left
+    }
+
+    /// Whether nothing is left of it; called once for each look.
+    pub(crate) fn is_over(&mut self) -> bool {
+        self.left().is_zero()
+    }
+}
+
 /// A running program of ours.
 pub(crate) struct Process {
     child: Child,
@@ -124,12 +153,12 @@ fn collect(mut pipe: impl Read + Send + 'static) -> std::thread::JoinHandle<Stri
 }
 
 fn wait_bounded(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
-    let deadline = Instant::now() + limit;
+    let mut patience = Patience::new(limit);
     loop {
         if let Some(status) = child.try_wait().expect("our own child can be waited for") {
             return Some(status);
         }
-        if Instant::now() >= deadline {
+        if patience.is_over() {
             return None;
         }
         std::thread::sleep(Duration::from_millis(5));

@@ -8,7 +8,7 @@
 //!        ─┴─────────────────────┴───────────────────┴─   br0 in sm<pid>-<n>-switch: faults are set here
 //! ```
 
-use crate::process::{bounded, tail};
+use crate::process::{Patience, bounded, tail};
 use crate::sys;
 use std::cell::{Cell, RefCell};
 use std::fs::{self, File};
@@ -60,7 +60,7 @@ pub(crate) struct World {
     hosts: RefCell<Vec<Host>>,
     logs: RefCell<Vec<PathBuf>>,
     next: Cell<u8>,
-    end: Instant,
+    patience: RefCell<Patience>,
 }
 
 impl World {
@@ -76,7 +76,7 @@ impl World {
             hosts: RefCell::default(),
             logs: RefCell::default(),
             next: Cell::new(1),
-            end: Instant::now() + TEST_LIMIT,
+            patience: RefCell::new(Patience::new(TEST_LIMIT)),
         };
         let switch = world.switch();
         ip(&["netns", "add", &switch]);
@@ -153,19 +153,19 @@ impl World {
         path
     }
 
-    /// What is left of `limit` before the whole test's time is over.
-    pub(crate) fn deadline(&self, limit: Duration) -> Instant {
-        (Instant::now() + limit).min(self.end)
+    /// `limit`, or what is left of the whole test's time.
+    pub(crate) fn patience(&self, limit: Duration) -> Patience {
+        Patience::new(limit.min(self.patience.borrow_mut().left()))
     }
 
     /// Looks again and again until `found` gives something; panics with `what` when the time is over.
     pub(crate) fn wait_for<T>(&self, what: &str, limit: Duration, mut found: impl FnMut() -> Option<T>) -> T {
-        let (start, deadline) = (Instant::now(), self.deadline(limit));
+        let (start, mut patience) = (Instant::now(), self.patience(limit));
         loop {
             if let Some(value) = found() {
                 return value;
             }
-            assert!(Instant::now() < deadline, "waited {:.1} s in vain for this: {what}", start.elapsed().as_secs_f64());
+            assert!(!patience.is_over(), "waited {:.1} s in vain for this: {what}", start.elapsed().as_secs_f64());
             std::thread::sleep(POLL_INTERVAL);
         }
     }
