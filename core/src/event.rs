@@ -132,13 +132,14 @@ pub enum Event<'a> {
     Report(Report),
     /// The plane's counters, about once a second.
     Tally(&'a Tally),
-    /// Overlay ping; the answer is `Note::Pong` with the same id, no answer is silence.
+    /// Overlay ping; the answer is `Note::Pong` with the same id, no answer is silence. A payload that is too long is not sent: it is counted
+    /// (`Drop::Control`), and `Note::Refused` names the limit.
     Ping {
         /// To whom.
         peer: PeerId,
         /// Comes back with the answer.
         id: u32,
-        /// At most 1,000 bytes.
+        /// At most 1,000 bytes ([`CONTROL_PIECE_MAX_LEN`](crate::wire::CONTROL_PIECE_MAX_LEN), protocol 7.9).
         payload: Vec<u8>,
     },
     /// Leave: tell all peers and relays; `Note::Left` follows.

@@ -1,5 +1,10 @@
 //! Bad input at every door: random, cut short, too long, with bits turned. Nobody panics, no session is harmed.
-use shadowmesh_core::{id::Handle, status::RelayState};
+use shadowmesh_core::{
+    event::{Event, Note},
+    id::Handle,
+    status::RelayState,
+    wire::CONTROL_PIECE_MAX_LEN,
+};
 use shadowmesh_fuzz::world::{FlowId, HostId, Rng, World, deliver, forward};
 use std::{net::SocketAddr, time::Duration};
 
@@ -119,6 +124,26 @@ fn connections_that_say_nothing_are_shown_out_and_block_nobody() {
     scene.world.restart(scene.b);
     scene.begin_anew();
     scene.end();
+}
+
+// protocol 7.9; a payload above the limit once was an assertion that failed deep in the machine
+#[test]
+fn the_longest_ping_is_answered_and_a_longer_one_is_refused_with_the_limit() {
+    let mut world = World::new(94);
+    let relay = world.relay();
+    let (a, b) = (world.peer(relay), world.peer(relay));
+    world.until_connected(a, b);
+    let peer = world.id(b);
+    for (id, len) in [(1, CONTROL_PIECE_MAX_LEN), (2, CONTROL_PIECE_MAX_LEN + 1), (3, 1 << 20)] {
+        world.event(a, Event::Ping { peer, id, payload: vec![7; len] });
+        world.run(SECOND);
+        assert_eq!(world.noted(a, |note| matches!(note, Note::Pong { id: answered, .. } if *answered == id)), usize::from(id == 1));
+        assert_eq!(
+            world.noted(a, |note| matches!(note, Note::Refused { who: None, what } if what.contains("at most 1000"))),
+            id as usize - 1
+        );
+    }
+    assert_eq!(world.dropped(a, "control"), 2);
 }
 
 /// Two peers with traffic, a member of ill will, a stranger, and messages that were heard.

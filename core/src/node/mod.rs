@@ -31,8 +31,8 @@ use crate::{
     status::{Status, Totals},
     time::{Duration, Instant},
     wire::{
-        CLOSE_DOWN, FrameHeader, LANE_NODE, PathHeader, RelayMessage, TYPE_FIN, TYPE_FRAME, TYPE_INIT, TYPE_PATH_CMP, TYPE_PATH_REQ,
-        TYPE_PATH_RSP, TYPE_RESP,
+        CLOSE_DOWN, CONTROL_PIECE_MAX_LEN, FrameHeader, LANE_NODE, PathHeader, RelayMessage, TYPE_FIN, TYPE_FRAME, TYPE_INIT,
+        TYPE_PATH_CMP, TYPE_PATH_REQ, TYPE_PATH_RSP, TYPE_RESP,
     },
 };
 use answers::Answers;
@@ -499,6 +499,20 @@ impl Node {
         }
     }
 
+    fn ping(&mut self, now: Instant, peer: PeerId, id: u32, payload: Vec<u8>) {
+        if payload.len() > CONTROL_PIECE_MAX_LEN {
+            self.room.drops.count(Drop::Control);
+            let len = payload.len();
+            self.room
+                .refuse(None, format!("an overlay ping of {len} bytes: its payload has at most {CONTROL_PIECE_MAX_LEN} (protocol 7.9)"));
+            return;
+        }
+        if let Some(link) = self.links.get_mut(&peer) {
+            self.room.pinged(id, peer, now);
+            link.ping(&mut self.room, id, payload);
+        }
+    }
+
     fn leave(&mut self, now: Instant) {
         self.room.leaving = true;
         for link in self.links.values_mut() {
@@ -542,12 +556,7 @@ impl Machine for Node {
             }
             Event::Report(report) => self.report(now, &report),
             Event::Tally(tally) => self.tally(now, tally),
-            Event::Ping { peer, id, payload } => {
-                if let Some(link) = self.links.get_mut(&peer) {
-                    self.room.pinged(id, peer, now);
-                    link.ping(&mut self.room, id, payload);
-                }
-            }
+            Event::Ping { peer, id, payload } => self.ping(now, peer, id, payload),
             Event::Leave => self.leave(now),
         }
         self.park_or_wake(now);

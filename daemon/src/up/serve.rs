@@ -96,7 +96,7 @@ impl Service {
             reply: None,
         };
         let (ping, answers) = self.observer.borrow_mut().expect_pong().ok_or("too many pings at once; try again")?;
-        self.peer.ping(id, ping, vec![0; PING_BYTES]);
+        self.peer.ping(id, ping, vec![0; PING_BYTES])?;
         let wait = Duration::from_millis(wait_ms).min(MAX_PING_WAIT);
         let late = async {
             Timer::after(wait).await;

@@ -27,6 +27,7 @@ use shadowmesh_core::{
     id::{ConnId, PeerId},
     status::Status,
     time::Instant,
+    wire::CONTROL_PIECE_MAX_LEN,
 };
 use std::{sync::Arc, time::SystemTime};
 
@@ -208,9 +209,16 @@ impl Peer {
     }
 
     /// Sends an overlay ping; the answer is a `Note::Pong` with the same id.
-    pub fn ping(&self, peer: PeerId, id: u32, payload: Vec<u8>) {
+    ///
+    /// # Errors
+    /// A sentence: the payload is longer than the [`CONTROL_PIECE_MAX_LEN`] bytes of protocol 7.9.
+    pub fn ping(&self, peer: PeerId, id: u32, payload: Vec<u8>) -> Result<(), String> {
+        if payload.len() > CONTROL_PIECE_MAX_LEN {
+            return Err(format!("an overlay ping carries at most {CONTROL_PIECE_MAX_LEN} bytes, not {}", payload.len()));
+        }
         // A full queue loses the ping like a full network does.
         let _ = self.commands.try_send(Command::Ping { peer, id, payload });
+        Ok(())
     }
 
     /// Says good-bye to all peers and relays, removes the interface and waits for the end of the thread.
