@@ -175,8 +175,8 @@ impl Plane {
             Edit::Path { link, path, via, window, rtt } => {
                 let Some(peer) = self.peers.get_mut(&link) else { return };
                 let moved = peer.paths.put(path, via, window, rtt);
-                for session in self.sessions.values_mut().filter(|session| moved && session.link == link) {
-                    session.tx.path_moved(path);
+                if moved {
+                    self.path_lost(now, link, path, sink);
                 }
                 if moved && self.owes_on(link, path) {
                     // the path has a new connection: FallBack follows, and what it sends again goes before anything new (protocol 7.6)
@@ -187,13 +187,18 @@ impl Plane {
                 if let Some(peer) = self.peers.get_mut(&link) {
                     peer.paths.remove(path);
                 }
-                self.with_lane(link, sink, |lane, paths, sink| lane.path_gone(now, paths, path, sink));
-                self.rescue_old(now, link, path, sink);
+                self.path_lost(now, link, path, sink);
             }
             Edit::Hedge { link, rescue } => self.with_lane(link, sink, |lane, _, _| lane.hedge(rescue)),
             Edit::Calm { link } => self.with_lane(link, sink, |lane, paths, sink| lane.calm(now, paths, sink)),
-            Edit::Switch { link, to } => self.with_lane(link, sink, |lane, paths, sink| lane.switch(now, paths, to, sink)),
-            Edit::FallBack { link, to } => self.with_lane(link, sink, |lane, paths, sink| lane.fall_back(now, paths, to, sink)),
+            Edit::Switch { link, to } => {
+                self.with_lane(link, sink, |lane, paths, sink| lane.switch(now, paths, to, sink));
+                self.rescue_old(now, link, sink);
+            }
+            Edit::FallBack { link, to } => {
+                self.with_lane(link, sink, |lane, paths, sink| lane.fall_back(now, paths, to, sink));
+                self.rescue_old(now, link, sink);
+            }
             Edit::Retire { local, .. } => {
                 self.retire(local);
                 self.open_gates(now, link, sink);
@@ -370,14 +375,32 @@ impl Plane {
         self.waiting.insert(link);
     }
 
-    /// A path is gone: ended sessions that used it send what they owe over the relay.
-    fn rescue_old(&mut self, now: Instant, link: LinkId, path: PathId, sink: &mut dyn Sink) {
+    /// A path is gone, or leads over another connection now: what was on its way there goes again, in whichever session it was sealed. A main
+    /// path of the session that seals is left, or taken up again, when the control room says so; ended sessions help themselves.
+    fn path_lost(&mut self, now: Instant, link: LinkId, path: PathId, sink: &mut dyn Sink) {
         let Some(peer) = self.peers.get(&link) else { return };
-        let old = self.sessions.values_mut().filter(|session| session.link == link && session.retire_at.is_some());
-        for session in old.filter(|session| session.tx.main() == path && path != PathId::RELAY) {
-            let metered = &mut Metered { sink: &mut *sink, bytes: &mut self.bytes };
-            session.tx.fall_back(now, &peer.paths, PathId::RELAY, metered);
+        let lives = peer.paths.via(path).is_some();
+        for session in self.sessions.values_mut().filter(|session| session.link == link) {
+            let sink = &mut Metered { sink: &mut *sink, bytes: &mut self.bytes };
+            session.tx.path_lost(now, &peer.paths, path, sink);
+            if lives && session.retire_at.is_some() && session.tx.main() == path {
+                session.tx.fall_back(now, &peer.paths, path, sink);
+            }
         }
+        self.rescue_old(now, link, sink);
+    }
+
+    /// Ended sessions whose main path is gone send what they owe on that of the session that seals.
+    fn rescue_old(&mut self, now: Instant, link: LinkId, sink: &mut dyn Sink) {
+        let Some(peer) = self.peers.get(&link) else { return };
+        let main = peer.current.and_then(|local| self.sessions.get(&local)).map(|session| session.tx.main());
+        if let Some(to) = main.filter(|main| peer.paths.via(*main).is_some()) {
+            let old = self.sessions.values_mut().filter(|session| session.link == link && session.retire_at.is_some());
+            for session in old.filter(|session| peer.paths.via(session.tx.main()).is_none()) {
+                session.tx.fall_back(now, &peer.paths, to, &mut Metered { sink: &mut *sink, bytes: &mut self.bytes });
+            }
+        }
+        self.rearm_all(link);
     }
 
     /// What waits in a session goes on when the one before it is done; that one may itself have waited for another (protocol 3.10).
@@ -479,6 +502,13 @@ impl Plane {
         self.open_gates(now, link, sink);
         self.rearm(local);
         self.pump(now, link, sink);
+    }
+
+    fn rearm_all(&mut self, link: LinkId) {
+        let locals: Vec<u32> = self.sessions.values().filter(|session| session.link == link).map(|session| session.local).collect();
+        for local in locals {
+            self.rearm(local);
+        }
     }
 
     /// Keeps one timer a session, never later than its deadline.

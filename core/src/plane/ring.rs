@@ -166,6 +166,14 @@ impl Ring {
         last.map_or(0, |last| self.base + last as u64 + 1)
     }
 
+    /// From now on this path carries all frames below `sequence` that the other end does not have: their copies went there.
+    pub(crate) fn carry_below(&mut self, sequence: u64, path: PathId) {
+        let count = usize::try_from(sequence.saturating_sub(self.base)).unwrap_or(usize::MAX);
+        for entry in self.frames.iter_mut().take(count).filter(|entry| !entry.receipted) {
+            entry.path = path;
+        }
+    }
+
     /// Frees all frames below `floor`.
     pub(crate) fn release_below(&mut self, floor: u64) {
         while self.base < floor {
@@ -338,6 +346,9 @@ mod tests {
         ring.release_below(1);
         assert!(ring.has_unreceipted_on(PathId(0)) && !ring.has_unreceipted_on(PathId(7)));
         assert_eq!([2, 3, 9].map(|path| ring.unreceipted_off(PathId(path))), [5, 4, 5]);
+        ring.carry_below(4, PathId(9));
+        assert!(ring.has_unreceipted_on(PathId(9)) && !ring.has_unreceipted_on(PathId(2)));
+        assert_eq!(ring.unreceipted_off(PathId(9)), 5, "the last frame is where it was");
         for sequence in 1..5 {
             ring.entry_mut(sequence).expect("in the ring").receipted = true;
             assert!(!ring.has_unreceipted_on(PathId(0)));

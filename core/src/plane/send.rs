@@ -179,22 +179,19 @@ impl SendLane {
         self.send_end(paths, sink);
     }
 
-    /// The path leads over another connection now: what the one before swallowed is owed again.
-    pub(crate) fn path_moved(&mut self, path: PathId) {
+    /// A path is gone, or leads over another connection now, and what was on its way there is lost. What the lane had left there goes again on
+    /// the main path (protocol 7.3); away from a main path, or back to it, leads a fallback.
+    pub(crate) fn path_lost(&mut self, now: Instant, paths: &Paths, path: PathId, sink: &mut dyn Sink) {
         if let Some(rescue) = self.rescue.as_mut().filter(|rescue| rescue.path == path) {
             rescue.cursor = rescue.cursor.min(self.ring.base());
         }
-        if let Some(cursor) = self.catchup.as_mut().filter(|_| self.main == path) {
-            *cursor = self.ring.base();
-        }
-    }
-
-    /// A path that the lane had left is gone, and what was still on its way there with it: it goes again on the main path (protocol 7.3).
-    pub(crate) fn path_gone(&mut self, now: Instant, paths: &Paths, path: PathId, sink: &mut dyn Sink) {
-        if self.mode == Mode::Off || path == self.main {
+        if path == self.main {
+            if let Some(cursor) = &mut self.catchup {
+                *cursor = self.ring.base();
+            }
             return;
         }
-        if !self.ring.has_unreceipted_on(path) {
+        if self.mode == Mode::Off || !self.ring.has_unreceipted_on(path) {
             return;
         }
         self.catchup = self.ring.unreceipted_from(0);
@@ -240,7 +237,11 @@ impl SendLane {
     pub(crate) fn fall_back(&mut self, now: Instant, paths: &Paths, to: PathId, sink: &mut dyn Sink) {
         if self.mode != Mode::Off {
             let from = match self.rescue {
-                Some(rescue) if rescue.path == to => rescue.cursor,
+                // copies of all below are on their way there already, and are what counts from now on
+                Some(rescue) if rescue.path == to => {
+                    self.ring.carry_below(rescue.cursor, to);
+                    rescue.cursor
+                }
                 Some(_) | None => 0,
             };
             self.catchup = self.ring.unreceipted_from(from);
@@ -261,7 +262,9 @@ impl SendLane {
         self.switch_out = Some(SwitchOut { start: self.ring.next(), from, again_at: now, repeats: 0, drain: Some(drain), after });
         self.send_switch(now, paths, sink);
         if self.mode == Mode::Redundant && from != to {
-            self.rescue = Some(Rescue { path: from, cursor: self.ring.next(), until_receipt: false });
+            // both paths carry all that is not receipted, as the rescue of any other mode does
+            let cursor = self.ring.unreceipted_from(0).unwrap_or_else(|| self.ring.next());
+            self.rescue = Some(Rescue { path: from, cursor, until_receipt: false });
         }
         self.catch_up(now, paths, sink);
     }
@@ -300,14 +303,18 @@ impl SendLane {
         }
     }
 
-    /// The DRAIN of a generation that never comes: behind all copies that are owed, on the path that carried the last frame.
+    /// The DRAIN of a generation that never comes: behind all copies that are owed, on the path that carried the last frame, and not before
+    /// all that other paths carry has come (protocol 7.3).
     fn send_end(&mut self, paths: &Paths, sink: &mut dyn Sink) {
-        let path = match self.rescue {
-            Some(rescue) if self.main_broken => rescue.path,
-            Some(_) | None => self.main,
+        if !self.end_owed {
+            return;
+        }
+        let (path, owes) = match self.rescue {
+            // it has copies of all
+            Some(rescue) if self.main_broken => (rescue.path, self.owes_copies()),
+            Some(_) | None => (self.main, self.catchup.is_some() || (self.mode != Mode::Off && self.ring.unreceipted_off(self.main) > 0)),
         };
-        let owes = self.catchup.is_some() || (self.main_broken && self.owes_copies());
-        if !self.end_owed || owes || paths.via(path).is_none() {
+        if owes || paths.via(path).is_none() {
             return;
         }
         self.end_owed = false;

@@ -127,6 +127,20 @@ impl World {
         }
     }
 
+    /// A second session takes over at both ends.
+    fn replace_session(&mut self) {
+        self.b.session(self.now, &chain(8), Side::Responder, (21, 11));
+        self.a.session(self.now, &chain(8), Side::Initiator, (11, 21));
+    }
+
+    /// Both ends learn that the direct path has died.
+    fn lose_direct(&mut self) {
+        for end in [&mut self.a, &mut self.b] {
+            end.apply(self.now, Edit::FallBack { link: LINK, to: PathId::RELAY });
+            end.apply(self.now, Edit::Unpath { link: LINK, path: DIRECT_PATH });
+        }
+    }
+
     fn all_came_in_order(&self) {
         assert_eq!(self.b.ports.delivered, (0..self.sent).collect::<Vec<u32>>());
     }
@@ -337,6 +351,97 @@ fn a_new_session_waits_for_an_old_one_of_which_nothing_was_heard() {
     }
     world.wait(400, &[DIRECT]);
     world.all_came_in_order();
+}
+
+// protocol 3.10, 7.3; found by the fuzz target `plane`: only the session that seals sent again what a path had swallowed that was left before
+#[test]
+fn a_path_that_a_replaced_session_had_left_dies_and_nothing_is_lost() {
+    let mut world = World::with_direct();
+    world.packets(14);
+    world.a.apply(world.now, Edit::Switch { link: LINK, to: PathId::RELAY });
+    world.packets(13);
+    world.replace_session();
+    world.packets(5);
+    // what is on the direct path never comes
+    world.exchange(&[DIRECT]);
+    world.lose_direct();
+    world.wait(400, &[DIRECT]);
+    world.all_came_in_order();
+}
+
+// protocol 3.10, 7.3: what other paths still carry is receipted before the end of a lane is told
+#[test]
+fn a_replaced_session_does_not_end_before_the_path_that_it_has_left_is_empty() {
+    let mut world = World::with_direct();
+    world.packets(14);
+    world.a.apply(world.now, Edit::Switch { link: LINK, to: PathId::RELAY });
+    world.packets(13);
+    world.replace_session();
+    world.packets(5);
+    // the relay is quick
+    let (quick, slow) = world.a.ports.out.drain(..).partition(|(via, _)| *via == RELAY);
+    world.a.ports.out = quick;
+    world.exchange(&[]);
+    assert!(world.b.ports.delivered.is_empty(), "what is on the direct path comes first");
+    world.a.ports.out = slow;
+    world.wait(100, &[]);
+    world.all_came_in_order();
+}
+
+// protocol 3.10, 7.6
+#[test]
+fn what_a_replaced_session_owes_goes_again_when_the_relay_connection_is_replaced() {
+    let mut world = World::new();
+    world.packets(20);
+    world.replace_session();
+    world.packets(5);
+    world.exchange(&[RELAY]);
+    for end in [&mut world.a, &mut world.b] {
+        end.path(world.now, PathId::RELAY, RELAY_ANEW);
+        end.apply(world.now, Edit::FallBack { link: LINK, to: PathId::RELAY });
+    }
+    world.wait(400, &[RELAY]);
+    world.all_came_in_order();
+}
+
+// protocol 7.3, 7.6
+#[test]
+fn a_relay_connection_that_is_replaced_just_after_the_lane_has_left_it_loses_nothing() {
+    let mut world = World::new();
+    world.packets(50);
+    for end in [&mut world.a, &mut world.b] {
+        end.path(world.now, DIRECT_PATH, DIRECT);
+        end.apply(world.now, Edit::Switch { link: LINK, to: DIRECT_PATH });
+    }
+    world.packets(50);
+    world.exchange(&[RELAY]);
+    for end in [&mut world.a, &mut world.b] {
+        end.path(world.now, PathId::RELAY, RELAY_ANEW);
+    }
+    world.wait(200, &[RELAY]);
+    world.all_came_in_order();
+}
+
+// protocol 3.10, 7.6: there may be no relay when the path of a replaced session dies
+#[test]
+fn what_a_replaced_session_owes_follows_the_new_one_to_whatever_path_it_takes() {
+    for switch_first in [true, false] {
+        let mut world = World::new();
+        world.packets(20);
+        world.replace_session();
+        world.packets(5);
+        world.exchange(&[RELAY]);
+        for end in [&mut world.a, &mut world.b] {
+            end.path(world.now, DIRECT_PATH, DIRECT);
+            let switch = Edit::Switch { link: LINK, to: DIRECT_PATH };
+            let gone = Edit::Unpath { link: LINK, path: PathId::RELAY };
+            let (first, second) = if switch_first { (switch, gone) } else { (gone, switch) };
+            end.apply(world.now, first);
+            end.apply(world.now, second);
+        }
+        world.wait(400, &[RELAY]);
+        world.all_came_in_order();
+    }
 }
 
 // protocol 4.5

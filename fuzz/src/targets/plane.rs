@@ -23,6 +23,9 @@ const PACKETS: u32 = 240;
 /// What is on its way comes within so long: less than a receiver waits for order (protocol 7.3).
 const OLDEST: Duration = Duration::from_millis(100);
 
+/// A death is known at both ends after so long: before a receiver has waited long enough for what is sent again then (protocol 3.10, 7.3).
+const NOTICED: Duration = Duration::from_millis(200);
+
 const LINK: LinkId = LinkId(0);
 const DIRECT_PATH: PathId = PathId(2);
 const RELAY: Via = Via { conn: ConnId(0), handle: Some(Handle(9)) };
@@ -115,6 +118,8 @@ struct World {
     sessions: u32,
     /// The connection of the direct path while it lives.
     direct: Option<ConnId>,
+    /// When the last one died.
+    died_at: Instant,
     next_conn: u64,
 }
 
@@ -122,7 +127,8 @@ impl World {
     fn new() -> Self {
         let chain = Arc::clone(&cast::genuine(Role::PeerPeer).concluded.chain);
         let ends = [End::new(Side::Initiator, 1, 2), End::new(Side::Responder, 2, 1)];
-        let mut world = Self { ends, now: Instant::from_millis(1_000), chain, sessions: 0, direct: None, next_conn: 2 };
+        let mut world =
+            Self { ends, now: Instant::from_millis(1_000), chain, sessions: 0, direct: None, died_at: Instant::ZERO, next_conn: 2 };
         for end in &mut world.ends {
             let edit = Edit::Path { link: LINK, path: PathId::RELAY, via: RELAY, window: Some(256), rtt: Some(Duration::from_millis(10)) };
             end.apply(world.now, edit);
@@ -185,6 +191,11 @@ impl World {
     fn wait(&mut self, millis: u64) {
         for _ in 0..millis {
             self.now = self.now + Duration::from_millis(1);
+            if self.now.since(self.died_at) >= NOTICED {
+                for end in 0..2 {
+                    self.learn(end);
+                }
+            }
             for end in &mut self.ends {
                 end.ports.now = self.now;
                 end.plane.alarm(self.now, &mut end.ports);
@@ -225,6 +236,7 @@ impl World {
     /// The direct path dies with all that is on it.
     fn die(&mut self) {
         if self.direct.take().is_some() {
+            self.died_at = self.now;
             for end in &mut self.ends {
                 end.mourns = true;
             }

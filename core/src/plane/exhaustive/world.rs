@@ -350,7 +350,7 @@ impl World {
 
     fn unpath(&mut self, end: usize, path: PathId) {
         self.ends[end].paths.remove(path);
-        self.act(end, true, |now, session, peer, port| session.tx.path_gone(now, &peer.paths, path, port));
+        self.act(end, true, |now, session, peer, port| session.tx.path_lost(now, &peer.paths, path, port));
     }
 
     pub(super) fn calm(&mut self, end: usize) {
