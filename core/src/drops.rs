@@ -48,7 +48,7 @@ pub enum Drop {
     Control,
     /// A candidate that must not be tried.
     Candidate,
-    /// A direct connection above its bound, or one that proved nothing in time.
+    /// A direct connection above its bound, or one that proved nothing: not in time, or not as the first thing.
     Accept,
     /// A TLS certificate of another identity than the expected one.
     Identity,

@@ -321,6 +321,42 @@ fn frames_and_path_messages_of_another_member_with_a_stolen_session_id_have_no_e
     world.assert_whole(&flows);
 }
 
+// protocol 6.2
+#[test]
+fn frames_that_a_relay_gave_away_are_not_opened_on_a_connection_that_has_proven_nothing() {
+    let mut world = World::new(73);
+    let relay = world.relay();
+    let [a, b] = [world.peer(relay), world.peer(relay)];
+    let stranger = world.stranger();
+    world.record();
+    world.until_connected(a, b);
+    let flows = world.both_ways(a, b, 500);
+    world.until_direct(a, b);
+    let is_data = |payload: &[u8]| payload[0] == TYPE_FRAME && payload[8] == 0;
+    let overheard: Vec<Vec<u8>> = world
+        .recorded()
+        .iter()
+        .filter(|letter| letter.from == a && letter.to == relay)
+        .flat_map(|letter| payloads(&letter.bytes))
+        .map(|(_, payload)| payload)
+        .filter(|payload| is_data(payload))
+        .take(3)
+        .collect();
+    assert_eq!(overheard.len(), 3, "the first data went over the relay");
+    let listener = world.listener(b).expect("b listens");
+    for (frame, counted) in overheard.iter().zip(1..) {
+        let (duplicates, conn) =
+            (world.dropped(b, "duplicate"), world.knock(stranger, listener).expect("the door opens, and asks for proof"));
+        world.say(stranger, conn, frame);
+        world.run(SECOND);
+        let (heard, ended) = world.heard(stranger, conn);
+        assert!(heard.is_empty() && ended.is_some(), "no receipt, and shown out");
+        assert_eq!(world.dropped(b, "accept"), counted);
+        assert_eq!(world.dropped(b, "duplicate"), duplicates, "nobody has opened it");
+    }
+    world.assert_whole(&flows);
+}
+
 // protocol 2.5
 #[test]
 fn a_member_cannot_send_with_anothers_address() {

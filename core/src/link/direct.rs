@@ -113,6 +113,14 @@ impl Direct {
         !self.is_usable()
     }
 
+    /// Whether the plane opens what comes on it: the other end has proven itself.
+    fn is_in_plane(&self) -> bool {
+        match self.state {
+            State::Proving { .. } => false,
+            State::Asked { .. } | State::Usable { .. } => true,
+        }
+    }
+
     pub(super) fn is_suspect(&self) -> bool {
         self.doubt.is_some_and(|doubt| doubt.stalled_since.is_some())
     }
@@ -236,6 +244,9 @@ impl Link {
         match direct.answerer.answer(&key, bytes, remote, 0, *nonce) {
             Ok(response) => {
                 room.conns.insert(conn, Use::Direct { peer: self.peer, path: header.path });
+                // the mac is over this connection's exporter: it is the peer who asks. It may send data right behind its COMPLETE, sooner
+                // than that is looked at here, so the plane must open what comes before the answer goes out (protocol 6.2)
+                room.edit(Edit::Path { link: self.id, path: header.path, via: direct.via(), window: None, rtt: None });
                 room.send(direct.via(), &response);
                 self.directs.push(direct);
                 true
@@ -391,7 +402,7 @@ impl Link {
         if was_usable && self.steer.main() == path {
             self.fall_back(now, room, &direct, why);
         }
-        if was_usable {
+        if direct.is_in_plane() {
             room.edit(Edit::Unpath { link: self.id, path });
         }
         room.hang_up(direct.conn);
@@ -411,7 +422,7 @@ impl Link {
     /// Closes all direct paths: their session is replaced or ended.
     pub(super) fn drop_directs(&mut self, _now: Instant, room: &mut Room) {
         for direct in core::mem::take(&mut self.directs) {
-            if direct.is_usable() {
+            if direct.is_in_plane() {
                 room.edit(Edit::Unpath { link: self.id, path: direct.path });
             }
             room.hang_up(direct.conn);

@@ -7,6 +7,7 @@ use crate::{
     event::{Action, TlsFacts},
     id::{ConnId, Handle},
     network::{Network, RelayAddress},
+    rehandshake::{Asker, Ground},
     session::{Chain, Side, Suite},
     wire::{Candidate, CandidateKind, PeerMessage, Transport},
 };
@@ -215,6 +216,34 @@ fn the_initiator_numbers_its_paths_evenly_the_responder_oddly_and_eight_live_at_
         assert!(link.begin_path(at(4), room, ConnId(99), &facts(), remote, at(9)));
         assert_eq!(link.directs.last().map(Direct::path), Some(PathId(18 + odd)), "no number is used twice");
     }
+}
+
+// protocol 6.2
+#[test]
+fn the_plane_opens_an_accepted_connection_before_the_answer_to_path_req_goes_out_and_closes_it_with_the_path() {
+    let room = &mut room(Vec::new());
+    let mut link = connected(room, Side::Responder);
+    room.drain(usize::MAX, &mut Vec::new());
+    let (conn, path) = (ConnId(5), PathId(2));
+    let remote = SocketAddr::from(([192, 0, 2, 1], 4000));
+    let live = link.live.as_ref().expect("it is connected");
+    let key = live.chain().keys(Side::Initiator, &RustCrypto).path;
+    let ground = Ground { path, own_sid: live.remote(), peer_sid: live.local(), channel_binding: [4; 32] };
+    let request = Asker::new(ground).request(&key, remote, 0, [8; 32]);
+    assert!(!link.asked_on(at(2), room, conn, [5; 32], remote, &request), "another connection's request");
+    let mut actions = Vec::new();
+    room.drain(usize::MAX, &mut actions);
+    let opens =
+        |action: &Action| matches!(action, Action::Edit(Edit::Path { path: opened, via, .. }) if *opened == path && via.conn == conn);
+    assert!(!actions.iter().any(opens));
+    assert!(link.asked_on(at(2), room, conn, [4; 32], remote, &request));
+    room.drain(usize::MAX, &mut actions);
+    let opened = actions.iter().position(opens).expect("the plane is told");
+    let answered = actions.iter().position(|action| matches!(action, Action::Send { conn: to, .. } if *to == conn)).expect("an answer");
+    assert!(opened < answered);
+    settle(&mut link, at(60), room);
+    room.drain(usize::MAX, &mut actions);
+    assert!(actions.iter().any(|action| matches!(action, Action::Edit(Edit::Unpath { path: closed, .. }) if *closed == path)));
 }
 
 // protocol 6.3

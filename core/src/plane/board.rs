@@ -64,7 +64,7 @@ pub enum Edit {
         /// Seal with them from now on; otherwise only open.
         seal: bool,
     },
-    /// A path may be used, or has changed its connection.
+    /// A path is there, or has changed its connection: frames that come on it are opened. Ours go there when another order names it.
     Path {
         /// Of whom.
         link: LinkId,
@@ -272,6 +272,11 @@ impl Paths {
         if let Some(entry) = self.0.iter_mut().find(|entry| entry.path == path) {
             entry.rtt.sample(sample);
         }
+    }
+
+    /// Whether a path leads there.
+    pub(super) fn has(&self, via: Via) -> bool {
+        self.0.iter().any(|entry| entry.via == via)
     }
 
     /// The path that `via` belongs to.

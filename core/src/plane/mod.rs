@@ -328,6 +328,11 @@ impl Plane {
             return;
         };
         let Some(peer) = self.peers.get_mut(&session.link) else { return };
+        if via.handle.is_none() && !peer.paths.has(via) {
+            // nobody has proven yet who sends here; whoever overheard a frame could bring it before its time (protocol 6.2)
+            sink.punt(via.conn, via.handle, bytes);
+            return;
+        }
         let link = session.link;
         let is_control = header.counter.lane() & LANE_CONTROL_BIT != 0;
         let metered = &mut Metered { sink, bytes: &mut self.bytes };

@@ -3,7 +3,7 @@ use super::*;
 use crate::{
     crypto::rustcrypto::RustCrypto,
     session::{Chain, Side, Suite},
-    wire::{Counter, FRAME_HEADER_LEN, INNER_CONTROL, INNER_PIECE, INNER_SEGMENT, TAG_LEN, TYPE_DLV},
+    wire::{Counter, FRAME_HEADER_LEN, INNER_CONTROL, INNER_PIECE, INNER_SEGMENT, TAG_LEN, TYPE_DLV, TYPE_PATH_CMP},
 };
 use core::net::Ipv4Addr;
 use std::{collections::VecDeque, sync::Arc};
@@ -23,6 +23,7 @@ struct Ports {
     out: VecDeque<(Via, Vec<u8>)>,
     delivered: Vec<u32>,
     reports: Vec<Report>,
+    punted: usize,
 }
 
 impl Sink for Ports {
@@ -35,7 +36,9 @@ impl Sink for Ports {
     fn deliver(&mut self, packet: &[u8]) {
         self.delivered.push(u32::from_be_bytes(packet[20..24].try_into().expect("four bytes")));
     }
-    fn punt(&mut self, _conn: ConnId, _handle: Option<Handle>, _bytes: &mut [u8]) {}
+    fn punt(&mut self, _conn: ConnId, _handle: Option<Handle>, _bytes: &mut [u8]) {
+        self.punted += 1;
+    }
     fn report(&mut self, report: Report) {
         self.reports.push(report);
     }
@@ -284,6 +287,7 @@ fn no_more_frames_than_the_window_are_on_their_way_over_a_relay() {
 #[test]
 fn a_frame_of_a_kind_that_is_reserved_unknown_or_not_ours_is_dropped_and_counted() {
     let mut world = World::new();
+    world.b.path(world.now, DIRECT_PATH, DIRECT);
     let keys = chain(7).keys(Side::Initiator, &RustCrypto);
     let kinds = [INNER_SEGMENT, INNER_PIECE, INNER_ETHERNET, INNER_CONTROL, 0x7f];
     for (sequence, kind) in kinds.into_iter().enumerate() {
@@ -297,6 +301,38 @@ fn a_frame_of_a_kind_that_is_reserved_unknown_or_not_ours_is_dropped_and_counted
         assert_eq!(world.b.plane.tally().drops.get(Drop::Unexpected), sequence as u64 + 1, "kind {kind:02x}");
     }
     assert!(world.b.ports.delivered.is_empty());
+}
+
+// protocol 6.2; found by the simulator: a stranger who had overheard a frame of the relay path once made it overtake all before it
+#[test]
+fn a_frame_on_a_connection_that_has_proven_nothing_is_left_to_the_control_room() {
+    let mut world = World::new();
+    world.packets(10);
+    let (_, mut overheard) = world.a.ports.out.back().cloned().expect("ten frames are on their way");
+    world.b.plane.inbound(world.now, DIRECT.conn, &mut overheard, &mut world.b.ports);
+    assert!(world.b.ports.delivered.is_empty() && world.b.ports.punted == 1);
+    assert!(world.b.plane.deadline().is_none(), "and nothing is owed for it");
+    world.exchange(&[]);
+    world.all_came_in_order();
+}
+
+// protocol 6.2: the control room may look at COMPLETE later than the plane at what follows it
+#[test]
+fn data_right_behind_complete_is_delivered() {
+    let mut world = World::new();
+    for end in [&mut world.a, &mut world.b] {
+        end.path(world.now, DIRECT_PATH, DIRECT);
+    }
+    world.a.apply(world.now, Edit::Switch { link: LINK, to: DIRECT_PATH });
+    world.packets(1);
+    let mut message = Vec::new();
+    for payload in [vec![TYPE_PATH_CMP; 76]].into_iter().chain(world.a.ports.out.drain(..).filter(|out| out.0 == DIRECT).map(|out| out.1)) {
+        message.extend(crate::wire::record_header(TYPE_FWD, 0, Handle(0), payload.len() as u16));
+        message.extend(payload);
+    }
+    world.b.plane.inbound(world.now, DIRECT.conn, &mut message, &mut world.b.ports);
+    assert_eq!(world.b.ports.punted, 1);
+    world.all_came_in_order();
 }
 
 // protocol 3.10, 7.3

@@ -30,8 +30,9 @@ fn body_of(message: &LaneControl) -> Vec<u8> {
     body
 }
 
-/// Hands a frame to an end as if it came on the direct connection.
+/// Hands a frame to an end as if it came on a direct connection that is proven.
 fn hand(end: &mut End, now: Instant, mut frame: Vec<u8>) {
+    end.path(now, DIRECT_PATH, DIRECT);
     end.plane.inbound(now, DIRECT.conn, &mut frame, &mut end.ports);
 }
 
