@@ -77,6 +77,16 @@ fn a_flood_to_nobody_is_counted() {
     holds(&plan, &steps);
 }
 
+/// A peer gave up its first handshake for a second one over another, faster relay; the last message of the first came late, and the other
+/// end took that session for the newest. Each then refused what the other proved.
+#[test]
+fn a_handshake_that_was_overtaken_by_a_newer_one_makes_no_session() {
+    let homes = [Behind { rules: 159, forwards: true }, Open, Open, Open, Open];
+    let between = Quality { latency: 33, jitter: 150, loss: 215, flavour: 136 };
+    let to_relays = Quality { latency: 68, jitter: 49, loss: 243, flavour: 50 };
+    holds(&Plan { seed: 1479, peers: 1, relays: 1, homes, between, to_relays, ..PLAIN }, &[Step { wait: 61, deed: Heal { a: 98, b: 14 } }]);
+}
+
 /// Two of three peers went direct and closed their relay connections while their handshakes with the third, far from the relay,
 /// were under way. A whole story cannot demand this under `close_relay`: who comes later finds nobody at the relay, by design.
 #[test]

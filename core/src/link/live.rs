@@ -173,6 +173,7 @@ impl Link {
         self.steer.restart(now);
         self.steer_relay(now, room);
         self.hear(now);
+        self.begun_at = Some(started);
         self.take_params(room, params);
         self.forget_candidates();
         room.totals.connections_relay += 1;
@@ -182,6 +183,12 @@ impl Link {
         self.offer_candidates(now, room);
         self.attempt_soon(now);
         room.want_listener();
+    }
+
+    /// Whether a handshake that began then is older than the newest session's. Of two attempts the later one stands at both ends,
+    /// whatever relays their last messages took (protocol 3.9).
+    pub(crate) fn is_overtaken(&self, began_at: Instant) -> bool {
+        self.begun_at.is_some_and(|newest| began_at < newest)
     }
 
     /// A bare sealed frame: the first of a new session confirms.

@@ -68,6 +68,8 @@ pub(crate) struct Link {
     steer: Steer,
     /// The old session must show life by then.
     verify_by: Option<Instant>,
+    /// When the handshake of the newest session began.
+    begun_at: Option<Instant>,
     /// When an authentic frame came last.
     heard_at: Instant,
     tally: Option<LinkTally>,
@@ -109,6 +111,7 @@ impl Link {
             attempt: Attempt::new(room.config.retry_interval),
             steer: Steer::new(now, room.config.retry_interval),
             verify_by: None,
+            begun_at: None,
             heard_at: now,
             tally: None,
             relay_rtt: None,

@@ -389,8 +389,9 @@ impl Node {
                 let Some(proved) = self.answers.computed(&mut self.room, id, done.ticket, done.outcome) else { return };
                 let peer = proved.verified.peer.id();
                 let Some(link) = self.links.get_mut(&peer) else { return };
-                // what began before our own attempt did: the other end leaves it for ours, so must we (protocol 3.9)
-                if !link.yields_to_init(&mut self.room) {
+                // what began before our own attempt did: the other end leaves it for ours, so must we (protocol 3.9);
+                // and what the other end itself left for a newer one
+                if link.is_overtaken(proved.started) || !link.yields_to_init(&mut self.room) {
                     self.room.sids.remove(&proved.sid);
                     self.room.drops.count(Drop::Handshake);
                     return;
