@@ -87,6 +87,27 @@ fn a_handshake_that_was_overtaken_by_a_newer_one_makes_no_session() {
     holds(&Plan { seed: 1479, peers: 1, relays: 1, homes, between, to_relays, ..PLAIN }, &[Step { wait: 61, deed: Heal { a: 98, b: 14 } }]);
 }
 
+/// A peer lost its relay after FIN and before the answer to it, and forgot the keys of that session; the other end had sent packets in it.
+#[test]
+fn a_session_that_lost_its_relay_before_it_was_confirmed_is_kept() {
+    let homes = [OpenV6, OpenV4, Open, Open, Open];
+    let to_relays = Quality { latency: 222, jitter: 70, loss: 204, flavour: 144 };
+    let steps = [
+        Step { wait: 148, deed: Stream { from: 219, to: 154, rate: 7, packets: 249, len: 49 } },
+        Step { wait: 109, deed: Stream { from: 33, to: 70, rate: 141, packets: 12, len: 244 } },
+        Step { wait: 86, deed: Heal { a: 223, b: 41 } },
+        Step { wait: 238, deed: Stranger { target: 165, how: 133 } },
+        Step { wait: 191, deed: Heal { a: 125, b: 49 } },
+        Step { wait: 229, deed: Sleep { host: 84 } },
+        Step { wait: 0, deed: Cut { a: 221, b: 222 } },
+        Step { wait: 201, deed: Heal { a: 176, b: 80 } },
+        Step { wait: 188, deed: Start { host: 18 } },
+        Step { wait: 184, deed: Start { host: 45 } },
+        Step { wait: 52, deed: Sleep { host: 187 } },
+    ];
+    holds(&Plan { seed: 30396, relays: 1, homes, to_relays, ..PLAIN }, &steps);
+}
+
 /// Two of three peers went direct and closed their relay connections while their handshakes with the third, far from the relay,
 /// were under way. A whole story cannot demand this under `close_relay`: who comes later finds nobody at the relay, by design.
 #[test]

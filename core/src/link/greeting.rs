@@ -3,6 +3,8 @@
 //! ```text
 //!   Idle ─▶ Waiting (1 s for the other's INIT) ─▶ Offering ─▶ Offered ─INIT─▶ … ─RESP─▶ Concluding ─▶ Unconfirmed ─FIN─▶ … ─frame─▶ Idle
 //!                     job: keys, INIT                repeats INIT        job: verify, FIN      repeats FIN; 4 s, then anew
+//!
+//! From FIN on the other end may already seal in the session, so this end keeps its keys also while no relay has the peer.
 //! ```
 use super::{Adoption, Link, Live};
 use crate::{
@@ -21,7 +23,9 @@ use std::sync::Arc;
 const REPEAT_FIRST: Duration = Duration::from_millis(500);
 /// A session that is not confirmed for so long starts anew with fresh keys (protocol 3.9).
 const CONFIRM_TIME: Duration = Duration::from_secs(4);
-/// An attempt without RESP ends after so long (protocol 3.9).
+/// … and when the peer has a new place at a relay: FIN goes there once more, but it may have restarted and know nothing of it.
+const CONFIRM_AGAIN: Duration = Duration::from_secs(1);
+/// An attempt without RESP, or without a relay to be confirmed over, ends after so long (protocol 3.9).
 const GIVE_UP: Duration = Duration::from_secs(30);
 /// The wait after an attempt that failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
@@ -89,7 +93,7 @@ edges!(Stage, "A peer's own handshake with another peer", [Idle, Waiting, Offeri
     Concluding => Unconfirmed: "RESP was good: FIN goes out, the session is installed",
     Concluding => Offered: "RESP was not good: the right one may still come",
     Concluding => Idle: "given up for the other end's attempt or for a new one, out of time, or the relay is gone",
-    Unconfirmed => Idle: "a frame of the session came: it is adopted; or given up, not confirmed in 4 s, or the relay is gone",
+    Unconfirmed => Idle: "a frame of the session came: it is adopted; or given up, or not confirmed in 4 s over a relay, 30 s without",
 );
 
 /// Our own handshake towards a peer.
@@ -117,13 +121,15 @@ impl Greeting {
         !matches!(self.0, Stage::Idle | Stage::Waiting { .. })
     }
 
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    /// When something is due; what waits for an answer over a relay waits while there is none.
+    pub(super) fn deadline(&self, has_relay: bool) -> Option<Instant> {
         match &self.0 {
             Stage::Idle => None,
             Stage::Waiting { until } => Some(*until),
             Stage::Offering { started, .. } | Stage::Concluding { started, .. } => Some(*started + GIVE_UP),
             Stage::Offered { started, repeat, .. } => Some(repeat.at.min(*started + GIVE_UP)),
-            Stage::Unconfirmed { until, repeat, .. } => Some(repeat.at.min(*until)),
+            Stage::Unconfirmed { until, repeat, .. } if has_relay => Some(repeat.at.min(*until)),
+            Stage::Unconfirmed { started, .. } => Some(*started + GIVE_UP),
         }
     }
 }
@@ -156,7 +162,22 @@ impl Link {
                 let offer = Arc::clone(offer);
                 self.send_on_relay(room, offer.init());
             }
-            Stage::Concluding { .. } | Stage::Unconfirmed { .. } => self.greet(now, room),
+            Stage::Concluding { .. } => self.greet(now, room),
+            Stage::Unconfirmed { fin, until, repeat, .. } => {
+                (*until, *repeat) = (now + CONFIRM_AGAIN, Repeat::start(now));
+                let fin = fin.clone();
+                self.send_on_relay(room, &fin);
+            }
+        }
+    }
+
+    /// The relay that our attempt went over is gone. Over another one it goes on. Without one it ends, save when FIN is out: the
+    /// other end may seal in that session by now, and what it seals would be lost (protocol 3.9).
+    pub(super) fn reroute_greeting(&mut self, now: Instant, room: &mut Room) {
+        if !self.presences.is_empty() {
+            self.greet_newcomer(now, room);
+        } else if !matches!(self.greeting.0, Stage::Unconfirmed { .. }) {
+            self.abandon_greeting(room);
         }
     }
 
@@ -296,7 +317,8 @@ impl Link {
     }
 
     pub(super) fn greeting_alarm(&mut self, now: Instant, room: &mut Room) {
-        if self.greeting.deadline().is_none_or(|at| at > now) {
+        let has_relay = !self.presences.is_empty();
+        if self.greeting.deadline(has_relay).is_none_or(|at| at > now) {
             return;
         }
         match &mut self.greeting.0 {
@@ -307,12 +329,14 @@ impl Link {
                 let offer = Arc::clone(offer);
                 self.send_on_relay(room, offer.init());
             }
-            Stage::Unconfirmed { fin, until, repeat, .. } if *until > now => {
+            Stage::Unconfirmed { fin, until, repeat, .. } if has_relay && *until > now => {
                 repeat.again(now, room);
                 let fin = fin.clone();
                 self.send_on_relay(room, &fin);
             }
-            Stage::Offering { .. } | Stage::Offered { .. } | Stage::Concluding { .. } | Stage::Unconfirmed { .. } => {
+            // it was waited for long enough already
+            Stage::Unconfirmed { .. } => self.greet(now, room),
+            Stage::Offering { .. } | Stage::Offered { .. } | Stage::Concluding { .. } => {
                 self.abandon_greeting(room);
                 turn(&mut self.greeting.0, Stage::Waiting { until: now + AFTER_FAILURE });
             }

@@ -178,9 +178,12 @@ impl Link {
 
     /// A relay connection is gone, and with it what it told.
     pub(crate) fn uplink_lost(&mut self, now: Instant, room: &mut Room, uplink: usize) {
+        let carried = self.relay_via().is_some_and(|(first, _, _)| first == uplink);
         if self.presences.remove(&uplink).is_some() {
             self.steer_relay(now, room);
-            self.abandon_greeting(room);
+            if carried {
+                self.reroute_greeting(now, room);
+            }
             self.mourn(room, "the relay connection is gone");
         }
     }
@@ -270,7 +273,7 @@ impl Link {
     /// When `alarm` is due.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         [
-            self.greeting.deadline(),
+            self.greeting.deadline(!self.presences.is_empty()),
             self.live.as_ref().and_then(|live| live.deadline(self.control_via().is_some(), self.may_greet())),
             self.attempt.deadline(),
             self.steer.deadline(),
