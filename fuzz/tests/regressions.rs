@@ -108,6 +108,28 @@ fn a_session_that_lost_its_relay_before_it_was_confirmed_is_kept() {
     holds(&Plan { seed: 30396, relays: 1, homes, to_relays, ..PLAIN }, &steps);
 }
 
+/// One end had replaced the session and the other had not. After both had come back to the relay, what the replaced session still owed was
+/// taken for the sign of life that was waited for, and the two ends stayed in different sessions.
+#[test]
+fn what_a_replaced_session_owes_does_not_speak_for_it() {
+    let homes = [OpenV4, Open, Twice { rules: 197 }, Open, Open];
+    let between = Quality { latency: 160, jitter: 232, loss: 157, flavour: 129 };
+    let to_relays = Quality { latency: 121, jitter: 158, loss: 138, flavour: 243 };
+    let steps = [
+        Step { wait: 196, deed: Stream { from: 11, to: 115, rate: 159, packets: 215, len: 166 } },
+        Step { wait: 229, deed: Cut { a: 110, b: 203 } },
+        Step { wait: 0, deed: Cut { a: 186, b: 155 } },
+        Step { wait: 10, deed: Stream { from: 186, to: 67, rate: 206, packets: 54, len: 208 } },
+        Step { wait: 183, deed: Stream { from: 61, to: 173, rate: 203, packets: 201, len: 73 } },
+        Step { wait: 49, deed: Lie { relay: 165 } },
+        Step { wait: 66, deed: Stream { from: 205, to: 75, rate: 139, packets: 26, len: 249 } },
+        Step { wait: 78, deed: Start { host: 189 } },
+        Step { wait: 158, deed: Heal { a: 149, b: 99 } },
+        Step { wait: 172, deed: Reset { a: 7, b: 212 } },
+    ];
+    holds(&Plan { seed: 20020, peers: 1, relays: 1, homes, between, to_relays, ..PLAIN }, &steps);
+}
+
 /// Two of three peers went direct and closed their relay connections while their handshakes with the third, far from the relay,
 /// were under way. A whole story cannot demand this under `close_relay`: who comes later finds nobody at the relay, by design.
 #[test]

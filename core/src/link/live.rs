@@ -1,5 +1,5 @@
 //! The live session with a peer: its control messages, its rekeying, its end (protocol 4.5, 7.8, 7.9).
-use super::Link;
+use super::{CONFIRMED_TIME, Link};
 use crate::{
     bound::Bound,
     control::ControlStream,
@@ -155,7 +155,8 @@ impl Link {
     /// A session takes over: proven by the handshake, confirmed by both ends.
     pub(crate) fn adopt(&mut self, now: Instant, room: &mut Room, adoption: Adoption) {
         let Adoption { live, params, started } = adoption;
-        if live.side == Side::Responder {
+        let began_here = live.side == Side::Initiator;
+        if !began_here {
             // the initiator's was installed when FIN went out
             room.edit(Edit::Install { link: self.id, install: Box::new(live.install()) });
             self.abandon_greeting(room);
@@ -174,6 +175,8 @@ impl Link {
         self.steer_relay(now, room);
         self.hear(now);
         self.begun_at = Some(started);
+        // the initiator may have given the attempt up while FIN was on its way
+        self.verify_by = (!began_here).then_some(now + CONFIRMED_TIME);
         self.take_params(room, params);
         self.forget_candidates();
         room.totals.connections_relay += 1;

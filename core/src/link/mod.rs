@@ -40,6 +40,8 @@ use steer::Steer;
 
 /// After a peer came back to a relay, its old session must show life within so long, or a new one is made: it may have restarted.
 const VERIFY_TIME: Duration = Duration::from_millis(600);
+/// A session that the other end began must be used by it within so long: longer than it repeats FIN before it begins another.
+const CONFIRMED_TIME: Duration = Duration::from_secs(6);
 /// Data out over a living relay and nothing authentic back for so long: the other end may have lost the session; as long again for
 /// its answer, then a new one is made.
 const SILENT_TIME: Duration = Duration::from_secs(3);
@@ -66,7 +68,7 @@ pub(crate) struct Link {
     candidates_generation: Option<u32>,
     attempt: Attempt,
     steer: Steer,
-    /// The old session must show life by then.
+    /// The other end's control room must speak in this session by then.
     verify_by: Option<Instant>,
     /// When the handshake of the newest session began.
     begun_at: Option<Instant>,
@@ -238,7 +240,7 @@ impl Link {
         for path in &tally.paths {
             if let Some(at) = path.heard_at {
                 if at > self.heard_at {
-                    self.hear(at);
+                    self.hear_data(now, room, at);
                 }
                 if let Some(direct) = self.directs.iter_mut().find(|direct| direct.path() == path.path) {
                     direct.heard(at);
@@ -265,6 +267,17 @@ impl Link {
         Some((uplink, path.heard_at?))
     }
 
+    /// Data came. That answers no doubt: a session that the other end has replaced still sends what it owes (protocol 3.10). It is
+    /// reason to ask once more before a new session is made.
+    fn hear_data(&mut self, now: Instant, room: &mut Room, at: Instant) {
+        self.heard_at = at;
+        if let Some(by) = self.verify_by {
+            self.verify_by = Some(by.max(now + VERIFY_TIME));
+            self.prod(now, room);
+        }
+    }
+
+    /// The other end's control room spoke in this session, so it is the newest there, too.
     fn hear(&mut self, now: Instant) {
         self.heard_at = self.heard_at.max(now);
         self.verify_by = None;

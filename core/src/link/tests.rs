@@ -282,3 +282,37 @@ fn fifty_new_handshakes_are_answered_in_a_second_and_no_more() {
     assert_eq!((0..200).filter(|n| room.may_answer(Instant::from_millis(5_000 + n))).count(), 50);
     assert_eq!((0..60_000).filter(|n| room.may_answer(Instant::from_millis(100_000 + n))).count(), 60 * 50);
 }
+
+fn heard_data(at: Instant) -> LinkTally {
+    let heard = crate::plane::PathTally { path: PathId::RELAY, heard_at: Some(at), rtt: None };
+    LinkTally { paths: vec![heard], ..tally(0) }
+}
+
+// protocol 3.9
+#[test]
+fn data_of_a_session_does_not_say_that_the_other_end_still_has_it_for_its_newest() {
+    let room = &mut room(Vec::new());
+    let mut link = connected(room, Side::Initiator);
+    link.uplink_lost(at(2), room, 0);
+    link.present(at(3), room, 0, presence(true), VIA, 256, true);
+    link.tallied(at(3), room, heard_data(Instant::from_millis(2_900)));
+    settle(&mut link, at(3), room);
+    assert!(link.greeting.is_idle(), "it is asked");
+    settle(&mut link, at(4), room);
+    assert!(!link.greeting.is_idle(), "what it owed in a session before came, but no answer");
+}
+
+// protocol 3.9
+#[test]
+fn a_session_that_its_initiator_does_not_use_is_made_anew() {
+    let room = &mut room(Vec::new());
+    let mut link = connected(room, Side::Responder);
+    settle(&mut link, at(6), room);
+    assert!(link.greeting.is_idle(), "FIN may come again until then");
+    settle(&mut link, at(7), room);
+    assert!(!link.greeting.is_idle());
+    let mut link = connected(room, Side::Responder);
+    link.hear(at(2));
+    settle(&mut link, at(7), room);
+    assert!(link.greeting.is_idle(), "it was used");
+}
