@@ -200,14 +200,28 @@ fn many(range: Range<u64>) -> Option<u64> {
     None
 }
 
-/// Runs all seeds of a range, and says of each that breaks a rule which.
+/// Runs all seeds of a range, says of each that breaks a rule which, and at the end how long recovery took.
 fn survey(range: Range<u64>) -> bool {
     let mut broken = 0;
+    let mut recovery: [Vec<(Duration, u64)>; 3] = Default::default();
     for seed in range {
-        if let Err(failed) = run_seed(seed) {
-            broken += 1;
-            say!("{seed}: {}", failed.violation);
+        match run_seed(seed) {
+            Ok(account) => recovery.iter_mut().zip(account.recovery).for_each(|(all, took)| all.push((took, seed))),
+            Err(failed) => {
+                broken += 1;
+                say!("{seed}: {}", failed.violation);
+            }
         }
+    }
+    for (what, mut all) in ["calm to relayed", "then connected", "then direct"].into_iter().zip(recovery) {
+        all.sort_unstable();
+        let at = |per_mille: usize| all.get((all.len() * per_mille / 1_000).min(all.len().saturating_sub(1))).copied().unwrap_or_default();
+        let (half, most, nearly, last) = (at(500).0, at(990).0, at(999).0, at(1_000));
+        say!(
+            "{what}: half within {half:.2?}, 99 % within {most:.2?}, 99.9 % within {nearly:.2?}, all within {:.2?} (seed {})",
+            last.0,
+            last.1
+        );
     }
     say!("{broken} seeds break a rule");
     broken == 0

@@ -95,6 +95,8 @@ pub(super) struct Peer {
     life: u32,
     id: PeerId,
     node: Node,
+    /// Its deadline since it was called last: data passes much more often than that.
+    node_due: Option<Deadline>,
     scribe: Scribe<Node>,
     plane: Plane,
     ports: Ports,
@@ -131,6 +133,7 @@ impl Peer {
             life,
             id,
             node,
+            node_due: None,
             scribe,
             plane,
             ports: Ports::default(),
@@ -355,7 +358,7 @@ impl Peer {
     // ---- the loop ----------------------------------------------------------------------------------------------
 
     fn deadline(&self) -> Instant {
-        let machines = Deadline::earlier(self.node.deadline(), self.plane.deadline());
+        let machines = Deadline::earlier(self.node_due, self.plane.deadline());
         machines.map_or(self.tally_at, |deadline| (deadline.at - self.ahead).min(self.tally_at))
     }
 
@@ -363,7 +366,7 @@ impl Peer {
     pub(super) fn turn(&mut self, air: &mut Air) {
         for _ in 0..TURNS {
             let now = self.now(air);
-            if self.node.deadline().is_some_and(|deadline| deadline.at <= now) {
+            if self.node_due.is_some_and(|deadline| deadline.at <= now) {
                 self.alarms += 1;
                 self.handle(air, Event::Alarm);
             }
@@ -386,7 +389,7 @@ impl Peer {
                 }
             }
         }
-        let why = Deadline::earlier(self.node.deadline(), self.plane.deadline()).map(|deadline| deadline.why);
+        let why = Deadline::earlier(self.node_due, self.plane.deadline()).map(|deadline| deadline.why);
         panic!("host {} turns for ever at {:?}: {why:?}", self.host.0, air.now);
     }
 
@@ -423,6 +426,7 @@ impl Peer {
         let now = self.now(air);
         self.scribe.event(now, &event);
         self.node.handle(now, event, &mut actions);
+        self.node_due = self.node.deadline();
         self.scribe.actions(air, &actions);
         assert!(actions.len() <= 256, "{} actions of one call", actions.len());
         let mut computes = false;
