@@ -90,6 +90,8 @@ pub(crate) struct SendLane {
     progress_at: Instant,
     last_sent_at: Instant,
     stall_reported_at: Option<Instant>,
+    /// Nothing is out, and yet the main path has no room for the packet that waits since then.
+    stuck_since: Option<Instant>,
     /// No new frames: a newer session has taken over.
     closing: bool,
     /// The other end has not been told yet where the lane ends.
@@ -119,6 +121,7 @@ impl SendLane {
             progress_at: now,
             last_sent_at: now,
             stall_reported_at: None,
+            stuck_since: None,
             closing: false,
             end_owed: false,
             probed: None,
@@ -170,6 +173,15 @@ impl SendLane {
             queue.recycle(packet);
             self.copy_on_rescue(paths, sink);
         }
+        // with an empty ring neither the window nor the ring is what holds it up
+        let stuck = self.ring.len() == 0 && !self.closing && queue.peek_len().is_some() && paths.via(self.main).is_some();
+        self.stuck_since = stuck.then(|| self.stuck_since.unwrap_or(now));
+    }
+
+    /// Since when the main path owes a sign that it takes and carries something. All that is out may have come over another path, as
+    /// copies; a connection that is still full of it then is as dead as one that brings no receipts.
+    fn waits_since(&self) -> Option<Instant> {
+        if self.ring.len() > 0 { Some(self.progress_at) } else { self.stuck_since }
     }
 
     /// Sends only copies that are owed: what an ended session still does.
@@ -386,8 +398,8 @@ impl SendLane {
 
     /// When `alarm` is due.
     pub(crate) fn deadline(&self, paths: &Paths) -> Option<Instant> {
-        let stall = (self.ring.len() > 0).then(|| {
-            let due = self.progress_at + paths.pto(self.main);
+        let stall = self.waits_since().map(|since| {
+            let due = since + paths.pto(self.main);
             self.stall_reported_at.map_or(due, |reported| due.max(reported + STALL_REPEAT))
         });
         let again = self.switch_out.map(|switch| switch.again_at);
@@ -402,7 +414,7 @@ impl SendLane {
                 self.send_drain(paths, sink);
             }
         }
-        let stalled = self.ring.len() > 0 && self.progress_at + paths.pto(self.main) <= now;
+        let stalled = self.waits_since().is_some_and(|since| since + paths.pto(self.main) <= now);
         if stalled && self.stall_reported_at.is_none_or(|reported| reported + STALL_REPEAT <= now) {
             let persists = self.stall_reported_at.replace(now).is_some();
             sink.report(Report::stalled(self.link, self.main, paths.pto(self.main)));

@@ -24,11 +24,12 @@ struct Ports {
     delivered: Vec<u32>,
     reports: Vec<Report>,
     punted: usize,
+    full: Option<ConnId>,
 }
 
 impl Sink for Ports {
-    fn room(&self, _conn: ConnId) -> usize {
-        1 << 20
+    fn room(&self, conn: ConnId) -> usize {
+        if self.full == Some(conn) { 0 } else { 1 << 20 }
     }
     fn send(&mut self, via: Via, frame: &[u8]) {
         self.out.push_back((via, frame.to_vec()));
@@ -209,6 +210,21 @@ fn a_path_that_died_with_its_receipts_does_not_stop_the_lane_for_ever() {
 }
 
 // protocol 7.1, 7.5
+#[test]
+fn a_path_that_takes_nothing_is_suspected_also_when_nothing_is_out() {
+    let mut world = World::with_direct();
+    // all that filled it came over another path, and was receipted
+    world.a.ports.full = Some(DIRECT.conn);
+    world.packets(1);
+    world.wait(100, &[]);
+    let is_stall = |report: &Report| matches!(report.what, Noticed::Stalled { path: DIRECT_PATH, .. });
+    assert!(world.a.ports.reports.iter().any(is_stall), "{:?}", world.a.ports.reports);
+    world.a.apply(world.now, Edit::Hedge { link: LINK, rescue: PathId::RELAY });
+    world.wait(50, &[]);
+    world.all_came_in_order();
+}
+
+// protocol 7.5
 #[test]
 fn a_relay_that_dropped_the_whole_window_does_not_stop_the_lane_for_ever() {
     let mut world = World::new();
