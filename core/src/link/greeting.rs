@@ -126,10 +126,11 @@ impl Greeting {
         match &self.0 {
             Stage::Idle => None,
             Stage::Waiting { until } => Some(*until),
-            Stage::Offering { started, .. } | Stage::Concluding { started, .. } => Some(*started + GIVE_UP),
             Stage::Offered { started, repeat, .. } => Some(repeat.at.min(*started + GIVE_UP)),
             Stage::Unconfirmed { until, repeat, .. } if has_relay => Some(repeat.at.min(*until)),
-            Stage::Unconfirmed { started, .. } => Some(*started + GIVE_UP),
+            Stage::Offering { started, .. } | Stage::Concluding { started, .. } | Stage::Unconfirmed { started, .. } => {
+                Some(*started + GIVE_UP)
+            }
         }
     }
 }
@@ -323,7 +324,6 @@ impl Link {
         }
         match &mut self.greeting.0 {
             Stage::Idle => {}
-            Stage::Waiting { .. } => self.greet(now, room),
             Stage::Offered { offer, started, repeat, .. } if *started + GIVE_UP > now => {
                 repeat.again(now, room);
                 let offer = Arc::clone(offer);
@@ -335,7 +335,7 @@ impl Link {
                 self.send_on_relay(room, &fin);
             }
             // it was waited for long enough already
-            Stage::Unconfirmed { .. } => self.greet(now, room),
+            Stage::Waiting { .. } | Stage::Unconfirmed { .. } => self.greet(now, room),
             Stage::Offering { .. } | Stage::Offered { .. } | Stage::Concluding { .. } => {
                 self.abandon_greeting(room);
                 turn(&mut self.greeting.0, Stage::Waiting { until: now + AFTER_FAILURE });

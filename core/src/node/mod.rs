@@ -36,7 +36,7 @@ use crate::{
     },
 };
 use answers::Answers;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use std::collections::BTreeMap;
 use uplink::{News, Uplink};
 
@@ -357,9 +357,14 @@ impl Node {
     }
 
     /// Our addresses have changed: a connection from one that is gone falls silent, and nobody tells. Each must show life.
-    fn doubt_everything(&mut self, now: Instant) {
-        for uplink in &mut self.uplinks {
-            uplink.doubt(now);
+    fn interfaces(&mut self, now: Instant, interfaces: &[(IpAddr, u8)]) {
+        let before = core::mem::replace(&mut self.room.around.interfaces, interfaces.to_vec());
+        let gone: Vec<IpAddr> = before.iter().map(|(ip, _)| *ip).filter(|ip| interfaces.iter().all(|(present, _)| present != ip)).collect();
+        for index in 0..self.uplinks.len() {
+            let lost = self.uplinks.get_mut(index).is_some_and(|uplink| uplink.moved(now, &mut self.room, &gone));
+            if lost {
+                self.uplink_lost(now, index);
+            }
         }
         for link in self.links.values_mut() {
             link.examine_directs(now, &mut self.room);
@@ -482,7 +487,7 @@ impl Node {
             Relays::Keep => return,
             Relays::Wake => {
                 for uplink in &mut self.uplinks {
-                    uplink.wake(&mut self.room);
+                    uplink.wake(now, &mut self.room);
                 }
                 return;
             }
@@ -534,7 +539,7 @@ impl Machine for Node {
         match event {
             Event::Start => {
                 for uplink in &mut self.uplinks {
-                    uplink.dial(&mut self.room);
+                    uplink.dial(now, &mut self.room);
                 }
             }
             Event::Entropy(fresh) => self.room.entropy.feed(fresh),
@@ -550,8 +555,7 @@ impl Machine for Node {
             }
             Event::Interfaces(interfaces) => {
                 if self.room.around.interfaces != interfaces {
-                    self.room.around.interfaces = interfaces.to_vec();
-                    self.doubt_everything(now);
+                    self.interfaces(now, interfaces);
                 }
                 self.refresh_surroundings(now);
             }

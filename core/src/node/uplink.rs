@@ -23,7 +23,7 @@ use crate::{
     time::{Duration, Instant},
     wire::{DirectoryEntry, Established, FrameHeader, INNER_CONTROL, Params, RelayMessage, TYPE_FRAME, TYPE_RESP},
 };
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// Dial and handshake together.
@@ -84,7 +84,7 @@ pub(crate) struct Up {
 enum State {
     Idle { retry_at: Instant },
     Parked,
-    Dialling { conn: ConnId },
+    Dialling { conn: ConnId, until: Instant },
     Greeting(Box<Greeting>),
     Up(Box<Up>),
 }
@@ -94,10 +94,10 @@ edges!(State, "A peer's connection to a relay", [Idle, Parked, Dialling, Greetin
     Idle => Parked: "the back-off is over while the peer leaves",
     Parked => Dialling: "a link needs the relay again",
     Dialling => Greeting: "TCP, TLS and WebSocket stand: job for keys and HELLO",
-    Dialling => Idle: "the dial failed, or there is nobody to expect there",
+    Dialling => Idle: "the dial failed, an address of ours went away, or there is nobody to expect there",
     Greeting => Up: "ESTABLISHED",
-    Greeting => Idle: "the connection ended, the handshake failed, CLOSE, or no ESTABLISHED in 10 s",
-    Up => Idle: "the connection ended, CLOSE, or a ping that is not answered",
+    Greeting => Idle: "the connection or its address is gone, the handshake failed, CLOSE, or no ESTABLISHED 10 s after the dial",
+    Up => Idle: "the connection or its address is gone, CLOSE, or a ping that is not answered",
     Up => Parked: "every peer is direct, and close_relay is set",
 );
 
@@ -173,13 +173,13 @@ impl Uplink {
     }
 
     /// Dials, unless it stands already.
-    pub(crate) fn dial(&mut self, room: &mut Room) {
+    pub(crate) fn dial(&mut self, now: Instant, room: &mut Room) {
         if !matches!(self.state, State::Idle { .. } | State::Parked) {
             return;
         }
         let target = Target::Relay { index: self.index, url: self.url.clone(), pin: self.pin };
         let conn = room.dial(target, CONNECT_TIME, Use::Uplink(self.index));
-        turn(&mut self.state, State::Dialling { conn });
+        turn(&mut self.state, State::Dialling { conn, until: now + CONNECT_TIME });
         room.note(Note::RelayConnecting { index: self.index });
     }
 
@@ -194,15 +194,15 @@ impl Uplink {
     }
 
     /// Dials a parked relay again.
-    pub(crate) fn wake(&mut self, room: &mut Room) {
+    pub(crate) fn wake(&mut self, now: Instant, room: &mut Room) {
         if matches!(self.state, State::Parked) && !room.leaving {
-            self.dial(room);
+            self.dial(now, room);
         }
     }
 
     /// TCP, TLS and WebSocket are done: greet.
     pub(crate) fn opened(&mut self, now: Instant, room: &mut Room, tls: &TlsFacts, ends: (SocketAddr, SocketAddr)) {
-        let State::Dialling { conn } = self.state else { return };
+        let State::Dialling { conn, until } = self.state else { return };
         let Some(relay) = self.pin.or(tls.identity) else {
             let who = tls.subject.clone().unwrap_or_else(|| "an unnamed certificate".into());
             self.fail(
@@ -221,7 +221,6 @@ impl Uplink {
             self.fail(now, room, "too many handshakes at once".into());
             return;
         };
-        let until = now + CONNECT_TIME;
         let step = Step::Offering(ticket);
         turn(&mut self.state, State::Greeting(Box::new(Greeting { conn, relay, setup, sid, ends, until, step })));
     }
@@ -425,7 +424,7 @@ impl Uplink {
 
     fn fail(&mut self, now: Instant, room: &mut Room, why: String) {
         match &self.state {
-            State::Dialling { conn } => room.hang_up(*conn),
+            State::Dialling { conn, .. } => room.hang_up(*conn),
             State::Greeting(greeting) => {
                 room.sids.remove(&greeting.sid);
                 room.hang_up(greeting.conn);
@@ -448,6 +447,28 @@ impl Uplink {
         if let State::Up(up) = &mut self.state {
             up.heard_at = up.heard_at.max(at);
         }
+    }
+
+    /// Our addresses have changed, and these are gone. A connection from one of them is dead, one that stands must show life, and what
+    /// a wait was for may be over. True when an established connection was given up.
+    pub(crate) fn moved(&mut self, now: Instant, room: &mut Room, gone: &[IpAddr]) -> bool {
+        let stood = self.up().is_some();
+        let is_dead = match &self.state {
+            // nobody knows yet from which one it goes
+            State::Dialling { .. } => !gone.is_empty(),
+            State::Greeting(greeting) => gone.contains(&greeting.ends.0.ip()),
+            State::Up(up) => gone.contains(&up.ends.0.ip()),
+            State::Idle { .. } | State::Parked => false,
+        };
+        if is_dead {
+            self.fail(now, room, "our address is gone".into());
+        }
+        if let State::Idle { retry_at } = &mut self.state {
+            *retry_at = now;
+            self.backoff.reset();
+        }
+        self.doubt(now);
+        stood && is_dead
     }
 
     /// A link reports that nothing comes through: ask at once.
@@ -477,7 +498,7 @@ impl Uplink {
             State::Idle { retry_at } if *retry_at <= now && room.leaving => {
                 turn(&mut self.state, State::Parked);
             }
-            State::Idle { retry_at } if *retry_at <= now => self.dial(room),
+            State::Idle { retry_at } if *retry_at <= now => self.dial(now, room),
             State::Greeting(greeting) if greeting.until <= now => self.fail(now, room, "no answer to the handshake in time".into()),
             // an answer may stand in a long queue behind data; as long as that comes, the relay lives
             State::Up(up) if up.pong_by.is_some_and(|by| by <= now) && up.heard_at + PONG_TIME_URGENT > now => {
@@ -572,6 +593,35 @@ mod tests {
         assert!(!uplink.alarm(at(12_000), room), "data came half a second ago");
         assert_eq!(uplink.deadline(), Some(at(13_500)));
         assert!(uplink.alarm(at(13_500), room), "neither pong nor data for two seconds");
+    }
+
+    #[test]
+    fn a_connection_from_an_address_that_is_gone_is_dialled_anew_at_once() {
+        let room = &mut crate::link::tests::room(Vec::new());
+        let [own, other] = ["192.0.2.1", "192.0.2.2"].map(|ip| ip.parse().expect("an address"));
+        let mut uplink = up();
+        assert!(!uplink.moved(at(10_000), room, &[other]), "it may live");
+        assert_eq!(uplink.deadline(), Some(at(10_000)), "it is asked at once");
+        let mut uplink = up();
+        assert!(uplink.moved(at(10_000), room, &[own]));
+        assert_eq!(uplink.deadline(), Some(at(10_000)));
+        // nobody knows from which address a dial goes
+        uplink.alarm(at(10_000), room);
+        assert!(matches!(uplink.state, State::Dialling { .. }));
+        assert!(!uplink.moved(at(10_500), room, &[]) && matches!(uplink.state, State::Dialling { .. }));
+        assert!(!uplink.moved(at(10_500), room, &[other]));
+        assert_eq!(uplink.deadline(), Some(at(10_500)));
+    }
+
+    // protocol 7.6
+    #[test]
+    fn dial_and_handshake_have_ten_seconds_together() {
+        let room = &mut crate::link::tests::room(Vec::new());
+        let mut uplink = Uplink::new(0, "wss://relay.example".into(), Some(PeerId([7; 32])));
+        uplink.dial(at(1_000), room);
+        let end = SocketAddr::from(([192, 0, 2, 1], 443));
+        uplink.opened(at(8_000), room, &TlsFacts { exporter: [4; 32], identity: None, subject: None }, (end, end));
+        assert_eq!(uplink.deadline(), Some(at(11_000)));
     }
 
     #[test]
