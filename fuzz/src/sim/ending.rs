@@ -2,7 +2,7 @@
 use super::{ledger::Ledger, model::Rule, plan::Home, run::Account as Verdict, stage::Stage};
 use crate::{
     model::Account,
-    world::{FlowId, HostId, World},
+    world::{FlowId, HostId, RESENT_AFTER, Way, World},
 };
 use shadowmesh_core::{status::RelayState, time::Instant, wire::PathLabel};
 use std::{collections::BTreeMap, time::Duration};
@@ -11,6 +11,8 @@ use std::{collections::BTreeMap, time::Duration};
 const LOOK: Duration = Duration::from_millis(50);
 /// Fresh traffic has arrived within so long, even if an idle path that it takes has died unseen.
 const WHOLE_WITHIN: Duration = Duration::from_secs(12);
+/// A switch waits so long for what the old path still carries (protocol 7.3).
+const SWITCH_WAITS: Duration = Duration::from_millis(500);
 
 /// Reasons under which packets of ours are counted that do not come out.
 const COUNTED: [&str; 11] = [
@@ -105,23 +107,44 @@ impl Stage<'_> {
         self.relays.clone().into_iter().map(|relay| self.world.hub_status(relay).drops.iter().map(|(_, count)| count).sum::<u64>()).sum()
     }
 
-    /// Changes of path between two peers that either of them has made.
-    fn changes_of_path(&mut self, a: HostId, b: HostId) -> u64 {
+    /// Changes of path between two peers that either of them has made, and frames that the first lost on its way to the second.
+    fn told_of(&mut self, from: HostId, to: HostId) -> (u64, u64) {
         let seen_by = |world: &mut World, host, other| {
             let other = world.id(other);
             let peers = world.status(host).peers;
-            peers.iter().filter(|peer| peer.id == other).map(|peer| peer.migrations + peer.fallbacks).sum::<u64>()
+            let peer = peers.iter().find(|peer| peer.id == other);
+            peer.map_or((0, 0), |peer| (peer.migrations + peer.fallbacks, peer.lost_frames))
         };
-        seen_by(&mut self.world, a, b) + seen_by(&mut self.world, b, a)
+        let (here, lost) = seen_by(&mut self.world, from, to);
+        (here + seen_by(&mut self.world, to, from).0, lost)
     }
 
-    /// Fresh traffic between all: it must arrive whole. In mode `off` a change of path may lose and reorder (protocol 7.7), and a way
-    /// that loses much makes TCP silent for long enough to be left; there only who stayed on a path is asked for all.
+    /// Whether a frame can be so late that a switch does not wait for it (protocol 7.3).
+    fn may_be_late(&self) -> bool {
+        let worst = |way: Way| {
+            let queue = Duration::from_nanos(way.window as u64 * 1_000_000_000 / way.rate.max(1));
+            let resent = if way.loss > 0 { RESENT_AFTER.max(way.latency * 2) } else { Duration::ZERO };
+            queue + way.latency + way.jitter + resent
+        };
+        (worst(self.plan.to_relays.way()) * 2).max(worst(self.plan.between.way())) >= SWITCH_WAITS
+    }
+
+    /// What of a flow of fresh traffic was promised and is missing all the same, given what was told before it and after.
+    fn unpromised(&self, lost: u64, before: (u64, u64), after: (u64, u64)) -> bool {
+        let moved = before.0 != after.0;
+        let counted = lost <= after.1.saturating_sub(before.1);
+        moved && (self.loses_on_dead_paths() || (self.may_be_late() && lost > 0 && counted))
+    }
+
+    /// Fresh traffic between all: it must arrive whole. Two things are not promised, and only to those who changed their path meanwhile:
+    /// in mode `off` a change of path may lose and reorder (protocol 7.7; a way that loses much makes TCP silent for long enough to be
+    /// left), and a switch waits half a second for what the old path still carries and then counts it as lost (protocol 7.3).
     pub(super) fn show_whole(&mut self) {
-        let promises = !self.loses_on_dead_paths();
         let mut before = BTreeMap::new();
-        for (a, b) in if promises { Vec::new() } else { self.pairs() } {
-            before.insert((a, b), self.changes_of_path(a, b));
+        if self.loses_on_dead_paths() || self.may_be_late() {
+            for (a, b) in self.pairs() {
+                before.insert((a, b), self.told_of(a, b));
+            }
         }
         let fresh: Vec<FlowId> = self.pairs().into_iter().map(|(a, b)| self.world.burst(a, b, 40, 120, 12)).collect();
         // the last packet is handed in after 300 ms; what a dead path swallowed comes when its death is noticed
@@ -130,7 +153,11 @@ impl Stage<'_> {
         for flow in fresh {
             let account = self.world.account_of(flow);
             let (from, to) = self.world.ends_of(flow);
-            if !promises && account.doubled == 0 && before.get(&(from, to)) != Some(&self.changes_of_path(from, to)) {
+            if account.doubled == 0
+                && let Some(before) = before.get(&(from, to)).copied()
+                && let after = self.told_of(from, to)
+                && self.unpromised(account.lost, before, after)
+            {
                 continue;
             }
             self.model.borrow_mut().whole(&format!("{flow:?} from {from:?} to {to:?}"), account);

@@ -25,7 +25,7 @@ use std::{
 };
 
 /// TCP finds out so long after a cut is healed.
-pub(super) const RESENT_AFTER: Duration = Duration::from_millis(200);
+pub(crate) const RESENT_AFTER: Duration = Duration::from_millis(200);
 /// Payload of one TCP segment, bytes.
 const SEGMENT_BYTES: usize = 1_448;
 /// Messages kept for whoever wants to replay them.

@@ -23,6 +23,7 @@ mod story;
 mod stranger;
 mod trace;
 
+pub(crate) use air::RESENT_AFTER;
 pub use air::{HostId, Way, WireId};
 pub use attack::{Letter, Recorded, Tap, deliver, forward, payloads, rewrite};
 pub use build::PeerPlan;
