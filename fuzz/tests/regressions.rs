@@ -130,6 +130,20 @@ fn what_a_replaced_session_owes_does_not_speak_for_it() {
     holds(&Plan { seed: 20020, peers: 1, relays: 1, homes, between, to_relays, ..PLAIN }, &steps);
 }
 
+/// A burst after a silence went two ways, and the main path was dead: what filled its connection came over the other one. When that died, too,
+/// packets waited for ever for room on the dead connection.
+#[test]
+fn a_dead_path_that_is_full_is_left_also_when_all_that_is_out_came_another_way() {
+    let between = Quality { latency: 161, jitter: 157, loss: 53, flavour: 38 };
+    let steps = [
+        Step { wait: 103, deed: Start { host: 80 } },
+        Step { wait: 159, deed: Move { host: 141 } },
+        Step { wait: 218, deed: Burst { from: 246, to: 159, packets: 245, len: 140 } },
+        Step { wait: 43, deed: Move { host: 9 } },
+    ];
+    holds(&Plan { seed: 6121, between, ..PLAIN }, &steps);
+}
+
 /// Two of three peers went direct and closed their relay connections while their handshakes with the third, far from the relay,
 /// were under way. A whole story cannot demand this under `close_relay`: who comes later finds nobody at the relay, by design.
 #[test]
