@@ -120,7 +120,7 @@ impl Stage<'_> {
     }
 
     /// Whether a frame can be so late that a switch does not wait for it (protocol 7.3).
-    fn may_be_late(&self) -> bool {
+    pub(super) fn may_be_late(&self) -> bool {
         let worst = |way: Way| {
             let queue = Duration::from_nanos(way.window as u64 * 1_000_000_000 / way.rate.max(1));
             let resent = if way.loss > 0 { RESENT_AFTER.max(way.latency * 2) } else { Duration::ZERO };

@@ -227,7 +227,8 @@ fn end(stage: &mut Stage<'_>) {
     stage.world.run(SESSIONS_RETIRED);
     let (missing, counted, how) = stage.balance();
     stage.model.borrow_mut().balance(missing, counted, &how);
-    if stage.relays_lived && stage.is_ordered() && stage.dropped_by_relays() == 0 {
+    // a switch gives up what the relay path brings later than half a second (protocol 7.3)
+    if stage.relays_lived && stage.is_ordered() && stage.dropped_by_relays() == 0 && !stage.may_be_late() {
         let lost = stage.lost_after_sealing();
         stage.model.borrow_mut().lost_on_a_living_path(lost, &how);
     }

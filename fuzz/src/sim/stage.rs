@@ -50,7 +50,8 @@ impl Eyes {
         }
         for flow in world.flows() {
             let (from, to) = world.ends_of(flow);
-            if to == host && world.id(from) == peer {
+            // the end that answered sends in it before the other one has heard that it stands
+            if (to == host && world.id(from) == peer) || (from == host && world.id(to) == peer) {
                 self.replaced.insert(flow);
             }
         }
