@@ -90,7 +90,7 @@ pub(crate) struct SendLane {
     progress_at: Instant,
     last_sent_at: Instant,
     stall_reported_at: Option<Instant>,
-    /// Nothing is out, and yet the main path has no room for the packet that waits since then.
+    /// Nothing is out, and yet the main path has had no room for a packet since then.
     stuck_since: Option<Instant>,
     /// No new frames: a newer session has taken over.
     closing: bool,
@@ -173,13 +173,11 @@ impl SendLane {
             queue.recycle(packet);
             self.copy_on_rescue(paths, sink);
         }
-        // with an empty ring neither the window nor the ring is what holds it up
         let stuck = self.ring.len() == 0 && !self.closing && queue.peek_len().is_some() && paths.via(self.main).is_some();
         self.stuck_since = stuck.then(|| self.stuck_since.unwrap_or(now));
     }
 
-    /// Since when the main path owes a sign that it takes and carries something. All that is out may have come over another path, as
-    /// copies; a connection that is still full of it then is as dead as one that brings no receipts.
+    /// Since when the main path owes a sign. All that was out may have come over another path: what is still full of it is as dead.
     fn waits_since(&self) -> Option<Instant> {
         if self.ring.len() > 0 { Some(self.progress_at) } else { self.stuck_since }
     }
@@ -398,12 +396,9 @@ impl SendLane {
 
     /// When `alarm` is due.
     pub(crate) fn deadline(&self, paths: &Paths) -> Option<Instant> {
-        let stall = self.waits_since().map(|since| {
-            let due = since + paths.pto(self.main);
-            self.stall_reported_at.map_or(due, |reported| due.max(reported + STALL_REPEAT))
-        });
-        let again = self.switch_out.map(|switch| switch.again_at);
-        [stall, again].into_iter().flatten().min()
+        let stall = self.waits_since().map(|since| since + paths.pto(self.main));
+        let stall = stall.map(|due| self.stall_reported_at.map_or(due, |reported| due.max(reported + STALL_REPEAT)));
+        [stall, self.switch_out.map(|switch| switch.again_at)].into_iter().flatten().min()
     }
 
     /// Reports a stalled path, repeats an unconfirmed switch.

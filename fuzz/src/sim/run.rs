@@ -17,9 +17,9 @@ use std::{
     time::Duration,
 };
 
-/// After all is well, each peer stands with a relay within so long: a dial under way or a dead connection is given up (10 s), the
-/// back-off is 5 s at most (protocol 7.6), and then comes a handshake.
-const RELAYED_WITHIN: Duration = Duration::from_secs(20);
+/// After all is well, each peer stands with a relay within so long. What is under way then ends within 10 s, dial and handshake together; the
+/// back-off (protocol 7.6) is 5 s at most and still short when an attempt is. Ten thousand seeds took 7.3 s at most, 99 % of them 5.1 s.
+const RELAYED_WITHIN: Duration = Duration::from_secs(12);
 /// From then on each peer has a session with each within so long.
 const CONNECTED_WITHIN: Duration = Duration::from_secs(15);
 /// And those that can be direct are so within the longest of what holds them: the retry interval and a minute of damping.
