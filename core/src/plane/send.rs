@@ -173,13 +173,15 @@ impl SendLane {
             queue.recycle(packet);
             self.copy_on_rescue(paths, sink);
         }
-        let stuck = self.ring.len() == 0 && !self.closing && queue.peek_len().is_some() && paths.via(self.main).is_some();
-        self.stuck_since = stuck.then(|| self.stuck_since.unwrap_or(now));
+        let waits = self.ring.len() == 0 && !self.closing && queue.peek_len().is_some();
+        self.stuck_since = paths.via(self.main).filter(|_| waits).map(|_| self.stuck_since.unwrap_or(now));
     }
 
-    /// Since when the main path owes a sign. All that was out may have come over another path: what is still full of it is as dead.
-    fn waits_since(&self) -> Option<Instant> {
-        if self.ring.len() > 0 { Some(self.progress_at) } else { self.stuck_since }
+    /// When a stall is due. All that was out may have come over another path: a main path that is still full of it is as dead.
+    fn stall_at(&self, paths: &Paths) -> Option<Instant> {
+        let since = if self.ring.len() > 0 { Some(self.progress_at) } else { self.stuck_since };
+        let least = self.stall_reported_at.map_or(Instant::ZERO, |reported| reported + STALL_REPEAT);
+        since.map(|since| least.max(since + paths.pto(self.main)))
     }
 
     /// Sends only copies that are owed: what an ended session still does.
@@ -396,9 +398,7 @@ impl SendLane {
 
     /// When `alarm` is due.
     pub(crate) fn deadline(&self, paths: &Paths) -> Option<Instant> {
-        let stall = self.waits_since().map(|since| since + paths.pto(self.main));
-        let stall = stall.map(|due| self.stall_reported_at.map_or(due, |reported| due.max(reported + STALL_REPEAT)));
-        [stall, self.switch_out.map(|switch| switch.again_at)].into_iter().flatten().min()
+        [self.stall_at(paths), self.switch_out.map(|switch| switch.again_at)].into_iter().flatten().min()
     }
 
     /// Reports a stalled path, repeats an unconfirmed switch.
@@ -409,8 +409,7 @@ impl SendLane {
                 self.send_drain(paths, sink);
             }
         }
-        let stalled = self.waits_since().is_some_and(|since| since + paths.pto(self.main) <= now);
-        if stalled && self.stall_reported_at.is_none_or(|reported| reported + STALL_REPEAT <= now) {
+        if self.stall_at(paths).is_some_and(|at| at <= now) {
             let persists = self.stall_reported_at.replace(now).is_some();
             sink.report(Report::stalled(self.link, self.main, paths.pto(self.main)));
             if persists {
