@@ -110,6 +110,21 @@ pub enum Event<'a> {
         /// Why.
         why: Ended,
     },
+    /// The UDP sockets that are open, by family; `None`: there is none. Given when `Action::Sockets` was carried out, and when a
+    /// socket was lost or opened anew. Flows outlive a change.
+    Sockets {
+        /// Port of the IPv4 socket.
+        v4: Option<u16>,
+        /// Port of the IPv6 socket.
+        v6: Option<u16>,
+    },
+    /// A datagram that the plane punted from an address that is nobody's flow.
+    Datagram {
+        /// Where it came from.
+        remote: SocketAddr,
+        /// The datagram; opened where it lies.
+        bytes: &'a mut [u8],
+    },
     /// What the plane punted: a bare message, or the payload of one record.
     Message {
         /// The connection it came on.
@@ -184,11 +199,28 @@ pub enum Action {
         /// Which.
         conn: ConnId,
     },
-    /// One WebSocket binary message, behind what waits already.
+    /// One WebSocket binary message, behind what waits already; or, in a flow, one datagram.
     Send {
         /// Which connection.
         conn: ConnId,
         /// The message.
+        bytes: Vec<u8>,
+    },
+    /// Open one UDP socket a family, on the ports of the configuration; answer with `Sockets`. Ordered once.
+    Sockets,
+    /// Datagrams to and from `remote` are the messages of connection `conn` from now on, until `Hangup`. A flow has no `Opened` and no
+    /// `Closed`; an address has one flow at most.
+    Flow {
+        /// A fresh number with [`ConnId::is_flow`].
+        conn: ConnId,
+        /// The other end.
+        remote: SocketAddr,
+    },
+    /// One datagram to an address that need not be a flow's; may be dropped.
+    Datagram {
+        /// Where to.
+        remote: SocketAddr,
+        /// The datagram.
         bytes: Vec<u8>,
     },
     /// Run the job and bring back `Computed`.

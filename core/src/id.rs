@@ -18,8 +18,23 @@ const SHORT_LEN: usize = 10;
 pub struct PeerId(pub [u8; 32]);
 
 /// One WebSocket connection of this process; the machine that dials chooses even numbers, the driver that accepts odd ones.
+/// A flow of datagrams with one remote address is a connection, too: the machine names it, with the top bit set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
+
+impl ConnId {
+    const FLOW: u64 = 1 << 63;
+
+    /// The flow of datagrams with this number.
+    pub(crate) const fn flow(number: u64) -> Self {
+        Self(number | Self::FLOW)
+    }
+
+    /// Whether it is a flow of UDP datagrams: each message stands alone, may be lost, come twice, or out of order.
+    pub const fn is_flow(self) -> bool {
+        self.0 & Self::FLOW != 0
+    }
+}
 
 /// One remote peer inside this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

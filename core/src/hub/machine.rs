@@ -152,6 +152,7 @@ impl Machine for Hub {
             HubEvent::Message { conn, bytes } => self.message(now, conn, bytes, actions),
             HubEvent::Computed(done) => self.computed(now, done, actions),
             HubEvent::Leave => self.leave(),
+            HubEvent::Datagram { .. } => self.drops.count(Reason::UnexpectedMessage),
         }
         while let Some(job) = self.jobs.start() {
             actions.push(HubAction::Compute(job));

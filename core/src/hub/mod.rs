@@ -69,6 +69,15 @@ pub enum HubEvent<'a> {
         /// The whole WebSocket message; sealed frames are opened in place.
         bytes: &'a mut [u8],
     },
+    /// A UDP datagram (protocol 8.1).
+    Datagram {
+        /// Which of the relay's two ports it came to: 0 or 1.
+        port: u8,
+        /// Where it came from.
+        remote: SocketAddr,
+        /// The datagram.
+        bytes: &'a [u8],
+    },
     /// A job is done.
     Computed(Done),
     /// Tell all clients that the relay goes away, and hang up.
@@ -91,6 +100,15 @@ pub enum HubAction {
         conn: ConnId,
         /// Why, for logs.
         why: &'static str,
+    },
+    /// One UDP datagram, from the port that the request came to; may be dropped.
+    Datagram {
+        /// Which of the relay's two ports: 0 or 1.
+        port: u8,
+        /// Where to.
+        remote: SocketAddr,
+        /// The datagram.
+        bytes: Vec<u8>,
     },
     /// Heavy arithmetic to run anywhere; the answer is `HubEvent::Computed`.
     Compute(Job),

@@ -13,9 +13,10 @@ use crate::{
 };
 
 /// The kinds of a peer's actions; a kind's number is its place.
-pub(super) const NODE: [&str; 8] = ["Dial", "Hangup", "Send", "Compute", "Edit", "Listen", "Remember", "Note"];
+pub(super) const NODE: [&str; 11] =
+    ["Dial", "Hangup", "Send", "Compute", "Edit", "Listen", "Remember", "Note", "Sockets", "Flow", "Datagram"];
 /// The kinds of a relay's actions.
-pub(super) const HUB: [&str; 5] = ["Send", "Hangup", "Compute", "Edit", "Note"];
+pub(super) const HUB: [&str; 6] = ["Send", "Hangup", "Compute", "Edit", "Note", "Datagram"];
 
 pub(super) fn put_node(action: &Action, out: &mut Vec<u8>) {
     match action {
@@ -64,6 +65,16 @@ pub(super) fn put_node(action: &Action, out: &mut Vec<u8>) {
             // a note is for people, and its text for programmers has all of it
             format!("{note:?}").put(out);
         }
+        Action::Sockets => out.push(8),
+        Action::Flow { conn, remote } => {
+            out.push(9);
+            (*conn, *remote).put(out);
+        }
+        Action::Datagram { remote, bytes } => {
+            out.push(10);
+            remote.put(out);
+            bytes.put(out);
+        }
     }
 }
 
@@ -95,6 +106,11 @@ pub(super) fn put_hub(action: &HubAction, out: &mut Vec<u8>) {
         HubAction::Note(note) => {
             out.push(4);
             format!("{note:?}").put(out);
+        }
+        HubAction::Datagram { port, remote, bytes } => {
+            out.push(5);
+            (*port, *remote).put(out);
+            bytes.put(out);
         }
     }
 }
@@ -212,6 +228,9 @@ pub(super) fn tell_node(action: &Action) -> String {
         Action::Remember { address, peer } => format!("Remember {address} for {}", peer.short()),
         Action::Note(Note::Refused { who, what }) => format!("Note: refused {}: {what}", who.map_or("somebody".into(), |id| id.short())),
         Action::Note(note) => format!("Note: {note:?}"),
+        Action::Sockets => "Sockets".into(),
+        Action::Flow { conn, remote } => format!("Flow with {remote} as {}", name(*conn)),
+        Action::Datagram { remote, bytes } => format!("Datagram to {remote}: {}", message(bytes)),
     }
 }
 
@@ -223,6 +242,7 @@ pub(super) fn tell_hub(action: &HubAction) -> String {
         HubAction::Compute(job) => tell_job(job),
         HubAction::Edit(edit) => format!("Edit {:?}", edit.0),
         HubAction::Note(note) => format!("Note: {note:?}"),
+        HubAction::Datagram { port, remote, bytes } => format!("Datagram from port {port} to {remote}: {}", message(bytes)),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
 use core::net::IpAddr;
 
 /// The kinds of a peer's events; a kind's number is its place.
-pub(super) const NODE: [&str; 14] = [
+pub(super) const NODE: [&str; 16] = [
     "Start",
     "Entropy",
     "Alarm",
@@ -25,9 +25,11 @@ pub(super) const NODE: [&str; 14] = [
     "Tally",
     "Ping",
     "Leave",
+    "Sockets",
+    "Datagram",
 ];
 /// The kinds of a relay's events.
-pub(super) const HUB: [&str; 8] = ["Start", "Entropy", "Alarm", "Accepted", "Closed", "Message", "Computed", "Leave"];
+pub(super) const HUB: [&str; 9] = ["Start", "Entropy", "Alarm", "Accepted", "Closed", "Message", "Computed", "Leave", "Datagram"];
 
 /// Owns what an event borrows.
 #[derive(Default)]
@@ -93,6 +95,15 @@ pub(super) fn put_node(event: &Event<'_>, out: &mut Vec<u8>) {
             payload.put(out);
         }
         Event::Leave => out.push(13),
+        Event::Sockets { v4, v6 } => {
+            out.push(14);
+            (*v4, *v6).put(out);
+        }
+        Event::Datagram { remote, bytes } => {
+            out.push(15);
+            remote.put(out);
+            out.extend_from_slice(bytes);
+        }
     }
 }
 
@@ -134,6 +145,15 @@ pub(super) fn take_node<'a>(body: &'a mut [u8], loan: &'a mut Loan) -> Result<Ev
             Event::Ping { peer, id, payload: Field::take(&mut from)? }
         }
         13 => Event::Leave,
+        14 => {
+            let (v4, v6) = Field::take(&mut from)?;
+            Event::Sockets { v4, v6 }
+        }
+        15 => {
+            let remote = Field::take(&mut from)?;
+            let at = body.len() - from.remaining();
+            return Ok(Event::Datagram { remote, bytes: &mut body[at..] });
+        }
         _ => return Err(Malformed("event")),
     };
     from.end("event")?;
@@ -167,6 +187,11 @@ pub(super) fn put_hub(event: &HubEvent<'_>, out: &mut Vec<u8>) {
             done.put(out);
         }
         HubEvent::Leave => out.push(7),
+        HubEvent::Datagram { port, remote, bytes } => {
+            out.push(8);
+            (*port, *remote).put(out);
+            out.extend_from_slice(bytes);
+        }
     }
 }
 
@@ -188,6 +213,11 @@ pub(super) fn take_hub(body: &mut [u8]) -> Result<HubEvent<'_>, Malformed> {
         }
         6 => HubEvent::Computed(Field::take(&mut from)?),
         7 => HubEvent::Leave,
+        8 => {
+            let (port, remote) = Field::take(&mut from)?;
+            let at = body.len() - from.remaining();
+            return Ok(HubEvent::Datagram { port, remote, bytes: &body[at..] });
+        }
         _ => return Err(Malformed("event")),
     };
     from.end("event")?;
@@ -267,6 +297,8 @@ pub(super) fn tell_node(event: &Event<'_>) -> String {
         Event::Report(report) => format!("link {}: {:?}", report.link.0, report.what),
         Event::Tally(tally) => tell_tally(tally),
         Event::Ping { peer, id, payload } => format!("{id} to {}, {} bytes", peer.short(), payload.len()),
+        Event::Sockets { v4, v6 } => format!("UDP ports: IPv4 {}, IPv6 {}", port_or_none(*v4), port_or_none(*v6)),
+        Event::Datagram { remote, bytes } => format!("from {remote}: {}", message(bytes)),
     }
 }
 
@@ -278,7 +310,12 @@ pub(super) fn tell_hub(event: &HubEvent<'_>) -> String {
         HubEvent::Closed { conn } => name(*conn),
         HubEvent::Message { conn, bytes } => format!("{}: {}", name(*conn), message(bytes)),
         HubEvent::Computed(done) => tell_done(done),
+        HubEvent::Datagram { port, remote, bytes } => format!("from {remote} to port {port}: {}", message(bytes)),
     }
+}
+
+fn port_or_none(port: Option<u16>) -> String {
+    port.map_or_else(|| "none".into(), |port| port.to_string())
 }
 
 /// A connection for people.

@@ -280,6 +280,7 @@ fn run(crypto: &Arc<dyn Provider>) -> (Vec<u8>, Vec<u8>) {
                     todo.extend(peer.handle(now, Event::Computed(job.run(&**crypto))));
                 }
                 Action::Hangup { .. } | Action::Edit(_) | Action::Listen(_) | Action::Remember { .. } | Action::Note(_) => {}
+                Action::Sockets | Action::Flow { .. } | Action::Datagram { .. } => {}
             }
         }
         for mut bytes in punted.0 {
@@ -290,7 +291,7 @@ fn run(crypto: &Arc<dyn Provider>) -> (Vec<u8>, Vec<u8>) {
                 HubAction::Send { conn, bytes } => forwarder.control(conn, bytes),
                 HubAction::Edit(edit) => forwarder.apply(now, edit),
                 HubAction::Compute(job) => hub_todo.extend(relay.handle(now, HubEvent::Computed(job.run(&**crypto)))),
-                HubAction::Hangup { .. } | HubAction::Note(_) => {}
+                HubAction::Hangup { .. } | HubAction::Note(_) | HubAction::Datagram { .. } => {}
             }
         }
         let mut message = Vec::new();

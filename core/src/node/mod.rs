@@ -563,6 +563,11 @@ impl Machine for Node {
             Event::Tally(tally) => self.tally(now, tally),
             Event::Ping { peer, id, payload } => self.ping(now, peer, id, payload),
             Event::Leave => self.leave(now),
+            Event::Sockets { v4, v6 } => {
+                self.room.udp_ports = (v4, v6);
+                self.refresh_surroundings(now);
+            }
+            Event::Datagram { .. } => self.room.drops.count(Drop::Unexpected),
         }
         self.park_or_wake(now);
         self.room.drain(ACTIONS_MAX, actions);

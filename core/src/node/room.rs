@@ -78,6 +78,8 @@ pub(crate) struct Room {
     pub(crate) sids: BTreeMap<u32, PeerId>,
     pub(crate) around: Surroundings,
     pub(crate) listen_port: Option<u16>,
+    /// Ports of the UDP sockets: IPv4, IPv6.
+    pub(crate) udp_ports: (Option<u16>, Option<u16>),
     pub(crate) candidates: Vec<Candidate>,
     pub(crate) candidates_generation: u32,
     /// Overlay addresses and their first proven holders.
@@ -110,6 +112,7 @@ impl Room {
             sids: BTreeMap::new(),
             around: Surroundings { overlay, ..Surroundings::default() },
             listen_port: None,
+            udp_ports: (None, None),
             candidates: Vec::new(),
             candidates_generation: 0,
             claims: config.claims.iter().copied().collect(),
@@ -154,6 +157,11 @@ impl Room {
             version: Some(self.config.version.clone()),
             ..Params::default()
         }
+    }
+
+    /// The port of our UDP socket that can send to this address.
+    pub(crate) fn udp_port_for(&self, remote: IpAddr) -> Option<u16> {
+        if remote.is_ipv4() { self.udp_ports.0 } else { self.udp_ports.1 }
     }
 
     /// A peer may come by a direct path from now on.

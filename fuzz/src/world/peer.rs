@@ -469,6 +469,7 @@ impl Peer {
                 self.plane.apply(self.now(air), edit, &mut self.ports);
             }
             Action::Listen(open) => self.listen(air, open),
+            Action::Sockets | Action::Flow { .. } | Action::Datagram { .. } => {}
             Action::Remember { address, peer } => self.claims.push((address, peer)),
             Action::Note(note) => {
                 air.trace.say(air.now, host.0, &note);

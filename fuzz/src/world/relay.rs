@@ -228,6 +228,7 @@ impl Relay {
                     air.trace.say(air.now, self.host.0, &edit);
                     self.forwarder.apply(air.now, edit);
                 }
+                HubAction::Datagram { .. } => {}
                 HubAction::Note(note) => {
                     air.trace.say(air.now, self.host.0, &note);
                     self.notes.push((air.now, note));

@@ -363,6 +363,7 @@ impl<D: PeerDoors> Control<D> {
             }
             Action::Hangup { conn } => self.hang_up(now, conn),
             Action::Send { conn, bytes } => self.send(conn, bytes),
+            Action::Sockets | Action::Flow { .. } | Action::Datagram { .. } => {}
             Action::Compute(job) => {
                 self.jobs.add(job);
                 self.run_jobs();

@@ -277,6 +277,7 @@ impl<D: Doors> Control<D> {
                 self.run_jobs();
             }
             HubAction::Edit(edit) => self.forwarder.apply(now, edit),
+            HubAction::Datagram { .. } => {}
             HubAction::Note(note) => {
                 self.log(now, &note);
                 self.notes.tell(&(now, note));

@@ -132,6 +132,7 @@ impl Stage {
                 HubAction::Edit(edit) => self.forwarder.apply(self.now, edit),
                 HubAction::Note(note) => self.notes.push(note),
                 HubAction::Hangup { conn, why } => self.hung(conn, why),
+                HubAction::Datagram { .. } => {}
                 HubAction::Compute(job) => {
                     self.handle(HubEvent::Entropy(&[5; 32]));
                     self.held.push(job);
