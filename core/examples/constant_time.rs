@@ -112,7 +112,7 @@ fn path_mac(runner: &mut CtRunner, rng: &mut BenchRng) {
     let ground = |own_sid, peer_sid| Ground { path: PathId(2), own_sid, peer_sid, channel_binding: [9; 32] };
     let keys = [Side::Initiator, Side::Responder].map(|side| chain.keys(side, &RustCrypto).path);
     let seen = "192.0.2.7:40000".parse().expect("a good address");
-    let request = Asker::new(ground(1, 2)).request(&keys[0], seen, 0, [5; 32]);
+    let request = Asker::new(ground(1, 2)).request(&keys[0], seen, 0, [5; 32], 0);
     let (before, good) = request.split_at(request.len() - 32);
     for _ in 0..MANY {
         let class = either(rng);

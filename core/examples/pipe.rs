@@ -142,6 +142,7 @@ fn live(name: &str, own: Arc<Identity>, network: &Network, (line, inbox, exporte
                     node.handle(now(), Event::Entropy(&random()), &mut actions);
                 }
                 Action::Note(Note::Left | Note::PeerLost { .. }) => return told,
+                Action::Sockets | Action::Flow { .. } | Action::Datagram { .. } => {}
                 Action::Note(fact) => {
                     println!("{name}: {fact:?}");
                     if first && matches!(fact, Note::PeerConnected { .. }) {
@@ -206,7 +207,7 @@ fn serve(identity: Arc<Identity>, lines: [(PipeWriter, [u8; 32]); 2], inbox: &In
                     hub.handle(now(), HubEvent::Computed(job.run(&RustCrypto)), &mut actions);
                     hub.handle(now(), HubEvent::Entropy(&random()), &mut actions);
                 }
-                HubAction::Note(_) => {}
+                HubAction::Note(_) | HubAction::Datagram { .. } => {}
             }
         }
         for (conn, mut bytes) in punts.0.drain(..) {

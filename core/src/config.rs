@@ -5,9 +5,13 @@ use crate::{
     network::Network,
     session::Suite,
     time::Duration,
+    wire::FRAME_OVERHEAD,
 };
 use core::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+
+/// Bytes of an Ethernet header without a VLAN tag.
+const ETHERNET_HEADER_LEN: usize = 14;
 
 /// Configuration of a peer.
 #[derive(Clone)]
@@ -30,6 +34,8 @@ pub struct NodeConfig {
     pub addresses: Vec<(IpAddr, u8)>,
     /// Whether direct WebSocket paths are wanted (`p2p.transports` contains wss).
     pub direct: bool,
+    /// Whether direct UDP paths are wanted (`p2p.transports` contains udp).
+    pub udp: bool,
     /// Longest wait between attempts at a direct path.
     pub retry_interval: Duration,
     /// Longest silence before an idle direct path is probed.
@@ -63,6 +69,7 @@ impl NodeConfig {
             mtu: 1_280,
             addresses: Vec::new(),
             direct: true,
+            udp: false,
             retry_interval: Duration::from_mins(1),
             health_check_interval: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(5),
@@ -73,6 +80,16 @@ impl NodeConfig {
             claims: Vec::new(),
             version: env!("CARGO_PKG_VERSION").into(),
         }
+    }
+
+    /// Whether any direct path is wanted.
+    pub(crate) fn wants_direct(&self) -> bool {
+        self.direct || self.udp
+    }
+
+    /// Bytes of the largest sealed frame: a packet of the interface's MTU, its Ethernet header in TAP mode, and what sealing adds.
+    pub(crate) fn largest_frame(&self) -> usize {
+        usize::from(self.mtu) + if self.layer2 { ETHERNET_HEADER_LEN } else { 0 } + FRAME_OVERHEAD
     }
 
     /// All overlay addresses of this peer: the configured ones, the derived IPv6 address, and the automatic IPv4 address

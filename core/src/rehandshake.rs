@@ -24,7 +24,7 @@ use crate::{
     session::PathKey,
     wire::{
         PathComplete, PathHeader, PathRequest, PathResponse, TYPE_PATH_CMP, TYPE_PATH_REQ, TYPE_PATH_RSP,
-        path::{PATH_COMPLETE_LEN, PATH_HEADER_LEN, PATH_MAC_LEN, PATH_REQUEST_LEN, PATH_RESPONSE_LEN},
+        path::{PATH_HEADER_LEN, PATH_MAC_LEN, PATH_REQUEST_LEN},
     },
 };
 use core::{fmt, net::SocketAddr};
@@ -53,6 +53,7 @@ pub struct Proven {
     attempt: u32,
     seen: SocketAddr,
     floor: u64,
+    size: usize,
 }
 
 impl Proven {
@@ -79,6 +80,11 @@ impl Proven {
     /// The other end's receive floor.
     pub fn floor(&self) -> u64 {
         self.floor
+    }
+
+    /// Bytes of the request and of its answer: messages of this length came through, both ways.
+    pub fn size(&self) -> usize {
+        self.size
     }
 }
 
@@ -144,13 +150,14 @@ impl Asker {
         Self { ground, attempts: 0, asked: [None; LIVE_NONCES] }
     }
 
-    /// The next transmission of `PATH_REQ`. `seen` is where we see the other end, `floor` our receive floor, `nonce` fresh.
-    pub fn request(&mut self, key: &PathKey, seen: SocketAddr, floor: u64, nonce: [u8; 32]) -> [u8; PATH_REQUEST_LEN] {
+    /// The next transmission of `PATH_REQ`. `seen` is where we see the other end, `floor` our receive floor, `nonce` fresh; `size` is
+    /// how long it shall be, in bytes, with padding.
+    pub fn request(&mut self, key: &PathKey, seen: SocketAddr, floor: u64, nonce: [u8; 32], size: usize) -> Vec<u8> {
         self.attempts = self.attempts.saturating_add(1);
         let attempt = self.attempts;
         self.asked[attempt as usize % LIVE_NONCES] = Some(Asked { attempt, epoch: key.epoch(), nonce });
         let request = PathRequest { header: header(key, &self.ground, TYPE_PATH_REQ, attempt), nonce, seen, floor };
-        sealed(|out| request.emit(out), |bytes| mac(key, &self.ground, REQUEST, [&[], &[]], bytes))
+        sealed(size, |out| request.emit(out), |bytes| mac(key, &self.ground, REQUEST, [&[], &[]], bytes))
     }
 
     /// The number of the last transmission; 0 before the first.
@@ -165,7 +172,7 @@ impl Asker {
         response: &[u8],
         seen: SocketAddr,
         floor: u64,
-    ) -> Result<([u8; PATH_COMPLETE_LEN], Proven), Refusal> {
+    ) -> Result<(Vec<u8>, Proven), Refusal> {
         let said = PathResponse::parse(response).map_err(|_| Refusal::Malformed)?;
         placed(key, &self.ground, &said.header)?;
         let attempt = said.header.attempt;
@@ -177,8 +184,8 @@ impl Asker {
             slot.take_if(|asked| asked.attempt <= attempt);
         }
         let complete = PathComplete { header: header(key, &self.ground, TYPE_PATH_CMP, attempt), seen, floor };
-        let bytes = sealed(|out| complete.emit(out), |bytes| mac(key, &self.ground, COMPLETE, [&asked.nonce, &said.nonce], bytes));
-        Ok((bytes, proven(key, &said.header, said.seen, said.floor)))
+        let bytes = sealed(0, |out| complete.emit(out), |bytes| mac(key, &self.ground, COMPLETE, [&asked.nonce, &said.nonce], bytes));
+        Ok((bytes, proven(key, &said.header, said.seen, said.floor, response.len())))
     }
 }
 
@@ -195,6 +202,7 @@ struct Answered {
     epoch: u32,
     theirs: [u8; 32],
     ours: [u8; 32],
+    size: usize,
 }
 
 impl Answerer {
@@ -203,7 +211,7 @@ impl Answerer {
         Self { ground, newest: 0, answered: [None; LIVE_NONCES] }
     }
 
-    /// Takes `PATH_REQ` and makes `PATH_RSP`, never larger. `seen` is where we see the other end, `floor` our receive floor, `nonce` fresh.
+    /// Takes `PATH_REQ` and makes `PATH_RSP`, as long as it. `seen` is where we see the other end, `floor` our receive floor, `nonce` fresh.
     pub fn answer(
         &mut self,
         key: &PathKey,
@@ -211,7 +219,7 @@ impl Answerer {
         seen: SocketAddr,
         floor: u64,
         nonce: [u8; 32],
-    ) -> Result<[u8; PATH_RESPONSE_LEN], Refusal> {
+    ) -> Result<Vec<u8>, Refusal> {
         let said = PathRequest::parse(request).map_err(|_| Refusal::Malformed)?;
         placed(key, &self.ground, &said.header)?;
         let attempt = said.header.attempt;
@@ -221,9 +229,10 @@ impl Answerer {
         }
         checked(key, &self.ground, REQUEST, [&[], &[]], request)?;
         self.newest = attempt;
-        self.answered[attempt as usize % LIVE_NONCES] = Some(Answered { attempt, epoch: key.epoch(), theirs: said.nonce, ours: nonce });
+        self.answered[attempt as usize % LIVE_NONCES] = 
+            Some(Answered { attempt, epoch: key.epoch(), theirs: said.nonce, ours: nonce, size: request.len() });
         let response = PathResponse { header: header(key, &self.ground, TYPE_PATH_RSP, attempt), nonce, seen, floor };
-        Ok(sealed(|out| response.emit(out), |bytes| mac(key, &self.ground, RESPONSE, [&said.nonce, &[]], bytes)))
+        Ok(sealed(request.len(), |out| response.emit(out), |bytes| mac(key, &self.ground, RESPONSE, [&said.nonce, &[]], bytes)))
     }
 
     /// Takes `PATH_CMP`. The path is proven for this end.
@@ -238,7 +247,7 @@ impl Answerer {
         for slot in &mut self.answered {
             slot.take_if(|answered| answered.attempt <= attempt);
         }
-        Ok(proven(key, &said.header, said.seen, said.floor))
+        Ok(proven(key, &said.header, said.seen, said.floor, answered.size))
     }
 }
 
@@ -275,6 +284,12 @@ fn placed(key: &PathKey, ground: &Ground, header: &PathHeader) -> Result<(), Ref
     Ok(())
 }
 
+/// Whether this is a request that the other end made for this ground, whenever that was.
+pub(crate) fn is_request(key: &PathKey, ground: &Ground, request: &[u8]) -> bool {
+    let said = PathRequest::parse(request);
+    said.is_ok_and(|said| placed(key, ground, &said.header).is_ok()) && checked(key, ground, REQUEST, [&[], &[]], request).is_ok()
+}
+
 /// protocol 5.2: `HMAC(path_key`, label ‖ `session_id` ‖ header ‖ nonces so far ‖ fields ‖ `channel_binding`)
 ///
 /// `message` is all before the mac; `earlier` are the nonces that it does not hold itself: the asker's for RSP, both for CMP.
@@ -290,17 +305,18 @@ fn checked(key: &PathKey, ground: &Ground, label: Label, earlier: [&[u8]; 2], me
     if equal(&mac(key, ground, label, earlier, message), tag) { Ok(()) } else { Err(Refusal::Forged) }
 }
 
-/// A message of `N` bytes: what `emit` appends and the mac over it.
-fn sealed<const N: usize>(emit: impl FnOnce(&mut Vec<u8>), mac: impl FnOnce(&[u8]) -> [u8; PATH_MAC_LEN]) -> [u8; N] {
-    let mut bytes = Vec::with_capacity(N);
+/// What `emit` appends, zeros up to `size` bytes in all, and the mac over it.
+fn sealed(size: usize, emit: impl FnOnce(&mut Vec<u8>), mac: impl FnOnce(&[u8]) -> [u8; PATH_MAC_LEN]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(size.max(PATH_REQUEST_LEN));
     emit(&mut bytes);
+    bytes.resize(bytes.len().max(size.saturating_sub(PATH_MAC_LEN)), 0);
     let tag = mac(&bytes);
     bytes.extend_from_slice(&tag);
-    bytes.try_into().expect("the three messages have fixed lengths")
+    bytes
 }
 
-fn proven(key: &PathKey, header: &PathHeader, seen: SocketAddr, floor: u64) -> Proven {
-    Proven { path: header.path, epoch: key.epoch(), attempt: header.attempt, seen, floor }
+fn proven(key: &PathKey, header: &PathHeader, seen: SocketAddr, floor: u64, size: usize) -> Proven {
+    Proven { path: header.path, epoch: key.epoch(), attempt: header.attempt, seen, floor, size }
 }
 
 #[cfg(test)]
@@ -320,9 +336,23 @@ mod tests {
             let mut world = World::new(side);
             let (request, response, complete, proven) = world.run();
             assert_eq!((request.len(), response.len(), complete.len()), (108, 108, 76));
-            assert_eq!(proven[0], Proven { path: PathId(6), epoch: 0, attempt: 1, seen: at(2), floor: 200 });
-            assert_eq!(proven[1], Proven { path: PathId(6), epoch: 0, attempt: 1, seen: at(3), floor: 300 });
+            assert_eq!(proven[0], Proven { path: PathId(6), epoch: 0, attempt: 1, seen: at(2), floor: 200, size: 108 });
+            assert_eq!(proven[1], Proven { path: PathId(6), epoch: 0, attempt: 1, seen: at(3), floor: 300, size: 108 });
         }
+    }
+
+    // protocol 5.1, 6.9
+    #[test]
+    fn a_padded_request_is_answered_at_its_length_and_both_ends_know_it() {
+        let mut world = World::new(Side::Initiator);
+        let request = world.padded(1_313);
+        let response = world.answer(&request).expect("a fresh request");
+        assert_eq!((request.len(), response.len()), (1_313, 1_313));
+        let (complete, here) = world.complete(&response).expect("a good response");
+        let there = world.confirm(&complete).expect("a good completion");
+        assert_eq!((complete.len(), here.size(), there.size()), (76, 1_313, 1_313));
+        let longer = [&request[..], &[0]].concat();
+        assert!(world.answer(&longer).is_err());
     }
 
     #[test]
@@ -388,7 +418,7 @@ mod tests {
         let request = world.request();
         assert_eq!(own.answer(&key, &request, at(1), 0, [1; 32]), Err(Refusal::Reflected));
         // Even when both session numbers are equal and the role byte is turned over, the mac covers it.
-        let mut turned = request;
+        let mut turned = request.clone();
         turned[3] = Side::Responder.code();
         turned[4..8].copy_from_slice(&world.asker.ground.own_sid.to_be_bytes());
         assert_eq!(own.answer(&key, &turned, at(1), 0, [1; 32]), Err(Refusal::Forged));
@@ -469,7 +499,7 @@ mod tests {
         let response = world.answer(&request).expect("a fresh request");
         let mut fresh = Asker::new(World::GROUND);
         assert_eq!(fresh.complete(&world.keys[0].path, &response, at(3), 0), Err(Refusal::Old));
-        fresh.request(&world.keys[0].path, at(3), 0, [0x77; 32]);
+        fresh.request(&world.keys[0].path, at(3), 0, [0x77; 32], 0);
         assert_eq!(fresh.complete(&world.keys[0].path, &response, at(3), 0), Err(Refusal::Forged), "the nonce is another");
     }
 
@@ -517,17 +547,21 @@ mod tests {
             self.keys = [self.chain.keys(self.side, &RustCrypto), self.chain.keys(self.side.other(), &RustCrypto)];
         }
 
-        fn request(&mut self) -> [u8; 108] {
-            let nonce = self.nonce();
-            self.asker.request(&self.keys[0].path, at(1), 100, nonce)
+        fn request(&mut self) -> Vec<u8> {
+            self.padded(0)
         }
 
-        fn answer(&mut self, request: &[u8]) -> Result<[u8; 108], Refusal> {
+        fn padded(&mut self, size: usize) -> Vec<u8> {
+            let nonce = self.nonce();
+            self.asker.request(&self.keys[0].path, at(1), 100, nonce, size)
+        }
+
+        fn answer(&mut self, request: &[u8]) -> Result<Vec<u8>, Refusal> {
             let nonce = self.nonce();
             self.answerer.answer(&self.keys[1].path, request, at(2), 200, nonce)
         }
 
-        fn complete(&mut self, response: &[u8]) -> Result<([u8; 76], Proven), Refusal> {
+        fn complete(&mut self, response: &[u8]) -> Result<(Vec<u8>, Proven), Refusal> {
             self.asker.complete(&self.keys[0].path, response, at(3), 300)
         }
 
@@ -535,7 +569,7 @@ mod tests {
             self.answerer.confirm(&self.keys[1].path, complete)
         }
 
-        fn run(&mut self) -> ([u8; 108], [u8; 108], [u8; 76], [Proven; 2]) {
+        fn run(&mut self) -> (Vec<u8>, Vec<u8>, Vec<u8>, [Proven; 2]) {
             let request = self.request();
             let response = self.answer(&request).expect("a fresh request");
             let (complete, here) = self.complete(&response).expect("a good response");

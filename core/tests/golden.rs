@@ -154,7 +154,7 @@ fn path(add: &mut Add<'_>, chain: &Chain) {
     let ground = |own_sid, peer_sid| Ground { path: PathId(2), own_sid, peer_sid, channel_binding: [0xcb; 32] };
     let keys = [Side::Initiator, Side::Responder].map(|side| chain.keys(side, &RustCrypto).path);
     let (mut asker, mut answerer) = (Asker::new(ground(0x1111_0001, 0x2222_0002)), Answerer::new(ground(0x2222_0002, 0x1111_0001)));
-    let request = asker.request(&keys[0], socket("192.0.2.7:40000"), 5, [0xa1; 32]);
+    let request = asker.request(&keys[0], socket("192.0.2.7:40000"), 5, [0xa1; 32], 0);
     let response = answerer.answer(&keys[1], &request, socket("[2001:db8::7]:443"), 9, [0xb2; 32]).expect("a good request");
     let (complete, _) = asker.complete(&keys[0], &response, socket("192.0.2.7:40000"), 6).expect("a good response");
     answerer.confirm(&keys[1], &complete).expect("a good completion");

@@ -1,4 +1,7 @@
-//! Finding a direct path: candidates, rounds of dials, when to try again (protocol 6.2, 6.3).
+//! Finding a direct path: candidates, rounds of dials and of first requests by UDP, when to try again (protocol 6.2, 6.3).
+//!
+//! In a round all UDP targets are asked at once, on both ends, since that opens holes; dials begin a little later, when no UDP path
+//! stands by then, and the session's responder lets the initiator dial first.
 use super::{Link, direct::Direct};
 use crate::{
     drops::Drop,
@@ -7,6 +10,7 @@ use crate::{
     node::{Room, Use},
     path::{backoff::Backoff, candidate::permitted},
     session::Side,
+    id::PathId,
     time::{Duration, Instant},
     wire::{Candidate, PeerMessage, Transport},
 };
@@ -16,15 +20,44 @@ use core::net::SocketAddr;
 const DIALS_PER_ROUND: usize = 4;
 /// The session's responder lets the initiator dial first, so that one connection is made and not two (protocol 6.2).
 const RESPONDER_WAITS: Duration = Duration::from_millis(300);
+/// Dials wait so long for a path by UDP, where that is tried.
+const UDP_FIRST: Duration = Duration::from_millis(500);
+/// UDP targets that are asked at once; the others follow so far apart: 20 a second (protocol 6.3).
+const KNOCKS_AT_ONCE: u32 = 4;
+const KNOCK_SPACING: Duration = Duration::from_millis(50);
 /// Wait after the first failure; then doubling (protocol 6.3).
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// Rounds that new candidates of a peer may cause are at least so far apart (protocol 6.3).
 const ROUND_LEAST: Duration = Duration::from_secs(5);
 
+/// One try at one address of the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// A dial, or the path that it became.
+    Dial(ConnId),
+    /// A path by UDP.
+    Flow(PathId),
+}
+
+impl Way {
+    pub(super) fn of(direct: &Direct) -> Self {
+        if direct.is_datagrams() { Self::Flow(direct.path()) } else { Self::Dial(direct.conn()) }
+    }
+
+    fn transport(self) -> Transport {
+        match self {
+            Self::Dial(_) => Transport::Wss,
+            Self::Flow(_) => Transport::Udp,
+        }
+    }
+}
+
 struct Round {
     started: Instant,
     until: Instant,
-    dials: Vec<(ConnId, SocketAddr)>,
+    ways: Vec<(Way, SocketAddr)>,
+    /// When dials begin.
+    dial_at: Option<Instant>,
 }
 
 /// What is under way to find a direct path.
@@ -47,7 +80,8 @@ impl Attempt {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        [self.at, self.round.as_ref().map(|round| round.until)].into_iter().flatten().min()
+        let dials = self.round.as_ref().and_then(|round| round.dial_at);
+        [self.at, dials, self.round.as_ref().map(|round| round.until)].into_iter().flatten().min()
     }
 
     pub(super) fn next_at(&self) -> Option<Instant> {
@@ -65,8 +99,10 @@ impl Attempt {
     /// Ends the round under way.
     pub(super) fn stop(&mut self, room: &mut Room) {
         self.at = None;
-        for (conn, _) in self.round.take().map(|round| round.dials).unwrap_or_default() {
-            room.hang_up(conn);
+        for (way, _) in self.round.take().map(|round| round.ways).unwrap_or_default() {
+            if let Way::Dial(conn) = way {
+                room.hang_up(conn);
+            }
         }
     }
 }
@@ -74,7 +110,7 @@ impl Attempt {
 impl Link {
     /// Tells the peer where we may be reached.
     pub(crate) fn offer_candidates(&mut self, now: Instant, room: &mut Room) {
-        if self.live.is_some() && room.config.direct {
+        if self.live.is_some() && room.config.wants_direct() {
             let message = PeerMessage::Candidates { generation: room.candidates_generation, candidates: room.candidates.clone() };
             self.tell(now, room, &message);
         }
@@ -132,7 +168,13 @@ impl Link {
     }
 
     /// The session's responder lets the initiator dial first: both find out at the same moment that a path died.
+    /// By UDP both ask at once.
     fn courtesy(&self) -> Duration {
+        let by_udp = self.candidates.iter().any(|(candidate, _)| candidate.transport == Transport::Udp);
+        if by_udp { Duration::ZERO } else { self.courtesy_of_dials() }
+    }
+
+    fn courtesy_of_dials(&self) -> Duration {
         if self.live.as_ref().is_some_and(|live| live.side() == Side::Responder) { RESPONDER_WAITS } else { Duration::ZERO }
     }
 
@@ -140,40 +182,105 @@ impl Link {
         if self.attempt.round.as_ref().is_some_and(|round| round.until <= now) {
             self.attempt_failed(now, room, "no candidate answered in time".into());
         }
+        if self.attempt.round.as_ref().and_then(|round| round.dial_at).is_some_and(|at| at <= now) {
+            self.dial_candidates(now, room);
+        }
         if self.attempt.at.is_none_or(|at| at > now) {
             return;
         }
         self.attempt.at = None;
-        if self.directs.iter().any(Direct::is_proving) {
+        if self.directs.iter().any(|direct| direct.is_proving() && !direct.is_datagrams()) {
             // the other end proves one just now: look again when that has worked or failed
             self.attempt.at = Some(now + RETRY_FIRST);
             return;
         }
-        let has_path = !self.directs.is_empty();
-        if self.live.is_some() && room.config.direct && !has_path && self.attempt.round.is_none() && !self.candidates.is_empty() {
+        if self.live.is_some() && self.wants_path(room) && self.attempt.round.is_none() && !self.candidates.is_empty() {
             self.start_round(now, room);
         }
     }
 
+    /// Whether a direct path is missing, or one of a better kind may be had.
+    fn wants_path(&self, room: &Room) -> bool {
+        if self.directs.iter().any(|direct| direct.is_datagrams() && direct.is_usable()) {
+            return false;
+        }
+        (room.config.direct && self.directs.is_empty()) || self.may_knock(room)
+    }
+
+    /// Whether both ends have UDP.
+    fn may_knock(&self, room: &Room) -> bool {
+        let ours = |candidate: &Candidate| candidate.transport == Transport::Udp && room.udp_port_for(candidate.address.ip()).is_some();
+        room.config.udp && self.candidates.iter().any(|(candidate, _)| ours(candidate))
+    }
+
     fn start_round(&mut self, now: Instant, room: &mut Room) {
         self.attempt.round_began_at = Some(now);
-        let theirs = self.seen_by_relay();
         let timeout = room.config.connect_timeout;
-        let mut dials = Vec::new();
         if self.attempt.retrying {
             self.retries += 1;
         }
-        for (candidate, result) in &mut self.candidates {
-            if candidate.transport != Transport::Wss {
-                "not tried: this version has no direct path over UDP".clone_into(result);
+        let knocks = if self.may_knock(room) { self.knock_at_candidates(now, room) } else { Vec::new() };
+        let dial_at = match (knocks.is_empty(), room.config.direct && self.directs.iter().all(Direct::is_datagrams)) {
+            (_, false) => None,
+            (true, true) => Some(now),
+            (false, true) => Some(now + UDP_FIRST + self.courtesy_of_dials()),
+        };
+        self.attempt.round = Some(Round { started: now, until: now + timeout, ways: knocks, dial_at });
+        if dial_at == Some(now) {
+            self.dial_candidates(now, room);
+        } else if dial_at.is_none() && self.attempt.round.as_ref().is_some_and(|round| round.ways.is_empty()) {
+            self.attempt_failed(now, room, "none of its candidates may be tried from here".into());
+        }
+    }
+
+    /// First requests by UDP to all of the peer's candidates that may be tried.
+    fn knock_at_candidates(&mut self, now: Instant, room: &mut Room) -> Vec<(Way, SocketAddr)> {
+        let theirs = self.seen_by_relay();
+        let mut candidates = core::mem::take(&mut self.candidates);
+        let mut ways = Vec::new();
+        for (candidate, result) in candidates.iter_mut().filter(|(candidate, _)| candidate.transport == Transport::Udp) {
+            let address = candidate.address;
+            if self.directs.iter().any(|direct| direct.is_datagrams() && direct.remote() == address) {
                 continue;
             }
+            let refused = match permitted(&room.around, address, theirs) {
+                Err(why) => Some(why),
+                Ok(()) if room.udp_port_for(address.ip()).is_none() => Some("not tried: no UDP socket of this address family here"),
+                Ok(()) if !room.may_probe(now, address.ip()) => Some("not tried: this address was asked often in the last minute"),
+                Ok(()) => None,
+            };
+            if let Some(why) = refused {
+                room.drops.count(Drop::Candidate);
+                why.clone_into(result);
+                continue;
+            }
+            let behind = u32::try_from(ways.len()).unwrap_or(u32::MAX).saturating_sub(KNOCKS_AT_ONCE - 1);
+            if let Some(path) = self.begin_flow(now, room, address, now + KNOCK_SPACING * behind) {
+                ways.push((Way::Flow(path), address));
+                "trying".clone_into(result);
+            }
+        }
+        self.candidates = candidates;
+        ways
+    }
+
+    /// Dials the peer's candidates that may be tried, if no direct path stands.
+    fn dial_candidates(&mut self, now: Instant, room: &mut Room) {
+        let theirs = self.seen_by_relay();
+        let Some(round) = &mut self.attempt.round else { return };
+        round.dial_at = None;
+        let timeout = round.until.since(now);
+        if self.directs.iter().any(Direct::is_usable) {
+            return;
+        }
+        let mut dials = 0;
+        for (candidate, result) in self.candidates.iter_mut().filter(|(candidate, _)| candidate.transport == Transport::Wss) {
             if let Err(why) = permitted(&room.around, candidate.address, theirs) {
                 room.drops.count(Drop::Candidate);
                 why.clone_into(result);
                 continue;
             }
-            if dials.len() >= DIALS_PER_ROUND {
+            if dials >= DIALS_PER_ROUND {
                 break;
             }
             if !room.may_dial(now, candidate.address.ip()) {
@@ -183,12 +290,11 @@ impl Link {
             }
             let target = Target::Direct { address: candidate.address, pin: self.peer };
             let conn = room.dial(target, timeout, Use::Dialled { peer: self.peer });
-            dials.push((conn, candidate.address));
+            round.ways.push((Way::Dial(conn), candidate.address));
+            dials += 1;
             "trying".clone_into(result);
         }
-        let nothing = dials.is_empty();
-        self.attempt.round = Some(Round { started: now, until: now + timeout, dials });
-        if nothing {
+        if round.ways.is_empty() {
             self.attempt_failed(now, room, "none of its candidates may be tried from here".into());
         }
     }
@@ -196,7 +302,7 @@ impl Link {
     /// One of our dials is through.
     pub(crate) fn opened(&mut self, now: Instant, room: &mut Room, conn: ConnId, tls: &TlsFacts, remote: SocketAddr) {
         let until = match &self.attempt.round {
-            Some(round) if round.dials.iter().any(|(dial, _)| *dial == conn) => round.until,
+            Some(round) if round.ways.iter().any(|(way, _)| *way == Way::Dial(conn)) => round.until,
             _ => {
                 room.hang_up(conn);
                 return;
@@ -205,7 +311,7 @@ impl Link {
         self.attempt.decided_at = self.attempt.round.as_ref().map(|round| round.started);
         if !self.begin_path(now, room, conn, tls, remote, until) {
             room.hang_up(conn);
-            self.attempt_lost(now, room, conn, "too many paths");
+            self.attempt_lost(now, room, Way::Dial(conn), "too many paths");
         }
     }
 
@@ -215,20 +321,40 @@ impl Link {
             room.drops.count(Drop::Identity);
             room.refuse(Some(self.peer), format!("a direct connection was refused: {why}"));
         }
-        self.attempt_lost(now, room, conn, &why.to_string());
+        self.attempt_lost(now, room, Way::Dial(conn), &why.to_string());
     }
 
     /// One way of this round is out; when all are, the round has failed.
-    pub(super) fn attempt_lost(&mut self, now: Instant, room: &mut Room, conn: ConnId, why: &str) {
+    pub(super) fn attempt_lost(&mut self, now: Instant, room: &mut Room, way: Way, why: &str) {
         let Some(round) = &mut self.attempt.round else { return };
-        let Some(index) = round.dials.iter().position(|(dial, _)| *dial == conn) else { return };
-        let (_, address) = round.dials.swap_remove(index);
-        let all_out = round.dials.is_empty();
-        if let Some((_, result)) = self.candidates.iter_mut().find(|(candidate, _)| candidate.address == address) {
-            why.clone_into(result);
+        let Some(index) = round.ways.iter().position(|(known, _)| *known == way) else { return };
+        let (_, address) = round.ways.swap_remove(index);
+        let all_out = round.ways.is_empty();
+        self.say_of(way, address, why);
+        if !all_out {
+            return;
         }
-        if all_out {
+        if self.attempt.round.as_ref().is_some_and(|round| round.dial_at.is_some()) {
+            self.dial_candidates(now, room);
+        } else {
             self.attempt_failed(now, room, format!("{address}: {why}"));
+        }
+    }
+
+    /// What became of a candidate, for people.
+    fn say_of(&mut self, way: Way, address: SocketAddr, what: &str) {
+        let mut named = self.candidates.iter_mut().filter(|(candidate, _)| candidate.transport == way.transport());
+        if let Some((_, result)) = named.find(|(candidate, _)| candidate.address == address) {
+            what.clone_into(result);
+        }
+    }
+
+    /// The other end's path takes the place of one of ours.
+    pub(super) fn attempt_follows(&mut self, ours: Way, theirs: PathId) {
+        if let Some(round) = &mut self.attempt.round {
+            for (way, _) in round.ways.iter_mut().filter(|(way, _)| *way == ours) {
+                *way = Way::Flow(theirs);
+            }
         }
     }
 
@@ -237,6 +363,12 @@ impl Link {
         for (_, result) in self.candidates.iter_mut().filter(|(_, result)| result == "trying") {
             "no answer in time".clone_into(result);
         }
+        let wait = self.attempt.backoff.fail(&mut room.entropy);
+        if self.directs.iter().any(Direct::is_usable) {
+            // it goes direct, and only a better kind of path was looked for
+            self.attempt.at = Some(now + wait);
+            return;
+        }
         room.totals.migrations_failed += 1;
         if self.attempt.retrying {
             room.totals.retries_failed += 1;
@@ -244,24 +376,32 @@ impl Link {
         }
         room.note(Note::MigrationFailed { peer: self.peer, why: why.clone() });
         self.attempt.last_failure = Some(why);
-        let wait = self.attempt.backoff.fail(&mut room.entropy);
         self.attempt_after(now, wait);
     }
 
-    /// A direct path was proven: the other dials of the round are not needed.
-    pub(super) fn attempt_succeeded(&mut self, room: &mut Room) {
-        let proven: Vec<ConnId> = self.directs.iter().filter(|direct| direct.is_usable()).map(Direct::conn).collect();
-        if let Some(round) = self.attempt.round.take() {
-            for (conn, address) in round.dials {
-                let is_proven = proven.contains(&conn);
-                if let Some((_, result)) = self.candidates.iter_mut().find(|(candidate, _)| candidate.address == address) {
-                    if is_proven { "proven" } else { "not needed" }.clone_into(result);
-                }
-                if !is_proven {
-                    if let Some(index) = self.directs.iter().position(|direct| direct.conn() == conn) {
-                        self.directs.remove(index);
-                    }
+    /// A direct path was proven: the other dials of the round are not needed, nor is a worse kind of path.
+    pub(super) fn attempt_succeeded(&mut self, room: &mut Room, path: PathId) {
+        let Some(direct) = self.directs.iter().find(|direct| direct.path() == path) else { return };
+        let (way, by_udp) = (Way::of(direct), direct.is_datagrams());
+        if let Some(mut round) = self.attempt.round.take() {
+            self.attempt.decided_at = Some(round.started);
+            let goes_on = |known: Way| matches!(known, Way::Flow(_)) && known != way;
+            let (rest, over): (Vec<_>, Vec<_>) = round.ways.drain(..).partition(|(known, _)| goes_on(*known));
+            for (known, address) in over {
+                self.say_of(known, address, if known == way { "proven" } else { "not needed" });
+                if let Way::Dial(conn) = known
+                    && known != way
+                {
+                    self.directs.retain(|direct| direct.conn() != conn);
                     room.hang_up(conn);
+                }
+            }
+            if !by_udp && !rest.is_empty() {
+                // UDP, the better kind, may still come
+                self.attempt.round = Some(Round { ways: rest, dial_at: None, ..round });
+            } else {
+                for (known, address) in rest {
+                    self.say_of(known, address, "not needed");
                 }
             }
         }
@@ -269,8 +409,8 @@ impl Link {
             room.totals.retries_ok += 1;
             room.note(Note::Retry { peer: self.peer, success: true });
         }
-        self.attempt.at = None;
         self.attempt.last_failure = None;
         self.attempt.backoff.reset();
+        self.attempt.at = None;
     }
 }

@@ -3,25 +3,27 @@
 //! ```text
 //!   dialled:  Proving ──RSP──▶ Usable ◀─────RSP────┐
 //!   accepted: Asked ───CMP──▶  Usable ──stall, idle──▶ Usable in doubt ──no answer──▶ dead: fall back, hang up
+//!   UDP:      Proving ──RSP──▶ Sizing ──RSP to a padded REQ──▶ Usable          (Asked likewise, by CMP)
 //! ```
-use super::Link;
+//! What only paths of datagrams do is in `datagram`.
+use super::{Link, attempt::Way, live::label_of};
 use crate::{
     drops::Drop,
     edges::{Chart, States, edges, turn},
-    event::{Note, TlsFacts},
+    event::{Action, Note, TlsFacts},
     id::{ConnId, PathId},
     node::{Room, Use},
     plane::{Edit, Rtt, Via},
     rehandshake::{Answerer, Asker, Ground, Refusal},
     session::{PathKey, Side},
     time::{Duration, Instant},
-    wire::{PathHeader, TYPE_PATH_CMP, TYPE_PATH_REQ, TYPE_PATH_RSP},
+    wire::{PathHeader, PathLabel, TYPE_PATH_CMP, TYPE_PATH_REQ, TYPE_PATH_RSP},
 };
 use core::net::SocketAddr;
 use std::{collections::VecDeque, sync::Arc};
 
 /// Live direct paths of one peer.
-pub(super) const DIRECTS_MAX: usize = 8;
+pub(super) const DIRECTS_MAX: usize = 16;
 /// An idle path is probed at the latest after so long: many NATs expire at 30 s (protocol 6.3).
 const IDLE_PROBE: Duration = Duration::from_secs(25);
 /// Wait for the answer to an idle probe before the next one, and probes until death.
@@ -32,25 +34,30 @@ const DOUBT_LEAST: Duration = Duration::from_millis(250);
 const DOUBT_MOST: Duration = Duration::from_millis(900);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     /// We asked; the answer must come by then.
     Proving { until: Instant },
     /// The other end asked and was answered; its COMPLETE must come by then.
     Asked { until: Instant },
+    /// Proven by small messages; that the largest frames come through must be shown by then.
+    Sizing { until: Instant },
     /// Proven.
     Usable { since: Instant },
 }
 
-edges!(State, "A direct path", [Proving, Asked, Usable],
+edges!(State, "A direct path", [Proving, Asked, Sizing, Usable],
     Proving => Usable: "PATH_RSP to our PATH_REQ",
     Asked => Usable: "PATH_CMP, or PATH_RSP to a request of our own",
+    Proving => Sizing: "UDP: PATH_RSP to our PATH_REQ, both small",
+    Asked => Sizing: "UDP: PATH_CMP behind a small PATH_REQ",
+    Sizing => Usable: "the end of a re-handshake whose PATH_REQ was as large as the largest frame",
 );
 
 pub(super) const CHART: Chart = State::CHART;
 
 /// A path that did not answer yet.
 #[derive(Clone, Copy, Debug)]
-struct Doubt {
+pub(super) struct Doubt {
     next_at: Instant,
     wait: Duration,
     left: u32,
@@ -61,22 +68,28 @@ struct Doubt {
 
 /// One direct path.
 pub(crate) struct Direct {
-    path: PathId,
-    conn: ConnId,
-    remote: SocketAddr,
-    state: State,
+    pub(super) path: PathId,
+    pub(super) conn: ConnId,
+    pub(super) remote: SocketAddr,
+    pub(super) state: State,
     asker: Asker,
     answerer: Answerer,
     asked: VecDeque<(u32, Instant)>,
     first_at: Instant,
     rtt: Rtt,
-    heard_at: Instant,
-    doubt: Option<Doubt>,
+    pub(super) heard_at: Instant,
+    pub(super) doubt: Option<Doubt>,
     idle_after: Duration,
+    /// Bytes that a re-handshake must carry before a path of datagrams is used, and when that path is in doubt; 0 on a stream.
+    pub(super) size: usize,
+    /// When the next request of a path of datagrams that is not usable yet goes out, and how many of this state went.
+    pub(super) knock: Option<(Instant, u32)>,
+    /// The other end asked at the same address, and was shown once that we are there.
+    pub(super) is_met: bool,
 }
 
 impl Direct {
-    fn new(now: Instant, ground: Ground, conn: ConnId, remote: SocketAddr, state: State, idle_after: Duration) -> Self {
+    pub(super) fn new(now: Instant, ground: Ground, conn: ConnId, remote: SocketAddr, state: State, room: &Room) -> Self {
         Self {
             path: ground.path,
             conn,
@@ -89,7 +102,10 @@ impl Direct {
             rtt: Rtt::default(),
             heard_at: now,
             doubt: None,
-            idle_after,
+            idle_after: idle_after(room),
+            size: if conn.is_flow() { room.config.largest_frame() } else { 0 },
+            knock: None,
+            is_met: false,
         }
     }
 
@@ -113,11 +129,20 @@ impl Direct {
         !self.is_usable()
     }
 
+    /// Whether it leads over UDP.
+    pub(super) fn is_datagrams(&self) -> bool {
+        self.conn.is_flow()
+    }
+
+    pub(super) fn label(&self) -> PathLabel {
+        label_of(self.via())
+    }
+
     /// Whether the plane opens what comes on it: the other end has proven itself.
     fn is_in_plane(&self) -> bool {
         match self.state {
             State::Proving { .. } => false,
-            State::Asked { .. } | State::Usable { .. } => true,
+            State::Asked { .. } | State::Sizing { .. } | State::Usable { .. } => true,
         }
     }
 
@@ -128,7 +153,7 @@ impl Direct {
     pub(super) fn usable_since(&self) -> Option<Instant> {
         match self.state {
             State::Usable { since } => Some(since),
-            State::Proving { .. } | State::Asked { .. } => None,
+            State::Proving { .. } | State::Asked { .. } | State::Sizing { .. } => None,
         }
     }
 
@@ -166,23 +191,40 @@ impl Direct {
         if self.is_usable() && self.doubt.is_none() {
             let wait = DOUBT_MOST / PROBES;
             self.doubt = Some(Doubt { next_at: now + wait, wait, left: PROBES - 1, until: now + DOUBT_MOST, stalled_since: None });
-            self.request(now, room, key);
+            self.request(now, room, key, self.size);
         }
     }
 
-    fn request(&mut self, now: Instant, room: &mut Room, key: &PathKey) {
+    /// Asks where it leads, by a request of this many bytes at least.
+    pub(super) fn request(&mut self, now: Instant, room: &mut Room, key: &PathKey, size: usize) {
+        self.request_at(now, room, key, self.remote, size);
+    }
+
+    /// Asks another address of the other end.
+    pub(super) fn request_at(&mut self, now: Instant, room: &mut Room, key: &PathKey, remote: SocketAddr, size: usize) {
         let nonce = room.entropy.secret::<32>();
-        let message = self.asker.request(key, self.remote, 0, *nonce);
+        let message = self.asker.request(key, remote, 0, *nonce, size);
         self.asked.push_back((self.asker.attempts(), now));
         if self.asked.len() > crate::rehandshake::LIVE_NONCES {
             self.asked.pop_front();
         }
-        room.send(self.via(), &message);
+        self.post(room, remote, message);
+    }
+
+    /// A message of the re-handshake goes to where its counterpart came from.
+    fn post(&self, room: &mut Room, remote: SocketAddr, bytes: Vec<u8>) {
+        if self.is_datagrams() {
+            room.act(Action::Datagram { remote, bytes });
+        } else {
+            room.send(self.via(), &bytes);
+        }
     }
 
     pub(super) fn deadline(&self) -> Instant {
         match (self.state, self.doubt) {
-            (State::Proving { until } | State::Asked { until }, _) => until,
+            (State::Proving { until } | State::Asked { until } | State::Sizing { until }, _) => {
+                self.knock.map_or(until, |(at, _)| until.min(at))
+            }
             (State::Usable { .. }, Some(doubt)) if doubt.left > 0 => doubt.next_at.min(doubt.until),
             (State::Usable { .. }, Some(doubt)) => doubt.until,
             (State::Usable { .. }, None) => self.heard_at + self.idle_after,
@@ -202,17 +244,14 @@ impl Link {
         until: Instant,
     ) -> bool {
         let Some(live) = &self.live else { return false };
-        if self.directs.len() >= DIRECTS_MAX || self.next_path >= u32::MAX / 4 {
+        let Some(path) = fresh_path(&mut self.next_path, self.directs.len(), live.side()) else {
             room.drops.count(Drop::Accept);
             return false;
-        }
-        self.next_path += 1;
-        // the session's initiator takes even numbers, the responder odd ones (protocol 5.4)
-        let path = PathId(self.next_path * 2 + u32::from(live.side() == Side::Responder));
+        };
         let ground = Ground { path, own_sid: live.local(), peer_sid: live.remote(), channel_binding: tls.exporter };
         let Some(key) = live.lane().keys().map(|keys| Arc::clone(&keys.path)) else { return false };
-        let mut direct = Direct::new(now, ground, conn, remote, State::Proving { until }, idle_after(room));
-        direct.request(now, room, &key);
+        let mut direct = Direct::new(now, ground, conn, remote, State::Proving { until }, room);
+        direct.request(now, room, &key, 0);
         room.conns.insert(conn, Use::Direct { peer: self.peer, path });
         self.directs.push(direct);
         true
@@ -229,6 +268,24 @@ impl Link {
         bytes: &[u8],
     ) -> bool {
         let Ok(header) = PathHeader::parse(bytes) else { return false };
+        let path = header.path;
+        let asked = self.answer_first(now, room, (conn, remote), exporter, header, bytes);
+        if asked {
+            room.conns.insert(conn, Use::Direct { peer: self.peer, path });
+        }
+        asked
+    }
+
+    /// Answers the first request on a path that the other end chose, if it proves the session.
+    pub(super) fn answer_first(
+        &mut self,
+        now: Instant,
+        room: &mut Room,
+        (conn, remote): (ConnId, SocketAddr),
+        channel_binding: [u8; 32],
+        header: PathHeader,
+        bytes: &[u8],
+    ) -> bool {
         let Some(live) = self.live.as_ref().filter(|live| live.local() == header.receiver) else { return false };
         let parity_is_theirs = (header.path.0 % 2 == 1) != (live.side() == Side::Responder);
         let is_new = self.directs.iter().all(|direct| direct.path != header.path);
@@ -237,17 +294,16 @@ impl Link {
             return false;
         }
         let Some(key) = live.lane().keys_of(now, header.epoch).map(|keys| Arc::clone(&keys.path)) else { return false };
-        let ground = Ground { path: header.path, own_sid: live.local(), peer_sid: live.remote(), channel_binding: exporter };
+        let ground = Ground { path: header.path, own_sid: live.local(), peer_sid: live.remote(), channel_binding };
         let until = now + room.config.connect_timeout;
-        let mut direct = Direct::new(now, ground, conn, remote, State::Asked { until }, idle_after(room));
+        let mut direct = Direct::new(now, ground, conn, remote, State::Asked { until }, room);
         let nonce = room.entropy.secret::<32>();
         match direct.answerer.answer(&key, bytes, remote, 0, *nonce) {
             Ok(response) => {
-                room.conns.insert(conn, Use::Direct { peer: self.peer, path: header.path });
                 // the mac is over this connection's exporter: it is the peer who asks. It may send data right behind its COMPLETE, sooner
                 // than that is looked at here, so the plane must open what comes before the answer goes out (protocol 6.2)
                 room.edit(Edit::Path { link: self.id, path: header.path, via: direct.via(), window: None, rtt: None });
-                room.send(direct.via(), &response);
+                direct.post(room, remote, response);
                 self.directs.push(direct);
                 true
             }
@@ -258,8 +314,8 @@ impl Link {
         }
     }
 
-    /// A re-handshake message on a path that is known.
-    pub(crate) fn path_message(&mut self, now: Instant, room: &mut Room, path: PathId, bytes: &[u8]) {
+    /// A re-handshake message on a path that is known; `from`: where a datagram came from, if not on a stream.
+    pub(crate) fn path_message(&mut self, now: Instant, room: &mut Room, path: PathId, from: Option<SocketAddr>, bytes: &[u8]) {
         let (Ok(header), Some(live)) = (PathHeader::parse(bytes), self.live.as_ref()) else {
             room.drops.count(Drop::Malformed);
             return;
@@ -269,16 +325,15 @@ impl Link {
             return;
         };
         let Some(direct) = self.directs.iter_mut().find(|direct| direct.path == path) else { return };
+        let from = from.unwrap_or(direct.remote);
         let result = match header.kind {
             TYPE_PATH_REQ => {
                 let nonce = room.entropy.secret::<32>();
-                direct.answerer.answer(&key, bytes, direct.remote, 0, *nonce).map(|response| {
-                    room.send(direct.via(), &response);
-                })
+                direct.answerer.answer(&key, bytes, from, 0, *nonce).map(|response| direct.post(room, from, response))
             }
-            TYPE_PATH_RSP => match direct.asker.complete(&key, bytes, direct.remote, 0) {
+            TYPE_PATH_RSP => match direct.asker.complete(&key, bytes, from, 0) {
                 Ok((complete, proven)) => {
-                    room.send(direct.via(), &complete);
+                    direct.post(room, from, complete);
                     let sample = direct.asked.iter().find(|(attempt, _)| *attempt == proven.attempt()).map(|(_, at)| now.since(*at));
                     if let Some(sample) = sample {
                         let first = direct.is_usable() && direct.rtt.smoothed().is_none();
@@ -287,12 +342,12 @@ impl Link {
                             room.edit(Edit::Path { link: self.id, path, via: direct.via(), window: None, rtt: Some(sample) });
                         }
                     }
-                    self.path_answers(now, room, path);
+                    self.path_answers(now, room, path, from, proven.size());
                     Ok(())
                 }
                 Err(refusal) => Err(refusal),
             },
-            TYPE_PATH_CMP => direct.answerer.confirm(&key, bytes).map(|_| self.path_answers(now, room, path)),
+            TYPE_PATH_CMP => direct.answerer.confirm(&key, bytes).map(|proven| self.path_answers(now, room, path, from, proven.size())),
             _ => Err(Refusal::Malformed),
         };
         match result {
@@ -306,19 +361,25 @@ impl Link {
         }
     }
 
-    fn refused_path(&self, room: &mut Room, refusal: Refusal) {
+    pub(super) fn refused_path(&self, room: &mut Room, refusal: Refusal) {
         room.drops.count(Drop::Rehandshake);
         if refusal == Refusal::Forged {
             room.refuse(Some(self.peer), "a re-handshake message with a wrong MAC");
         }
     }
 
-    /// The other end proved the path, for the first time or again.
-    fn path_answers(&mut self, now: Instant, room: &mut Room, path: PathId) {
+    /// The other end proved the path at this address, for the first time or again, by messages of this size.
+    fn path_answers(&mut self, now: Instant, room: &mut Room, path: PathId, from: SocketAddr, size: usize) {
         let link = self.id;
+        self.path_moves(now, room, path, from);
         let Some(direct) = self.directs.iter_mut().find(|direct| direct.path == path) else { return };
         let rtt = direct.rtt.smoothed();
+        if direct.is_proving() && size < direct.size {
+            self.size_path(now, room, path);
+            return;
+        }
         if direct.is_proving() {
+            direct.knock = None;
             turn(&mut direct.state, State::Usable { since: now });
             direct.heard_at = now;
             let (via, took) = (direct.via(), now.since(direct.first_at));
@@ -326,8 +387,9 @@ impl Link {
             room.edit(Edit::Path { link, path, via, window: None, rtt });
             room.note(Note::PathValidated { peer: self.peer, path, rehandshake: took, rtt });
             self.measure(now, room, path);
-            self.attempt_succeeded(room);
+            self.attempt_succeeded(room, path);
             self.consider(now, room);
+            self.supersede(now, room, path);
             return;
         }
         if direct.doubt.take().is_some_and(|doubt| doubt.stalled_since.is_some()) {
@@ -339,7 +401,7 @@ impl Link {
     fn measure(&mut self, now: Instant, room: &mut Room, path: PathId) {
         let Some(key) = self.path_key() else { return };
         if let Some(direct) = self.directs.iter_mut().find(|direct| direct.path == path && direct.rtt().is_none()) {
-            direct.request(now, room, &key);
+            direct.request(now, room, &key, 0);
         }
     }
 
@@ -360,7 +422,7 @@ impl Link {
         let patience = (pto * 5 / 2).clamp(DOUBT_LEAST, DOUBT_MOST);
         let wait = patience / PROBES;
         direct.doubt = Some(Doubt { next_at: now + wait, wait, left: PROBES - 1, until: now + patience, stalled_since: Some(now - pto) });
-        direct.request(now, room, &key);
+        direct.request(now, room, &key, direct.size);
         if let Some(rescue) = rescue {
             room.edit(Edit::Hedge { link, rescue });
         }
@@ -374,18 +436,21 @@ impl Link {
                 continue;
             }
             match (direct.state, &mut direct.doubt) {
+                (State::Proving { until } | State::Asked { until } | State::Sizing { until }, _) if until > now => direct.knock(now, room, &key),
                 (State::Proving { .. } | State::Asked { .. }, _) => dead.push((direct.path, "the re-handshake was not answered in time")),
+                (State::Sizing { .. }, _) => dead.push((direct.path, "only small datagrams come through")),
                 (State::Usable { .. }, Some(doubt)) if doubt.until <= now => dead.push((direct.path, "three probes were not answered")),
                 (State::Usable { .. }, Some(doubt)) => {
                     doubt.left = doubt.left.saturating_sub(1);
                     doubt.next_at = now + doubt.wait;
-                    direct.request(now, room, &key);
+                    let size = if doubt.stalled_since.is_some() { direct.size } else { 0 };
+                    direct.request(now, room, &key, size);
                 }
                 (State::Usable { .. }, None) => {
                     let until = now + IDLE_PROBE_WAIT * PROBES;
                     direct.doubt =
                         Some(Doubt { next_at: now + IDLE_PROBE_WAIT, wait: IDLE_PROBE_WAIT, left: PROBES - 1, until, stalled_since: None });
-                    direct.request(now, room, &key);
+                    direct.request(now, room, &key, 0);
                 }
             }
         }
@@ -409,7 +474,7 @@ impl Link {
         if was_usable {
             self.mourn(room, why);
         } else {
-            self.attempt_lost(now, room, direct.conn, why);
+            self.attempt_lost(now, room, Way::of(&direct), why);
         }
         self.attempt_if_none(now);
     }
@@ -431,6 +496,15 @@ impl Link {
     }
 }
 
+/// A number for a path that this end chooses: the session's initiator takes even ones, the responder odd ones (protocol 5.4).
+pub(super) fn fresh_path(next: &mut u32, paths: usize, side: Side) -> Option<PathId> {
+    if paths >= DIRECTS_MAX || *next >= u32::MAX / 4 {
+        return None;
+    }
+    *next += 1;
+    Some(PathId(*next * 2 + u32::from(side == Side::Responder)))
+}
+
 fn idle_after(room: &Room) -> Duration {
     room.config.health_check_interval.min(IDLE_PROBE)
 }
@@ -444,7 +518,8 @@ mod tests {
         let start = Instant::from_millis(1000);
         let ground = Ground { path: PathId(2), own_sid: 1, peer_sid: 2, channel_binding: [0; 32] };
         let remote = SocketAddr::from(([192, 0, 2, 1], 4000));
-        let mut direct = Direct::new(start, ground, ConnId(4), remote, State::Usable { since: start }, IDLE_PROBE);
+        let room = crate::link::tests::room(Vec::new());
+        let mut direct = Direct::new(start, ground, ConnId(4), remote, State::Usable { since: start }, &room);
         let later = start + IDLE_PROBE;
         let doubt = Doubt { next_at: later, wait: IDLE_PROBE_WAIT, left: 2, until: later + IDLE_PROBE_WAIT, stalled_since: None };
         direct.doubt = Some(doubt);

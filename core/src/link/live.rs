@@ -231,8 +231,8 @@ impl Link {
         }
     }
 
-    /// A sealed frame of lane FF for one of this link's sessions.
-    pub(crate) fn frame(&mut self, now: Instant, room: &mut Room, header: FrameHeader, via: Via, bytes: &mut [u8]) {
+    /// A sealed frame of lane FF for one of this link's sessions; false when it is not authentic.
+    pub(crate) fn frame(&mut self, now: Instant, room: &mut Room, header: FrameHeader, via: Via, bytes: &mut [u8]) -> bool {
         let of_greeting = self.unconfirmed(header.receiver).is_some();
         let live = if of_greeting { self.unconfirmed(header.receiver) } else { self.live.as_mut() };
         let opened = if let Some(live) = live.filter(|live| live.local == header.receiver) {
@@ -240,13 +240,13 @@ impl Link {
         } else {
             // the session before: what it still says is of no use any more
             room.drops.count(Drop::UnknownSession);
-            return;
+            return false;
         };
         let (epoch, inner, body) = match opened {
             Ok(opened) => opened,
             Err(reason) => {
                 room.drops.count(reason);
-                return;
+                return false;
             }
         };
         self.confirm(now, room, header.receiver);
@@ -263,6 +263,7 @@ impl Link {
             },
             _ => room.drops.count(Drop::Unexpected),
         }
+        true
     }
 
     fn control(&mut self, now: Instant, room: &mut Room, via: Via, control: NodeControl) {
@@ -511,6 +512,10 @@ impl Link {
 }
 
 /// The kind of path on which a message came.
-fn label_of(via: Via) -> PathLabel {
-    if via.handle.is_some() { PathLabel::RelayWss } else { PathLabel::DirectWss }
+pub(super) fn label_of(via: Via) -> PathLabel {
+    match via.handle {
+        Some(_) => PathLabel::RelayWss,
+        None if via.conn.is_flow() => PathLabel::DirectUdp,
+        None => PathLabel::DirectWss,
+    }
 }

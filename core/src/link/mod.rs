@@ -10,6 +10,7 @@
 //! address is whose), `report` (status).
 mod addresses;
 mod attempt;
+mod datagram;
 mod direct;
 mod greeting;
 mod live;

@@ -69,7 +69,7 @@ impl Link {
         let since = if direct.path() == main { self.steer.main_since() } else { direct.usable_since().unwrap_or(direct.first_at()) };
         PathStatus {
             id: direct.path(),
-            label: PathLabel::DirectWss,
+            label: direct.label(),
             state,
             remote: Some(direct.remote()),
             since,

@@ -55,6 +55,12 @@ impl Steer {
         self.main_since
     }
 
+    /// Another number for the path that carries the traffic.
+    pub(super) fn goes_on_with(&mut self, now: Instant, path: PathId) {
+        self.main = path;
+        self.main_since = now;
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.hold_until
     }
@@ -122,9 +128,9 @@ impl Link {
             options.push(Usable { path: PathId::RELAY, label: PathLabel::RelayWss, rtt: None });
         }
         let directs = self.directs.iter().filter(|direct| direct.is_usable() && !direct.is_suspect());
-        options.extend(directs.map(|direct| Usable { path: direct.path(), label: PathLabel::DirectWss, rtt: direct.rtt() }));
+        options.extend(directs.map(|direct| Usable { path: direct.path(), label: direct.label(), rtt: direct.rtt() }));
         let Some(to) = best(&options, self.steer.main).filter(|to| *to != self.steer.main) else { return };
-        let label = |path: PathId| if path == PathId::RELAY { PathLabel::RelayWss } else { PathLabel::DirectWss };
+        let label = options.iter().find(|option| option.path == to).map_or(PathLabel::RelayWss, |option| option.label);
         self.switches.retain(|at| now.since(*at) < MINUTE);
         let oldest = self.switches.front().copied();
         let damped = (self.switches.len() >= SWITCHES_PER_MINUTE).then(|| oldest.map_or(now + MINUTE, |at| at + MINUTE));
@@ -143,13 +149,15 @@ impl Link {
         room.totals.migrations_ok += 1;
         let decided = self.attempt.decided_at().or_else(|| self.directs.iter().find(|direct| direct.path() == to).map(Direct::first_at));
         let took = decided.map_or(Duration::ZERO, |at| now.since(at));
-        room.note(Note::Migrated { peer: self.peer, to: label(to), took });
+        room.note(Note::Migrated { peer: self.peer, to: label, took });
         room.park_when_direct();
     }
 
     /// Leaves a direct path that died (protocol 7.5): for the relay, since other direct paths often share its fate; they must show life.
     pub(super) fn fall_back(&mut self, now: Instant, room: &mut Room, dead: &Direct, why: &'static str) {
-        let other = self.directs.iter().find(|direct| direct.is_usable() && !direct.is_suspect()).map(Direct::path);
+        let other = self.directs.iter().find(|direct| direct.is_usable() && !direct.is_suspect());
+        let label = other.map_or(PathLabel::RelayWss, Direct::label);
+        let other = other.map(Direct::path);
         let to = if self.relay_via().is_some() { PathId::RELAY } else { other.unwrap_or(PathId::RELAY) };
         room.edit(Edit::FallBack { link: self.id, to });
         self.steer.main = to;
@@ -157,7 +165,7 @@ impl Link {
         self.switches.push_back(now);
         self.examine_directs(now, room);
         if to != PathId::RELAY {
-            room.note(Note::Migrated { peer: self.peer, to: PathLabel::DirectWss, took: Duration::ZERO });
+            room.note(Note::Migrated { peer: self.peer, to: label, took: Duration::ZERO });
             return;
         }
         self.fallbacks += 1;

@@ -33,6 +33,7 @@ pub(crate) fn room(members: Vec<Member>) -> Room {
         mtu: 1280,
         addresses: vec![("10.0.0.1".parse().expect("an address"), 8)],
         direct: true,
+        udp: false,
         retry_interval: Duration::from_mins(1),
         health_check_interval: Duration::from_mins(1),
         connect_timeout: Duration::from_secs(5),

@@ -25,7 +25,7 @@ use crate::{
     id::{ConnId, Handle, LinkId, PathId, PeerId},
     link::{Adoption, Link, Live},
     machine::{Deadline, Machine},
-    path::candidate::gather,
+    path::candidate::{Ports, gather},
     plane::{Edit, Noticed, PlaneConfig, Report, Tally, Via},
     session::Side,
     status::{Status, Totals},
@@ -124,7 +124,7 @@ impl Node {
                     link.opened(now, &mut self.room, conn, tls, remote);
                 }
             }
-            Some(Use::Accepted { .. } | Use::Direct { .. }) | None => self.room.act(Action::Hangup { conn }),
+            Some(Use::Accepted { .. } | Use::Direct { .. } | Use::Flow { .. }) | None => self.room.act(Action::Hangup { conn }),
         }
     }
 
@@ -158,7 +158,7 @@ impl Node {
                     link.direct_closed(now, &mut self.room, path);
                 }
             }
-            Some(Use::Accepted { .. }) | None => {}
+            Some(Use::Accepted { .. } | Use::Flow { .. }) | None => {}
         }
     }
 
@@ -171,6 +171,10 @@ impl Node {
             (Some(Use::Uplink(index)), Some(handle)) => self.relayed(now, index, Via { conn, handle: Some(handle) }, handle, bytes),
             (Some(Use::Accepted { exporter, remote, .. }), _) => self.first_word(now, conn, exporter, remote, bytes),
             (Some(Use::Direct { peer, path }), _) => self.direct_message(now, peer, path, Via { conn, handle: None }, bytes),
+            (Some(Use::Flow { remote, .. }), _) => match bytes.first() {
+                Some(&TYPE_FRAME) => self.frame(now, Via { conn, handle: None }, bytes),
+                _ => self.path_datagram(now, remote, bytes),
+            },
             (Some(Use::Dialled { .. }) | None, _) => self.room.drops.count(Drop::Unexpected),
         }
     }
@@ -192,11 +196,38 @@ impl Node {
             Some(&TYPE_FRAME) => self.frame(now, via, bytes),
             Some(&(TYPE_PATH_REQ | TYPE_PATH_RSP | TYPE_PATH_CMP)) => {
                 if let Some(link) = self.links.get_mut(&peer) {
-                    link.path_message(now, &mut self.room, path, bytes);
+                    link.path_message(now, &mut self.room, path, None, bytes);
                 }
             }
             Some(_) => self.room.drops.count(Drop::Unexpected),
             None => self.room.drops.count(Drop::Malformed),
+        }
+    }
+
+    /// A datagram from an address that is nobody's flow.
+    fn datagram(&mut self, now: Instant, remote: SocketAddr, bytes: &mut [u8]) {
+        if bytes.first() != Some(&TYPE_FRAME) {
+            self.path_datagram(now, remote, bytes);
+            return;
+        }
+        let Some(header) = self.control_frame(bytes) else { return };
+        let peer = self.room.sids.get(&header.receiver).copied();
+        match peer.and_then(|peer| self.links.get_mut(&peer)) {
+            Some(link) => link.stray_frame(now, &mut self.room, header, remote, bytes),
+            None => self.room.drops.count(Drop::UnknownSession),
+        }
+    }
+
+    /// A message of the re-handshake in a datagram: its session tells whose it is, since an address proves nothing.
+    fn path_datagram(&mut self, now: Instant, remote: SocketAddr, bytes: &[u8]) {
+        let Ok(header) = PathHeader::parse(bytes) else {
+            self.room.drops.count(Drop::Unexpected);
+            return;
+        };
+        let peer = self.room.sids.get(&header.receiver).copied();
+        match peer.and_then(|peer| self.links.get_mut(&peer)) {
+            Some(link) => link.path_datagram(now, &mut self.room, remote, bytes),
+            None => self.room.drops.count(Drop::UnknownSession),
         }
     }
 
@@ -258,22 +289,24 @@ impl Node {
 
     /// A sealed frame of the control room's own lane.
     fn frame(&mut self, now: Instant, via: Via, bytes: &mut [u8]) {
-        let header = match FrameHeader::parse(bytes) {
-            Ok(header) if header.counter.lane() == LANE_NODE => header,
-            Ok(_) => {
-                self.room.drops.count(Drop::Unexpected);
-                return;
-            }
-            Err(_) => {
-                self.room.drops.count(Drop::Malformed);
-                return;
-            }
-        };
+        let Some(header) = self.control_frame(bytes) else { return };
         let peer = self.room.sids.get(&header.receiver).copied();
         match peer.and_then(|peer| self.links.get_mut(&peer)) {
-            Some(link) => link.frame(now, &mut self.room, header, via, bytes),
+            Some(link) => {
+                link.frame(now, &mut self.room, header, via, bytes);
+            }
             None => self.room.drops.count(Drop::UnknownSession),
         }
+    }
+
+    fn control_frame(&mut self, bytes: &[u8]) -> Option<FrameHeader> {
+        let reason = match FrameHeader::parse(bytes) {
+            Ok(header) if header.counter.lane() == LANE_NODE => return Some(header),
+            Ok(_) => Drop::Unexpected,
+            Err(_) => Drop::Malformed,
+        };
+        self.room.drops.count(reason);
+        None
     }
 
     // ---- relays ------------------------------------------------------------------------------------------------
@@ -340,12 +373,13 @@ impl Node {
     fn refresh_surroundings(&mut self, now: Instant) {
         self.room.around.relay_ends = self.uplinks.iter().filter_map(Uplink::ends).collect();
         self.room.around.observed = self.uplinks.iter().filter_map(Uplink::observed).map(|observed| observed.ip()).collect();
-        let candidates = self.room.listen_port.map_or_else(Vec::new, |port| gather(&self.room.around, &self.room.config.advertise, port));
+        let ports = Ports { wss: self.room.listen_port, udp: self.room.udp_ports };
+        let candidates = gather(&self.room.around, &self.room.config.advertise, ports);
         if candidates == self.room.candidates {
             return;
         }
         // without a relay nothing is known of the outside; what was offered stands until it is back
-        if self.room.around.relay_ends.is_empty() && self.room.listen_port.is_some() {
+        if self.room.around.relay_ends.is_empty() && ports != Ports::default() {
             return;
         }
         self.room.candidates = candidates;
@@ -538,6 +572,9 @@ impl Machine for Node {
     fn handle(&mut self, now: Instant, event: Event<'_>, actions: &mut Vec<Action>) {
         match event {
             Event::Start => {
+                if self.room.config.udp {
+                    self.room.act(Action::Sockets);
+                }
                 for uplink in &mut self.uplinks {
                     uplink.dial(now, &mut self.room);
                 }
@@ -567,7 +604,7 @@ impl Machine for Node {
                 self.room.udp_ports = (v4, v6);
                 self.refresh_surroundings(now);
             }
-            Event::Datagram { .. } => self.room.drops.count(Drop::Unexpected),
+            Event::Datagram { remote, bytes } => self.datagram(now, remote, bytes),
         }
         self.park_or_wake(now);
         self.room.drain(ACTIONS_MAX, actions);
@@ -582,7 +619,7 @@ impl Machine for Node {
         }
         let accepted = self.room.conns.values().filter_map(|used| match used {
             Use::Accepted { until, .. } => Some(*until),
-            Use::Uplink(_) | Use::Dialled { .. } | Use::Direct { .. } => None,
+            Use::Uplink(_) | Use::Dialled { .. } | Use::Direct { .. } | Use::Flow { .. } => None,
         });
         let mut earliest = accepted.min().map(|at| Deadline { at, why: "a connection that proved nothing" });
         for at in self.uplinks.iter().filter_map(Uplink::deadline) {

@@ -23,6 +23,8 @@ pub(crate) const JOBS_MAX: usize = 64;
 const ANSWERS_PER_SECOND: u32 = 50;
 /// Dials to one address within a minute, over all peers: a member must not make us knock at somebody's door (protocol 6.3).
 const DIALS_PER_MINUTE: usize = 8;
+/// Targets at one address that get first requests within a minute, over all peers: five of 108 bytes each (protocol 6.3).
+const PROBED_PER_MINUTE: usize = 40;
 /// Addresses whose dials are counted; beyond, the oldest entries are forgotten only when they are a minute old.
 const DIALLED_MAX: usize = 1_024;
 /// Overlay pings that wait for an answer; the oldest is forgotten.
@@ -63,6 +65,8 @@ pub(crate) enum Use {
     Accepted { exporter: [u8; 32], remote: SocketAddr, until: Instant },
     /// A direct path of this peer.
     Direct { peer: PeerId, path: PathId },
+    /// Datagrams with this address; for how many direct paths.
+    Flow { remote: SocketAddr, paths: u32 },
 }
 
 /// Shared by all links and uplinks.
@@ -90,6 +94,11 @@ pub(crate) struct Room {
     pings: BTreeMap<u32, (PeerId, Instant)>,
     /// Dials of the last minute by address.
     dialled: BTreeMap<IpAddr, VecDeque<Instant>>,
+    /// Addresses that were sent first requests in the last minute.
+    probed: BTreeMap<IpAddr, VecDeque<Instant>>,
+    /// Flows of datagrams by their far end.
+    flows: BTreeMap<SocketAddr, ConnId>,
+    next_flow: u64,
     owners: BTreeMap<Ticket, Owner>,
     next_ticket: u64,
     next_conn: u64,
@@ -121,6 +130,9 @@ impl Room {
             relays: Relays::Keep,
             pings: BTreeMap::new(),
             dialled: BTreeMap::new(),
+            probed: BTreeMap::new(),
+            flows: BTreeMap::new(),
+            next_flow: 0,
             owners: BTreeMap::new(),
             next_ticket: 0,
             next_conn: 0,
@@ -173,22 +185,28 @@ impl Room {
 
     /// Whether a peer's candidate at this address may be dialled once more now; counts the dial.
     pub(crate) fn may_dial(&mut self, now: Instant, address: IpAddr) -> bool {
-        let minute = Duration::from_mins(1);
-        if self.dialled.len() >= DIALLED_MAX && !self.dialled.contains_key(&address) {
-            self.dialled.retain(|_, dials| dials.back().is_some_and(|at| now.since(*at) < minute));
-            if self.dialled.len() >= DIALLED_MAX {
-                return false;
-            }
+        granted(&mut self.dialled, now, address, DIALS_PER_MINUTE)
+    }
+
+    /// Whether a peer's candidate at this address may be sent first requests now; counts it.
+    pub(crate) fn may_probe(&mut self, now: Instant, address: IpAddr) -> bool {
+        granted(&mut self.probed, now, address, PROBED_PER_MINUTE)
+    }
+
+    /// The flow of datagrams with this address, for one more direct path.
+    pub(crate) fn flow(&mut self, remote: SocketAddr) -> ConnId {
+        if let Some(conn) = self.flows.get(&remote)
+            && let Some(Use::Flow { paths, .. }) = self.conns.get_mut(conn)
+        {
+            *paths += 1;
+            return *conn;
         }
-        let dials = self.dialled.entry(address).or_default();
-        while dials.front().is_some_and(|at| now.since(*at) >= minute) {
-            dials.pop_front();
-        }
-        let granted = dials.len() < DIALS_PER_MINUTE;
-        if granted {
-            dials.push_back(now);
-        }
-        granted
+        let conn = ConnId::flow(self.next_flow);
+        self.next_flow += 1;
+        self.flows.insert(remote, conn);
+        self.conns.insert(conn, Use::Flow { remote, paths: 1 });
+        self.act(Action::Flow { conn, remote });
+        conn
     }
 
     /// No peer is left that could come by a direct path.
@@ -272,13 +290,26 @@ impl Room {
         each(Bound::new("addresses dialled lately", self.dialled.len(), DIALLED_MAX));
         let most = self.dialled.values().map(VecDeque::len).max().unwrap_or(0);
         each(Bound::new("dials to one address in a minute", most, DIALS_PER_MINUTE));
+        each(Bound::new("addresses probed lately", self.probed.len(), DIALLED_MAX));
+        let most = self.probed.values().map(VecDeque::len).max().unwrap_or(0);
+        each(Bound::new("targets probed at one address in a minute", most, PROBED_PER_MINUTE));
     }
 
-    /// Ends a connection.
+    /// Ends a connection; a flow of datagrams when its last path lets go of it.
     pub(crate) fn hang_up(&mut self, conn: ConnId) {
-        if self.conns.remove(&conn).is_some() {
-            self.act(Action::Hangup { conn });
+        match self.conns.get_mut(&conn) {
+            Some(Use::Flow { paths, .. }) if *paths > 1 => {
+                *paths -= 1;
+                return;
+            }
+            Some(Use::Flow { remote, .. }) => {
+                self.flows.remove(remote);
+            }
+            Some(Use::Uplink(_) | Use::Dialled { .. } | Use::Accepted { .. } | Use::Direct { .. }) => {}
+            None => return,
         }
+        self.conns.remove(&conn);
+        self.act(Action::Hangup { conn });
     }
 
     /// A session index that no other session of ours has.
@@ -318,4 +349,24 @@ impl Room {
         };
         self.act(Action::Send { conn: via.conn, bytes });
     }
+}
+
+/// Whether something may be done to this address once more within a minute; counts it.
+fn granted(done: &mut BTreeMap<IpAddr, VecDeque<Instant>>, now: Instant, address: IpAddr, most: usize) -> bool {
+    let minute = Duration::from_mins(1);
+    if done.len() >= DIALLED_MAX && !done.contains_key(&address) {
+        done.retain(|_, times| times.back().is_some_and(|at| now.since(*at) < minute));
+        if done.len() >= DIALLED_MAX {
+            return false;
+        }
+    }
+    let times = done.entry(address).or_default();
+    while times.front().is_some_and(|at| now.since(*at) >= minute) {
+        times.pop_front();
+    }
+    let granted = times.len() < most;
+    if granted {
+        times.push_back(now);
+    }
+    granted
 }

@@ -266,7 +266,7 @@ impl Uplink {
                     }
                     let params = Params {
                         net_r: Some(room.config.network.net_r(greeting.relay)),
-                        supports_direct: room.config.direct,
+                        supports_direct: room.config.wants_direct(),
                         version: Some(room.config.version.clone()),
                         ..Params::default()
                     };

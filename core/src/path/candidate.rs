@@ -14,36 +14,70 @@ pub(crate) struct Surroundings {
     pub(crate) relay_ends: Vec<(SocketAddr, SocketAddr)>,
     /// Our address as relays see it.
     pub(crate) observed: Vec<IpAddr>,
+    /// Our UDP sockets' addresses as relays see them.
+    pub(crate) reflexive: Vec<SocketAddr>,
     /// Own overlay prefixes.
     pub(crate) overlay: Vec<(IpAddr, u8)>,
 }
 
-/// The addresses under which a listener on `port` may be reached, best first.
-pub(crate) fn gather(around: &Surroundings, advertise: &[SocketAddr], port: u16) -> Vec<Candidate> {
+/// Where this peer listens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ports {
+    /// The direct listener's TCP port.
+    pub(crate) wss: Option<u16>,
+    /// The UDP sockets' ports: IPv4, IPv6.
+    pub(crate) udp: (Option<u16>, Option<u16>),
+}
+
+impl Ports {
+    fn udp_of(self, ip: IpAddr) -> Option<u16> {
+        if ip.is_ipv4() { self.udp.0 } else { self.udp.1 }
+    }
+}
+
+/// The addresses under which this peer may be reached, best first.
+pub(crate) fn gather(around: &Surroundings, advertise: &[SocketAddr], ports: Ports) -> Vec<Candidate> {
     let mut found: Vec<Candidate> = Vec::new();
-    let mut add = |kind, address, priority| {
-        if found.len() < MAX_CANDIDATES && !found.iter().any(|known| known.address == address) {
-            found.push(Candidate { kind, transport: Transport::Wss, address, priority });
+    let mut add = |kind, transport, address, priority| {
+        let candidate = Candidate { kind, transport, address, priority };
+        if !found.iter().any(|known| (known.transport, known.address) == (transport, address)) {
+            found.push(candidate);
         }
     };
-    if !advertise.is_empty() {
-        for address in advertise {
-            add(CandidateKind::Configured, *address, 120);
+    for address in advertise {
+        // what stands in front forwards the same number of both kinds, as far as this end has them
+        if ports.udp_of(address.ip()).is_some() {
+            add(CandidateKind::Configured, Transport::Udp, *address, 125);
         }
-        return found;
+        if ports.wss.is_some() {
+            add(CandidateKind::Configured, Transport::Wss, *address, 120);
+        }
     }
-    for (ip, _) in &around.interfaces {
+    for (ip, _) in around.interfaces.iter().filter(|_| advertise.is_empty()) {
         let own_relay_is_here = around.relay_ends.iter().any(|(local, _)| local.ip().is_loopback() && local.is_ipv4() == ip.is_ipv4());
         if is_reachable(*ip) && (!ip.is_loopback() || own_relay_is_here) && !inside_any(&around.overlay, *ip) {
-            let priority = if around.relay_ends.iter().any(|(local, _)| local.ip() == *ip) { 110 } else { 100 };
-            add(CandidateKind::Host, SocketAddr::new(*ip, port), priority);
+            let faces_relay = around.relay_ends.iter().any(|(local, _)| local.ip() == *ip);
+            if let Some(port) = ports.udp_of(*ip) {
+                add(CandidateKind::Host, Transport::Udp, SocketAddr::new(*ip, port), if faces_relay { 115 } else { 105 });
+            }
+            if let Some(port) = ports.wss {
+                add(CandidateKind::Host, Transport::Wss, SocketAddr::new(*ip, port), if faces_relay { 110 } else { 100 });
+            }
         }
     }
-    for ip in &around.observed {
-        if is_reachable(*ip) && !ip.is_loopback() {
-            add(CandidateKind::Observed, SocketAddr::new(*ip, port), 60);
+    // also where something is announced by hand: what the relay's reflector sees is true at this moment
+    for address in &around.reflexive {
+        if is_reachable(address.ip()) && !address.ip().is_loopback() && ports.udp_of(address.ip()).is_some() {
+            add(CandidateKind::Observed, Transport::Udp, *address, 112);
         }
     }
+    for ip in around.observed.iter().filter(|_| advertise.is_empty()) {
+        if let (true, Some(port)) = (is_reachable(*ip) && !ip.is_loopback(), ports.wss) {
+            add(CandidateKind::Observed, Transport::Wss, SocketAddr::new(*ip, port), 60);
+        }
+    }
+    found.sort_by_key(|candidate| core::cmp::Reverse(candidate.priority));
+    found.truncate(MAX_CANDIDATES);
     found
 }
 
@@ -119,18 +153,38 @@ mod tests {
         text.parse().expect("an address with a port")
     }
 
+    const WSS: Ports = Ports { wss: Some(4000), udp: (None, None) };
+
+    // protocol 6.3
+    #[test]
+    fn udp_addresses_stand_before_those_of_the_listener_and_the_reflexive_one_between() {
+        let found = gather(&home(), &[], Ports { wss: Some(4000), udp: (Some(5000), None) });
+        let told: Vec<_> = found.iter().map(|candidate| (candidate.transport, candidate.address)).collect();
+        assert_eq!(
+            told,
+            [
+                (Transport::Udp, at("192.168.1.5:5000")),
+                (Transport::Udp, at("198.51.100.7:61000")),
+                (Transport::Wss, at("192.168.1.5:4000")),
+                (Transport::Wss, at("[2001:db8::5]:4000")),
+                (Transport::Wss, at("198.51.100.7:4000")),
+            ]
+        );
+    }
+
     fn home() -> Surroundings {
         Surroundings {
             interfaces: vec![(ip("127.0.0.1"), 8), (ip("192.168.1.5"), 24), (ip("fe80::1"), 64), (ip("2001:db8::5"), 64)],
             relay_ends: vec![(at("192.168.1.5:5000"), at("203.0.113.9:443"))],
             observed: vec![ip("198.51.100.7")],
+            reflexive: vec![at("198.51.100.7:61000")],
             overlay: vec![(ip("10.77.0.1"), 24)],
         }
     }
 
     #[test]
     fn offers_local_addresses_first_then_the_observed_one() {
-        let found = gather(&home(), &[], 4000);
+        let found = gather(&home(), &[], WSS);
         let addresses: Vec<_> = found.iter().map(|candidate| candidate.address).collect();
         assert_eq!(addresses, [at("192.168.1.5:4000"), at("[2001:db8::5]:4000"), at("198.51.100.7:4000")]);
         assert_eq!(found[2].kind, CandidateKind::Observed);
@@ -138,7 +192,7 @@ mod tests {
 
     #[test]
     fn what_the_operator_announces_stands_alone() {
-        let found = gather(&home(), &[at("203.0.113.77:4433")], 4000);
+        let found = gather(&home(), &[at("203.0.113.77:4433")], WSS);
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].address, found[0].kind), (at("203.0.113.77:4433"), CandidateKind::Configured));
     }
@@ -150,7 +204,7 @@ mod tests {
         assert!(permitted(&here, at("127.0.0.1:4000"), None).is_err());
         here.relay_ends = vec![(at("127.0.0.1:5000"), at("127.0.0.1:8443"))];
         assert!(permitted(&here, at("127.0.0.1:4000"), None).is_ok());
-        assert!(gather(&here, &[], 4000).iter().any(|candidate| candidate.address == at("127.0.0.1:4000")));
+        assert!(gather(&here, &[], WSS).iter().any(|candidate| candidate.address == at("127.0.0.1:4000")));
     }
 
     // protocol 6.3

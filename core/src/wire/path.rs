@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   header 16 = type | epoch | flags | role | receiver_idx u32 | path_id u32 | attempt u32
-//!   REQ 20, RSP 21 = header | nonce 32 | seen_addr 20 | floor u64 | mac 32     108 bytes
-//!   CMP 22         = header |            seen_addr 20 | floor u64 | mac 32      76 bytes
+//!   REQ 20, RSP 21 = header | nonce 32 | seen_addr 20 | floor u64 | zeros | mac 32     108 bytes, or more by the zeros
+//!   CMP 22         = header |            seen_addr 20 | floor u64 |       mac 32      76 bytes
 //!   seen_addr 20   = the socket address form of `addr`
 //! ```
 //! `emit` appends everything before the mac; `parse` takes the whole message and leaves the mac to its owner.
@@ -14,10 +14,12 @@ use super::{
 use crate::id::PathId;
 use core::net::SocketAddr;
 
-/// Bytes of `PATH_REQ`.
+/// Bytes of `PATH_REQ` without padding. A padded one shows that datagrams of its length come through (protocol 6.9).
 pub const PATH_REQUEST_LEN: usize = 108;
-/// Bytes of `PATH_RSP`: never more than the request that it answers.
+/// Bytes of `PATH_RSP` without padding: always as long as the request that it answers.
 pub const PATH_RESPONSE_LEN: usize = 108;
+/// Bytes of a padded message at most: a UDP datagram's payload.
+pub const PATH_PADDED_MAX_LEN: usize = 65_507;
 /// Bytes of `PATH_CMP`.
 pub const PATH_COMPLETE_LEN: usize = 76;
 /// Bytes of the mac at the end of each.
@@ -115,7 +117,7 @@ pub struct PathComplete {
 }
 
 impl PathRequest {
-    /// Reads a whole `PATH_REQ`, 108 bytes.
+    /// Reads a whole `PATH_REQ`, 108 bytes or more.
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         let (header, nonce, seen, floor) = parse_nonced(bytes, TYPE_PATH_REQ)?;
         Ok(Self { header, nonce, seen, floor })
@@ -130,7 +132,7 @@ impl PathRequest {
 }
 
 impl PathResponse {
-    /// Reads a whole `PATH_RSP`, 108 bytes.
+    /// Reads a whole `PATH_RSP`, 108 bytes or more.
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         let (header, nonce, seen, floor) = parse_nonced(bytes, TYPE_PATH_RSP)?;
         Ok(Self { header, nonce, seen, floor })
@@ -164,13 +166,17 @@ impl PathComplete {
 }
 
 fn parse_nonced(bytes: &[u8], kind: u8) -> Result<(PathHeader, [u8; 32], SocketAddr, u64), Malformed> {
-    if bytes.len() != PATH_REQUEST_LEN {
+    if !(PATH_REQUEST_LEN..=PATH_PADDED_MAX_LEN).contains(&bytes.len()) {
         return Err(Malformed("path message length"));
     }
     let mut reader = Reader::new(bytes);
     let header = read_header(&mut reader, kind)?;
     let nonce = reader.array("path message nonce")?;
     let (seen, floor) = read_fields(&mut reader)?;
+    let padding = bytes.get(PATH_REQUEST_LEN - PATH_MAC_LEN..bytes.len() - PATH_MAC_LEN);
+    if padding.is_none_or(|padding| padding.iter().any(|byte| *byte != 0)) {
+        return Err(Malformed("path message padding"));
+    }
     Ok((header, nonce, seen, floor))
 }
 
@@ -219,8 +225,10 @@ mod tests {
     // protocol 5.1
     #[test]
     fn each_wrong_field_is_named() {
-        let good = emitted(|out| sample_request(TYPE_PATH_REQ).emit(out));
+        let mut good = emitted(|out| sample_request(TYPE_PATH_REQ).emit(out));
         assert!(PathRequest::parse(&good).is_ok());
+        good.extend_from_slice(&[0; 3]);
+        assert!(PathRequest::parse(&good).is_ok(), "padding may stand before the mac");
         for (at, value, want) in [
             (0, 0x23, "path message type"),
             (0, TYPE_PATH_RSP, "path message type"),
@@ -230,6 +238,7 @@ mod tests {
             (56, 1, "bytes after an IPv4 address"),
             (48, 5, "address family"),
             (49, 1, "address reserved byte"),
+            (76, 1, "path message padding"),
         ] {
             let mut bad = good.clone();
             bad[at] = value;

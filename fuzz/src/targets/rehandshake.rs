@@ -96,7 +96,7 @@ impl Ends {
 
     fn request(&mut self) {
         let nonce = self.nonce();
-        self.requests.push(self.asker.request(&self.keys[0].path, at(1), 100, nonce).to_vec());
+        self.requests.push(self.asker.request(&self.keys[0].path, at(1), 100, nonce, 0));
     }
 
     fn answer(&mut self, bytes: &[u8]) -> Result<(), Refusal> {

@@ -1,0 +1,222 @@
+//! What only paths over UDP do: open holes, find each other when both ask at once, show that the largest frames come through, and follow
+//! a peer whose address changes (protocol 5.4, 6.3, 6.8, 6.9).
+//!
+//! ```text
+//!   candidate ─▶ flow, REQ, REQ … (5 in 1.5 s) ─▶ Proving ─▶ Sizing: padded REQ ─▶ Usable
+//!   REQ of an unknown path ─▶ Asked; or, where both ask at one address, the path of the session's initiator stands
+//!   authentic frame from a new address ─▶ REQ of the path in use goes there ─▶ answered: the path leads there now
+//! ```
+use super::{
+    Link,
+    attempt::Way,
+    direct::{Direct, State, fresh_path},
+};
+use crate::{
+    drops::Drop,
+    edges::turn,
+    id::PathId,
+    node::Room,
+    plane::{Edit, Via},
+    rehandshake::Ground,
+    session::{PathKey, Side},
+    time::{Duration, Instant},
+    wire::{FrameHeader, PathHeader, TYPE_PATH_REQ},
+};
+use core::net::SocketAddr;
+
+/// Waits between the first requests to a target: five go out (protocol 6.3).
+const KNOCKS: [Duration; 4] =
+    [Duration::from_millis(100), Duration::from_millis(200), Duration::from_millis(400), Duration::from_millis(800)];
+/// Life of a path whose first requests are not answered.
+const KNOCK_TIME: Duration = Duration::from_millis(2_500);
+/// Requests at the full size, the wait between them, and the time for all.
+const SIZE_WAIT: Duration = Duration::from_millis(250);
+const SIZE_REQUESTS: u32 = 5;
+const SIZE_TIME: Duration = Duration::from_secs(2);
+/// A path of datagrams has no TLS below it.
+const NO_BINDING: [u8; 32] = [0; 32];
+
+impl Direct {
+    /// The next request of a path of datagrams that is not usable yet is due.
+    pub(super) fn knock(&mut self, now: Instant, room: &mut Room, key: &PathKey) {
+        let Some((at, sent)) = self.knock.filter(|(at, _)| *at <= now) else { return };
+        let (size, next) = match self.state {
+            State::Proving { .. } => (0, KNOCKS.get(sent as usize).map(|wait| at + *wait)),
+            State::Sizing { .. } => (self.size, (sent + 1 < SIZE_REQUESTS).then(|| now + SIZE_WAIT)),
+            State::Asked { .. } | State::Usable { .. } => {
+                self.knock = None;
+                return;
+            }
+        };
+        self.request(now, room, key, size);
+        self.knock = next.map(|next| (next.max(now), sent + 1));
+    }
+}
+
+impl Link {
+    /// Begins to look for a path to this address of the peer, from `at` on.
+    pub(super) fn begin_flow(&mut self, now: Instant, room: &mut Room, remote: SocketAddr, at: Instant) -> Option<PathId> {
+        let live = self.live.as_ref()?;
+        let key = live.lane().keys().map(|keys| std::sync::Arc::clone(&keys.path))?;
+        let Some(path) = fresh_path(&mut self.next_path, self.directs.len(), live.side()) else {
+            room.drops.count(Drop::Accept);
+            return None;
+        };
+        let ground = Ground { path, own_sid: live.local(), peer_sid: live.remote(), channel_binding: NO_BINDING };
+        let conn = room.flow(remote);
+        let mut direct = Direct::new(now, ground, conn, remote, State::Proving { until: at + KNOCK_TIME }, room);
+        direct.knock = Some((at, 0));
+        direct.knock(now, room, &key);
+        self.directs.push(direct);
+        Some(path)
+    }
+
+    /// A message of the re-handshake came in a datagram from `remote`.
+    pub(crate) fn path_datagram(&mut self, now: Instant, room: &mut Room, remote: SocketAddr, bytes: &[u8]) {
+        let Ok(header) = PathHeader::parse(bytes) else {
+            room.drops.count(Drop::Malformed);
+            return;
+        };
+        let known = self.directs.iter().find(|direct| direct.path == header.path).map(Direct::is_datagrams);
+        match known {
+            Some(true) => self.path_message(now, room, header.path, Some(remote), bytes),
+            None if header.kind == TYPE_PATH_REQ => self.asked_from(now, room, remote, header, bytes),
+            Some(false) | None => room.drops.count(Drop::Rehandshake),
+        }
+    }
+
+    /// The other end asks on a path of its own. Where both ask at one address, the initiator's path stands (protocol 5.4).
+    fn asked_from(&mut self, now: Instant, room: &mut Room, remote: SocketAddr, header: PathHeader, bytes: &[u8]) {
+        let crossing = self.directs.iter().position(|direct| {
+            direct.is_datagrams() && direct.remote == remote && matches!(direct.state, State::Proving { .. })
+        });
+        let ours_stands = self.live.as_ref().is_some_and(|live| live.side() == Side::Initiator);
+        if let (Some(index), true) = (crossing, ours_stands) {
+            self.knock_again(now, room, index, header, bytes);
+            return;
+        }
+        if !room.config.udp {
+            room.drops.count(Drop::Rehandshake);
+            return;
+        }
+        let conn = room.flow(remote);
+        if !self.answer_first(now, room, (conn, remote), NO_BINDING, header, bytes) {
+            room.hang_up(conn);
+            return;
+        }
+        if let Some(index) = crossing {
+            let ours = self.directs.remove(index);
+            room.hang_up(ours.conn());
+            self.attempt_follows(Way::of(&ours), header.path);
+        }
+    }
+
+    /// The other end asks where we ask already, so it is there and lets us in: ask at once, if what came is really the peer's.
+    fn knock_again(&mut self, now: Instant, room: &mut Room, index: usize, header: PathHeader, bytes: &[u8]) {
+        let Some(live) = &self.live else { return };
+        let key = live.lane().keys_of(now, header.epoch).map(|keys| std::sync::Arc::clone(&keys.path));
+        let ground = Ground { path: header.path, own_sid: live.local(), peer_sid: live.remote(), channel_binding: NO_BINDING };
+        let Some(key) = key.filter(|key| crate::rehandshake::is_request(key, &ground, bytes)) else {
+            room.drops.count(Drop::Rehandshake);
+            return;
+        };
+        if let Some(direct) = self.directs.get_mut(index) {
+            // once only: whoever repeats the other's request must not make us repeat ours
+            if let Some((at, sent)) = direct.knock.filter(|_| !direct.is_met) {
+                direct.is_met = true;
+                direct.request(now, room, &key, 0);
+                direct.knock = Some((at, sent));
+            }
+        }
+    }
+
+    /// Small messages have proven the path; now the largest must come through, both ways.
+    pub(super) fn size_path(&mut self, now: Instant, room: &mut Room, path: PathId) {
+        let Some(key) = self.path_key() else { return };
+        let link = self.id;
+        let Some(direct) = self.directs.iter_mut().find(|direct| direct.path == path) else { return };
+        if matches!(direct.state, State::Sizing { .. }) {
+            return;
+        }
+        turn(&mut direct.state, State::Sizing { until: now + SIZE_TIME });
+        direct.heard_at = now;
+        // what comes on it may be opened: it is the peer who sends there
+        room.edit(Edit::Path { link, path, via: direct.via(), window: None, rtt: direct.rtt() });
+        direct.knock = Some((now, 0));
+        direct.knock(now, room, &key);
+    }
+
+    /// The path in use leads to another address: the other end proved itself there (protocol 6.8).
+    pub(super) fn path_moves(&mut self, now: Instant, room: &mut Room, path: PathId, remote: SocketAddr) {
+        let Some(direct) = self.directs.iter_mut().find(|direct| direct.path == path) else { return };
+        if direct.remote == remote || !direct.is_datagrams() {
+            return;
+        }
+        let before = core::mem::replace(&mut direct.conn, room.flow(remote));
+        direct.remote = remote;
+        direct.heard_at = now;
+        if direct.is_usable() {
+            direct.doubt = None;
+            room.edit(Edit::Path { link: self.id, path, via: direct.via(), window: None, rtt: None });
+            if self.steer.main() == path {
+                // what is on its way to the address before is lost: it goes again (protocol 7.6)
+                room.edit(Edit::FallBack { link: self.id, to: path });
+            }
+        }
+        room.hang_up(before);
+    }
+
+    /// An authentic frame of this peer came from an address that is no path's: it may have moved (protocol 6.8).
+    pub(crate) fn roamed(&mut self, now: Instant, room: &mut Room, remote: SocketAddr) {
+        if !room.config.udp || self.directs.iter().any(|direct| direct.remote == remote && direct.is_datagrams()) {
+            return;
+        }
+        let Some(key) = self.path_key() else { return };
+        let main = self.steer.main();
+        let usable = self.directs.iter_mut().filter(|direct| direct.is_datagrams() && direct.is_usable());
+        match usable.min_by_key(|direct| (direct.path() != main, direct.path())) {
+            Some(direct) => direct.request_at(now, room, &key, remote, 0),
+            None => {
+                self.begin_flow(now, room, remote, now);
+            }
+        }
+    }
+
+    /// A sealed frame of the control room's lane came in a datagram from an address that is nobody's flow.
+    pub(crate) fn stray_frame(&mut self, now: Instant, room: &mut Room, header: FrameHeader, remote: SocketAddr, bytes: &mut [u8]) {
+        let main = self.steer.main();
+        let paths = self.directs.iter().filter(|direct| direct.is_datagrams() && direct.is_usable());
+        let Some(via) = paths.min_by_key(|direct| (direct.path() != main, direct.path())).map(Direct::via) else {
+            room.drops.count(Drop::Unexpected);
+            return;
+        };
+        if self.frame(now, room, header, via, bytes) {
+            self.roamed(now, room, remote);
+        }
+    }
+
+    /// A newer path to the same address stands: the other end has let go of those before it.
+    pub(super) fn supersede(&mut self, now: Instant, room: &mut Room, path: PathId) {
+        let Some(new) = self.directs.iter().find(|direct| direct.path == path && direct.is_datagrams()) else { return };
+        let remote = new.remote;
+        while let Some(index) = self.directs.iter().position(|old| old.path != path && old.is_datagrams() && old.remote == remote && old.is_usable()) {
+            let old = self.directs.remove(index);
+            if self.steer.main() == old.path {
+                room.edit(Edit::Switch { link: self.id, to: path });
+                self.steer.goes_on_with(now, path);
+            }
+            room.edit(Edit::Unpath { link: self.id, path: old.path });
+            room.hang_up(old.conn());
+        }
+    }
+
+    /// The way of a path of datagrams, for a message that fits any.
+    pub(super) fn has_datagrams(&self) -> bool {
+        self.directs.iter().any(Direct::is_datagrams)
+    }
+
+    /// The same for a path that is proven.
+    pub(super) fn datagram_via(&self) -> Option<Via> {
+        self.directs.iter().find(|direct| direct.is_datagrams() && direct.is_usable()).map(Direct::via)
+    }
+}
