@@ -232,6 +232,7 @@ fn config(network: Network) -> NodeConfig {
         mtu: 1_400,
         addresses: Vec::new(),
         direct: true,
+        udp: false,
         retry_interval: Duration::from_mins(1),
         health_check_interval: Duration::from_secs(30),
         connect_timeout: Duration::from_secs(5),

@@ -17,11 +17,11 @@ use shadowmesh_core::{
 pub use shadowmesh_runtime_std::peer::{Interface, MemoryInterface, Peer, PeerOptions};
 use shadowmesh_runtime_std::{
     StartError, clock, listen,
-    peer::{Command, Control, DOOR, PeerDoors, Seat, Setup},
+    peer::{Command, Control, DOOR, FAMILIES, PeerDoors, Seat, Setup},
     room::Doors,
 };
-use smol::{Async, LocalExecutor, Task};
-use std::{collections::BTreeMap, rc::Rc, sync::Arc};
+use smol::{Async, LocalExecutor, Task, future};
+use std::{collections::BTreeMap, io, net::UdpSocket, rc::Rc, sync::Arc};
 
 /// Starts a thread of its own that runs the node, its data plane and the pumps.
 ///
@@ -43,6 +43,8 @@ struct TaskDoors {
     port: Port,
     listen_tcp: SocketAddr,
     server_config: Arc<ServerConfig>,
+    sockets: [Option<Rc<Async<UdpSocket>>>; FAMILIES],
+    datagrams: Vec<Task<()>>,
 }
 
 /// Runs a peer to its end.
@@ -51,7 +53,15 @@ fn run(seat: Seat, commands: flume::Receiver<Command>, interface: Opened) -> Res
     let (source, port) = interface.split().map_err(|why| format!("the interface cannot be used: {why}"))?;
     let shared = Shared::new(&executor, |pumps| {
         let (listen_tcp, server_config) = (seat.listen_tcp, Arc::clone(&seat.server_config));
-        seat.control(clock::now(), TaskDoors { pumps, dials: BTreeMap::new(), port, listen_tcp, server_config })
+        seat.control(clock::now(), TaskDoors {
+            pumps,
+            dials: BTreeMap::new(),
+            port,
+            listen_tcp,
+            server_config,
+            sockets: [const { None }; FAMILIES],
+            datagrams: Vec::new(),
+        })
     });
     shared.spawn(Rc::clone(&shared).obey(commands)).detach();
     let carrying = Rc::clone(&shared);
@@ -127,6 +137,31 @@ impl PeerDoors for TaskDoors {
                 None
             }
         }
+    }
+
+    fn watch_datagrams(&mut self, family: usize, socket: &UdpSocket) -> io::Result<()> {
+        let socket = Rc::new(Async::new(socket.try_clone()?)?);
+        let shared = self.pumps.shared();
+        let (reading, room) = (Rc::clone(&socket), Rc::clone(&shared));
+        self.datagrams.push(shared.spawn(async move {
+            while reading.readable().await.is_ok() {
+                while room.with(|room| room.datagrams(clock::now(), family)) {
+                    future::yield_now().await;
+                }
+            }
+        }));
+        self.sockets[family] = Some(socket);
+        Ok(())
+    }
+
+    fn await_datagram_room(&mut self, family: usize) {
+        let Some(socket) = self.sockets[family].clone() else { return };
+        let shared = self.pumps.shared();
+        let room = Rc::clone(&shared);
+        let waiting = async move {
+            while socket.writable().await.is_ok() && room.with(|room| room.datagram_room(clock::now(), family)) {}
+        };
+        shared.spawn(waiting).detach();
     }
 }
 

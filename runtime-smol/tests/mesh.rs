@@ -396,6 +396,7 @@ fn options(number: u8, relay: SocketAddr, direct: bool) -> (PeerOptions, flume::
         node,
         interface: Interface::Memory(MemoryInterface { inbound, outbound }),
         listen_tcp: "127.0.0.1:0".parse().expect("address"),
+        listen_udp: "127.0.0.1:0".parse().expect("address"),
         cert_lifetime: Duration::from_hours(24),
         journal: None,
     };

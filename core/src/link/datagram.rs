@@ -16,7 +16,7 @@ use crate::{
     edges::turn,
     id::PathId,
     node::Room,
-    plane::{Edit, Via},
+    plane::Edit,
     rehandshake::Ground,
     session::{PathKey, Side},
     time::{Duration, Instant},
@@ -208,15 +208,5 @@ impl Link {
             room.edit(Edit::Unpath { link: self.id, path: old.path });
             room.hang_up(old.conn());
         }
-    }
-
-    /// The way of a path of datagrams, for a message that fits any.
-    pub(super) fn has_datagrams(&self) -> bool {
-        self.directs.iter().any(Direct::is_datagrams)
-    }
-
-    /// The same for a path that is proven.
-    pub(super) fn datagram_via(&self) -> Option<Via> {
-        self.directs.iter().find(|direct| direct.is_datagrams() && direct.is_usable()).map(Direct::via)
     }
 }

@@ -46,6 +46,8 @@ pub(crate) struct Settings {
     pub(crate) mtu: u16,
     /// `p2p.transports`.
     pub(crate) transports: Vec<TransportChoice>,
+    /// `p2p.listen_udp`.
+    pub(crate) listen_udp: SocketAddr,
     /// `p2p.listen_tcp`.
     pub(crate) listen_tcp: SocketAddr,
     /// `p2p.advertise`.
@@ -239,7 +241,7 @@ pub(crate) fn settings(layers: &Layers) -> Result<Settings, Failure> {
     let mtu = take.value("interface.mtu", parse::mtu)?;
     let transports = take.value("p2p.transports", parse::transports)?;
     // Both are checked and shown; they take effect with the UDP transport.
-    take.value("p2p.listen_udp", parse::socket)?;
+    let listen_udp = take.value("p2p.listen_udp", parse::socket)?;
     let listen_tcp = take.value("p2p.listen_tcp", parse::socket)?;
     take.value("p2p.port_mapping", parse::boolean)?;
     let advertise = take.value("p2p.advertise", parse::advertised)?;
@@ -268,6 +270,7 @@ pub(crate) fn settings(layers: &Layers) -> Result<Settings, Failure> {
         mtu,
         transports,
         listen_tcp,
+        listen_udp,
         advertise,
         retry_interval,
         health_check_interval,

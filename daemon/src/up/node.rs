@@ -38,6 +38,7 @@ pub(crate) fn options(
         mtu: settings.mtu,
         addresses: settings.addresses.clone(),
         direct: settings.transports.contains(&TransportChoice::Wss),
+        udp: settings.transports.contains(&TransportChoice::Udp),
         retry_interval: settings.retry_interval,
         health_check_interval: settings.health_check_interval,
         connect_timeout: settings.connect_timeout,
@@ -50,5 +51,12 @@ pub(crate) fn options(
     };
     let interface =
         Interface::Device { name: settings.interface_name.clone(), layer2, mtu: settings.mtu, addresses: node.overlay_addresses(), mac };
-    PeerOptions { node, interface, listen_tcp: settings.listen_tcp, cert_lifetime: settings.cert_lifetime, journal }
+    PeerOptions {
+        node,
+        interface,
+        listen_tcp: settings.listen_tcp,
+        listen_udp: settings.listen_udp,
+        cert_lifetime: settings.cert_lifetime,
+        journal,
+    }
 }

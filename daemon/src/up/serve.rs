@@ -114,7 +114,10 @@ impl Service {
         let key = id.to_string();
         let peer = report.peers.into_iter().find(|peer| peer.id == key);
         let peer = peer.ok_or_else(|| format!("{text} has not been seen since the start"))?;
-        let direct = self.transports.iter().filter(|transport| **transport == TransportChoice::Wss).map(|_| "wss".to_owned());
+        let direct = self.transports.iter().map(|transport| match transport {
+            TransportChoice::Udp => "udp".to_owned(),
+            TransportChoice::Wss => "wss".to_owned(),
+        });
         let told = status.peers.iter().find(|peer| peer.id == id).ok_or_else(|| format!("{text} has not been seen since the start"))?;
         Ok(Explanation::new(now, told, peer, self.observer.borrow().history(now, id), direct.collect()))
     }
@@ -178,7 +181,14 @@ mod tests {
         let (outbound, _) = flume::bounded(1);
         let interface = Interface::Memory(MemoryInterface { inbound, outbound });
         let listen_tcp = SocketAddr::from(([127, 0, 0, 1], 0));
-        let peer = peer::start(PeerOptions { node, interface, listen_tcp, cert_lifetime: Duration::from_hours(1), journal: None })
+        let peer = peer::start(PeerOptions {
+            node,
+            interface,
+            listen_tcp,
+            listen_udp: listen_tcp,
+            cert_lifetime: Duration::from_hours(1),
+            journal: None,
+        })
             .expect("starts");
         Service {
             facts: Facts {

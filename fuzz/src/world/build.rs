@@ -150,6 +150,7 @@ impl World {
             mtu: 1_400,
             addresses: Vec::new(),
             direct: true,
+            udp: false,
             retry_interval: Duration::from_mins(1),
             health_check_interval: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(5),
@@ -316,6 +317,11 @@ impl World {
         place.asleep = false;
         place.slept_through.clear();
         self.air.doors.retain(|(holder, _), _| *holder != host);
+        if let Some(Host::Peer(peer)) = &self.hosts[host.0].running
+            && let Some(port) = peer.udp_port()
+        {
+            self.close_socket(host, port);
+        }
         self.hosts[host.0].running.take()
     }
 

@@ -142,6 +142,24 @@ impl Air {
         self.after(after, Tick::Icmp(Box::new((host, inner.port(), what))));
     }
 
+    /// Sends one datagram from an open socket; false when there is no such socket or no address of this family.
+    pub(super) fn datagram(&mut self, host: HostId, port: u16, to: SocketAddr, bytes: &[u8]) -> bool {
+        let own: Option<IpAddr> = self.own_address(host, to.is_ipv4());
+        let (Some(own), Some(socket)) = (own, self.sockets.get_mut(&(host, port))) else { return false };
+        if socket.accounts.len() < ACCOUNTS_MAX || socket.accounts.contains_key(&to) {
+            socket.accounts.entry(to).or_default().sent += bytes.len() as u64;
+        }
+        self.send_datagram(host, SocketAddr::new(own, port), to, bytes);
+        true
+    }
+
+    /// The host at this socket has shown to itself that the far address is real.
+    pub(super) fn validate(&mut self, host: HostId, port: u16, remote: SocketAddr) {
+        if let Some(socket) = self.sockets.get_mut(&(host, port)) {
+            socket.accounts.entry(remote).or_default().is_validated = true;
+        }
+    }
+
     /// A flight has ended, or was lost on the way.
     pub(super) fn land(&mut self, queue: HostId, flight: Flight) {
         if let Some(pipe) = self.pipes.get_mut(&(flight.from, queue)) {
@@ -196,13 +214,7 @@ impl World {
 
     /// Sends one datagram from an open socket; false when there is no such socket or no address of this family.
     pub fn send_datagram(&mut self, host: HostId, port: u16, to: SocketAddr, bytes: &[u8]) -> bool {
-        let own: Option<IpAddr> = self.air.own_address(host, to.is_ipv4());
-        let (Some(own), Some(socket)) = (own, self.air.sockets.get_mut(&(host, port))) else { return false };
-        if socket.accounts.len() < ACCOUNTS_MAX || socket.accounts.contains_key(&to) {
-            socket.accounts.entry(to).or_default().sent += bytes.len() as u64;
-        }
-        self.air.send_datagram(host, SocketAddr::new(own, port), to, bytes);
-        true
+        self.air.datagram(host, port, to, bytes)
     }
 
     /// What a socket has heard since the last call.
@@ -212,9 +224,7 @@ impl World {
 
     /// The host at this socket has shown to itself that the far address is real.
     pub fn validate_address(&mut self, host: HostId, port: u16, remote: SocketAddr) {
-        if let Some(socket) = self.air.sockets.get_mut(&(host, port)) {
-            socket.accounts.entry(remote).or_default().is_validated = true;
-        }
+        self.air.validate(host, port, remote);
     }
 
     /// What a socket exchanged with a far address.

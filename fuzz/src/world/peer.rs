@@ -1,6 +1,7 @@
 //! The driver of `Node` and `Plane` in this world: what runtime-smol's `peer::drive` does, without tasks.
 use super::{
     air::{Air, End, HostId, Parcel, Side, Tick, WireId},
+    datagram::Socket,
     dial::{Certificate, DialId, Pin},
     journal::Scribe,
     outbox::Outbox,
@@ -12,10 +13,10 @@ use shadowmesh_core::{
     crypto::Provider,
     event::{Action, Ended, Event, Note, Target, TlsFacts},
     handshake::Done,
-    id::{ConnId, Handle, PeerId},
+    id::{ConnId, Handle, PathId, PeerId},
     machine::{Deadline, Machine},
     network::host_port,
-    plane::{Plane, Report, Sink, Via},
+    plane::{Edit, Plane, Report, Sink, Via},
     status::Status,
     time::{Duration, Instant},
     wire::{TYPE_FWD, record_header},
@@ -34,6 +35,8 @@ const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 const JOB_TIME: Duration = Duration::from_millis(1);
 /// Connections that came in by the direct listener, at once.
 const ACCEPTED: usize = 256;
+/// Bytes that a flow of datagrams takes at once.
+const FLOW_ROOM: usize = 64 * 1024;
 /// Turns in one moment after which a machine is said to turn for ever.
 const TURNS: usize = 100_000;
 
@@ -46,6 +49,8 @@ enum Pending {
     Computed(Done),
     Listening(Option<u16>),
     Report(Report),
+    Sockets(Option<u16>),
+    Datagram { remote: SocketAddr, bytes: Vec<u8> },
 }
 
 /// What the plane writes to.
@@ -54,13 +59,24 @@ struct Ports {
     outboxes: BTreeMap<ConnId, Outbox>,
     inbox: VecDeque<Pending>,
     delivered: Vec<Vec<u8>>,
+    /// Far ends of the flows of datagrams.
+    flows: BTreeMap<ConnId, SocketAddr>,
+    /// Datagrams on their way out of this process.
+    datagrams: VecDeque<(SocketAddr, Vec<u8>)>,
 }
 
 impl Sink for Ports {
     fn room(&self, conn: ConnId) -> usize {
+        if conn.is_flow() {
+            return if self.flows.contains_key(&conn) { FLOW_ROOM } else { 0 };
+        }
         self.outboxes.get(&conn).map_or(0, Outbox::room)
     }
     fn send(&mut self, via: Via, frame: &[u8]) {
+        if let Some(remote) = self.flows.get(&via.conn) {
+            self.datagrams.push_back((*remote, frame.to_vec()));
+            return;
+        }
         if let (Some(outbox), Ok(len)) = (self.outboxes.get_mut(&via.conn), u16::try_from(frame.len())) {
             outbox.record(&record_header(TYPE_FWD, 0, via.handle.unwrap_or(Handle(0)), len), frame);
         }
@@ -73,6 +89,9 @@ impl Sink for Ports {
     }
     fn report(&mut self, report: Report) {
         self.inbox.push_back(Pending::Report(report));
+    }
+    fn stray(&mut self, remote: SocketAddr, bytes: &mut [u8]) {
+        self.inbox.push_back(Pending::Datagram { remote, bytes: bytes.to_vec() });
     }
 }
 
@@ -110,6 +129,9 @@ pub(super) struct Peer {
     dials: BTreeMap<ConnId, DialId>,
     next_accepted: u64,
     port: Option<u16>,
+    udp_port: Option<u16>,
+    /// Paths by UDP that the plane was told of, so that the next word of one is its proof.
+    asked: BTreeSet<PathId>,
     /// How far its clock is ahead of the world's.
     ahead: Duration,
     /// When it wants its turn, in the world's time.
@@ -146,6 +168,8 @@ impl Peer {
             dials: BTreeMap::new(),
             next_accepted: 0,
             port: None,
+            udp_port: None,
+            asked: BTreeSet::new(),
             ahead: Duration::ZERO,
             due: Instant::ZERO,
             interface: Interface::default(),
@@ -271,6 +295,11 @@ impl Peer {
         self.port
     }
 
+    /// The port of its datagram socket.
+    pub(super) fn udp_port(&self) -> Option<u16> {
+        self.udp_port
+    }
+
     /// The machines themselves, at the end of their life.
     pub(super) fn into_machines(self) -> (Node, Plane) {
         (self.node, self.plane)
@@ -310,6 +339,12 @@ impl Peer {
                 }
             }
         }
+        self.turn(air);
+    }
+
+    pub(super) fn datagram(&mut self, air: &mut Air, remote: SocketAddr, bytes: &mut [u8]) {
+        let flow = self.ports.flows.iter().find(|(_, known)| **known == remote).map(|(conn, _)| *conn);
+        self.plane.datagram(self.now(air), flow, remote, bytes, &mut self.ports);
         self.turn(air);
     }
 
@@ -418,6 +453,8 @@ impl Peer {
             Pending::Computed(done) => self.handle(air, Event::Computed(done)),
             Pending::Listening(port) => self.handle(air, Event::Listening { port }),
             Pending::Report(report) => self.handle(air, Event::Report(report)),
+            Pending::Sockets(port) => self.handle(air, Event::Sockets { v4: port, v6: port }),
+            Pending::Datagram { remote, mut bytes } => self.handle(air, Event::Datagram { remote, bytes: &mut bytes }),
         }
     }
 
@@ -455,6 +492,10 @@ impl Peer {
             }
             Action::Send { conn, bytes } => {
                 air.trace.add(air.now, host.0, "send", &bytes);
+                if let Some(remote) = self.ports.flows.get(&conn) {
+                    self.ports.datagrams.push_back((*remote, bytes));
+                    return;
+                }
                 if self.ports.outboxes.get_mut(&conn).is_some_and(|outbox| !outbox.message(bytes)) {
                     self.drop_stuck(air, conn);
                 }
@@ -466,10 +507,25 @@ impl Peer {
             }
             Action::Edit(edit) => {
                 air.trace.add(air.now, host.0, "edit", &[]);
+                self.note_proof(air, &edit);
                 self.plane.apply(self.now(air), edit, &mut self.ports);
             }
             Action::Listen(open) => self.listen(air, open),
-            Action::Sockets | Action::Flow { .. } | Action::Datagram { .. } => {}
+            Action::Sockets => {
+                let port = air.fresh_port();
+                air.sockets.insert((host, port), Socket::default());
+                self.udp_port = Some(port);
+                self.ports.inbox.push_back(Pending::Sockets(Some(port)));
+            }
+            Action::Flow { conn, remote } => {
+                air.trace.say(air.now, host.0, &("flow", conn, remote));
+                self.known.insert(conn);
+                self.ports.flows.insert(conn, remote);
+            }
+            Action::Datagram { remote, bytes } => {
+                air.trace.add(air.now, host.0, "datagram", &bytes);
+                self.ports.datagrams.push_back((remote, bytes));
+            }
             Action::Remember { address, peer } => self.claims.push((address, peer)),
             Action::Note(note) => {
                 air.trace.say(air.now, host.0, &note);
@@ -495,8 +551,24 @@ impl Peer {
         }
     }
 
+    /// The plane hears of a path by UDP when the other end asks on it, and again when that end has proven that it is there.
+    fn note_proof(&mut self, air: &mut Air, edit: &Edit) {
+        match edit {
+            Edit::Path { path, via, .. } if via.conn.is_flow() => {
+                if let (false, Some(remote), Some(port)) = (self.asked.insert(*path), self.ports.flows.get(&via.conn), self.udp_port) {
+                    air.validate(self.host, port, *remote);
+                }
+            }
+            Edit::Unpath { path, .. } => {
+                self.asked.remove(path);
+            }
+            _ => {}
+        }
+    }
+
     fn hang_up(&mut self, air: &mut Air, conn: ConnId) {
         self.known.remove(&conn);
+        self.ports.flows.remove(&conn);
         if let Some(dial) = self.dials.remove(&conn) {
             air.after(Duration::ZERO, Tick::Dial { dial, step: super::dial::Step::Late });
         }
@@ -530,6 +602,11 @@ impl Peer {
 
     /// Moves what waits onto the wires, as far as they take it; true when something moved.
     fn write(&mut self, air: &mut Air) -> bool {
+        while let Some((remote, bytes)) = self.ports.datagrams.pop_front() {
+            if let Some(port) = self.udp_port {
+                air.datagram(self.host, port, remote, &bytes);
+            }
+        }
         let mut moved = Vec::new();
         for (conn, outbox) in &mut self.ports.outboxes {
             let Some((wire, side)) = self.wires.get(conn) else { continue };

@@ -8,6 +8,7 @@
 //! ```
 use super::{
     Command, PeerDoors, Seat,
+    flows::{DATAGRAM_BYTES, FAMILIES},
     log::NoteLog,
     ports::{Pending, Ports},
 };
@@ -18,7 +19,8 @@ use crate::{
     jobs::Jobs,
     journal::Scribe,
     outbox::Outbox,
-    room::{Arrival, Closing, FLUSH_WITHIN, HOUSEKEEPING_INTERVAL, LEAVE_WITHIN, LONGEST_SLEEP, Next, Room, TURN_EVENTS},
+    room::{Arrival, Closing, FLUSH_WITHIN, HOUSEKEEPING_INTERVAL, LEAVE_WITHIN, LONGEST_SLEEP, Next, Room, TURN_EVENTS, TURN_PACKETS},
+    udp,
 };
 use core::{
     net::{IpAddr, SocketAddr},
@@ -57,6 +59,9 @@ pub struct Control<D> {
     log: NoteLog,
     house: House,
     device_name: Option<String>,
+    listen_udp: SocketAddr,
+    /// Where a datagram is read into.
+    datagram: Vec<u8>,
     /// Connections that the direct listener took so far.
     accepted: u64,
     /// When the runtime will call again by itself.
@@ -93,6 +98,8 @@ impl Seat {
             log: NoteLog::new(&self.node.network.relays),
             house: House::new(self.certificates),
             device_name: self.device_name,
+            listen_udp: self.listen_udp,
+            datagram: vec![0; DATAGRAM_BYTES],
             accepted: 0,
             armed: now,
             tally_at: now + TALLY_INTERVAL,
@@ -259,6 +266,42 @@ impl<D: PeerDoors> Control<D> {
         self.rearm();
     }
 
+    /// Takes the datagrams that wait in a family's socket, up to a number; true when there may be more.
+    pub fn datagrams(&mut self, now: Instant, family: usize) -> bool {
+        let mut buffer = core::mem::take(&mut self.datagram);
+        let mut more = !self.is_busy();
+        for _ in 0..TURN_PACKETS {
+            if !more {
+                break;
+            }
+            match self.ports.flows.socket(family).map(|socket| udp::receive(socket, &mut buffer)) {
+                Some(Ok(Some((len, remote)))) => {
+                    let flow = self.ports.flows.of(remote);
+                    self.plane.datagram(now, flow, remote, &mut buffer[..len], &mut self.ports);
+                }
+                Some(Ok(None)) | None => more = false,
+                Some(Err(why)) => {
+                    tracing::warn!(%why, "datagrams cannot be read for the moment");
+                    more = false;
+                }
+            }
+        }
+        self.datagram = buffer;
+        self.rearm();
+        more
+    }
+
+    /// A family's socket has room again; true when it is still wanted.
+    pub fn datagram_room(&mut self, now: Instant, family: usize) -> bool {
+        if !self.ports.flows.flush(family) {
+            return true;
+        }
+        // Which flow does not matter: whatever waits for room looks for it anew.
+        self.plane.writable(now, ConnId(0), &mut self.ports);
+        self.rearm();
+        false
+    }
+
     /// The interface is gone: the peer cannot go on.
     pub fn interface_gone(&mut self, why: String) {
         if !matches!(self.phase, Phase::Flushing(..)) {
@@ -305,6 +348,7 @@ impl<D: PeerDoors> Control<D> {
         let drops = self.ports.drops;
         status.drops.push(("interface_full", drops.interface_full));
         status.drops.push(("inbox_full", drops.inbox_full));
+        status.drops.push(("datagram_unsent", self.ports.flows.lost));
         status
     }
 
@@ -325,6 +369,8 @@ impl<D: PeerDoors> Control<D> {
                 self.handle(now, Event::Computed(done));
             }
             Pending::Listening(port) => self.handle(now, Event::Listening { port }),
+            Pending::Sockets(v4, v6) => self.handle(now, Event::Sockets { v4, v6 }),
+            Pending::Datagram { remote, mut bytes } => self.handle(now, Event::Datagram { remote, bytes: &mut bytes }),
             Pending::Interfaces(addresses) => self.handle(now, Event::Interfaces(&addresses)),
             Pending::Report(report) => self.handle(now, Event::Report(report)),
             Pending::Ping { peer, id, payload } => self.handle(now, Event::Ping { peer, id, payload }),
@@ -363,7 +409,12 @@ impl<D: PeerDoors> Control<D> {
             }
             Action::Hangup { conn } => self.hang_up(now, conn),
             Action::Send { conn, bytes } => self.send(conn, bytes),
-            Action::Sockets | Action::Flow { .. } | Action::Datagram { .. } => {}
+            Action::Sockets => self.open_sockets(),
+            Action::Flow { conn, remote } => {
+                self.known.insert(conn);
+                self.ports.flows.add(conn, remote);
+            }
+            Action::Datagram { remote, bytes } => self.ports.send_datagram(Err(remote), &bytes),
             Action::Compute(job) => {
                 self.jobs.add(job);
                 self.run_jobs();
@@ -382,6 +433,10 @@ impl<D: PeerDoors> Control<D> {
     }
 
     fn send(&mut self, conn: ConnId, bytes: Vec<u8>) {
+        if conn.is_flow() {
+            self.ports.send_datagram(Ok(conn), &bytes);
+            return;
+        }
         let Some(outbox) = self.ports.outboxes.get_mut(&conn).filter(|outbox| !outbox.is_finished()) else {
             return; // closed meanwhile: the node hears so
         };
@@ -395,7 +450,9 @@ impl<D: PeerDoors> Control<D> {
     /// Ends a connection or a dial from this side: what waits is still sent, for a moment. The node hears no more of it.
     fn hang_up(&mut self, now: Instant, conn: ConnId) {
         self.known.remove(&conn);
-        if self.ports.finish(conn) {
+        if conn.is_flow() {
+            self.ports.flows.remove(conn);
+        } else if self.ports.finish(conn) {
             self.closing.add(now, conn);
         }
     }
@@ -404,6 +461,22 @@ impl<D: PeerDoors> Control<D> {
         while let Some((job, crypto)) = self.jobs.next() {
             self.ports.doors.compute(job, crypto);
         }
+    }
+
+    /// Opens the UDP sockets and says which.
+    fn open_sockets(&mut self) {
+        if let Err(why) = self.ports.flows.open(self.listen_udp) {
+            tracing::warn!(%why, "no direct paths by UDP");
+        }
+        for family in 0..FAMILIES {
+            if let Some(socket) = self.ports.flows.socket(family)
+                && let Err(why) = self.ports.doors.watch_datagrams(family, socket)
+            {
+                tracing::warn!(%why, "datagrams cannot be waited for");
+            }
+        }
+        let (v4, v6) = self.ports.flows.ports();
+        self.ports.post(Pending::Sockets(v4, v6));
     }
 
     /// Opens or closes the direct listener and says so.

@@ -1,11 +1,13 @@
 //! A running peer: what a program gets back from `start`, what it can ask, and the control room that all runtimes drive.
 
 mod control;
+mod flows;
 mod log;
 mod ports;
 
 pub use crate::threads::peer::start;
 pub use control::Control;
+pub use flows::FAMILIES;
 
 use crate::{
     StartError,
@@ -29,7 +31,7 @@ use shadowmesh_core::{
     time::Instant,
     wire::CONTROL_PIECE_MAX_LEN,
 };
-use std::{sync::Arc, time::SystemTime};
+use std::{io, net::UdpSocket, sync::Arc, time::SystemTime};
 
 /// Limits of the direct listener: a peer has few others, and each gets in by its address alone (protocol 6).
 pub const DOOR: listen::Bounds = listen::Bounds { handshakes: 32, handshakes_per_source: 8, time: Duration::from_secs(5) };
@@ -69,6 +71,9 @@ pub struct PeerOptions {
     pub interface: Interface,
     /// Address of the direct listener; port 0 = a random high port at each opening; an unspecified address means both families.
     pub listen_tcp: SocketAddr,
+    /// Address of the UDP sockets, where direct paths by UDP are wanted; port 0 = a random one, an unspecified IPv4 address means both
+    /// families.
+    pub listen_udp: SocketAddr,
     /// Life of a TLS certificate, renewed at two thirds.
     pub cert_lifetime: Duration,
     /// Where the run is recorded, keys included.
@@ -110,12 +115,20 @@ pub trait PeerDoors: Doors {
     fn dial(&mut self, conn: ConnId, target: Target, timeout: Duration);
     /// Opens the direct listener and gives its port; `None` when it cannot be opened.
     fn open_listener(&mut self) -> Option<u16>;
+    /// Calls [`Control::datagrams`] whenever the socket of this family has some, to the end.
+    ///
+    /// # Errors
+    /// The kernel cannot tell.
+    fn watch_datagrams(&mut self, family: usize, socket: &UdpSocket) -> io::Result<()>;
+    /// Calls [`Control::datagram_room`] once the socket of this family has room.
+    fn await_datagram_room(&mut self, family: usize);
 }
 
 /// Everything of a peer that does not depend on the runtime, before its thread starts.
 pub struct Setup {
     node: NodeConfig,
     listen_tcp: SocketAddr,
+    listen_udp: SocketAddr,
     certificates: Arc<CertStore>,
     journal: Option<JournalFile>,
 }
@@ -126,6 +139,7 @@ pub struct Seat {
     pub listen_tcp: SocketAddr,
     /// How the direct listener takes connections.
     pub server_config: Arc<ServerConfig>,
+    listen_udp: SocketAddr,
     node: NodeConfig,
     /// The kernel interface, whose addresses are not candidates.
     device_name: Option<String>,
@@ -147,8 +161,8 @@ impl Setup {
         }
         let identity = Arc::clone(&options.node.identity);
         let certificates = CertStore::new(&identity, options.cert_lifetime, clock::now(), SystemTime::now()).map_err(StartError::new)?;
-        let PeerOptions { node, interface, listen_tcp, journal, .. } = options;
-        Ok((Self { node, listen_tcp, certificates, journal }, interface))
+        let PeerOptions { node, interface, listen_tcp, listen_udp, journal, .. } = options;
+        Ok((Self { node, listen_tcp, listen_udp, certificates, journal }, interface))
     }
 
     /// Starts the peer's thread with `run` on it; its second argument is what handles ask, for the control room to
@@ -167,6 +181,7 @@ impl Setup {
         let seat = Seat {
             scribe,
             listen_tcp: self.listen_tcp,
+            listen_udp: self.listen_udp,
             server_config: tls::server_config(Arc::clone(&self.certificates)),
             node: self.node,
             device_name: device.map(str::to_owned),

@@ -1,5 +1,5 @@
 //! What the data plane writes to: connections, the interface, and the inbox of the control room.
-use super::PeerDoors;
+use super::{PeerDoors, flows::Flows};
 use crate::{
     outbox::Outbox,
     room::{INBOX, INBOX_CALM},
@@ -13,7 +13,7 @@ use shadowmesh_core::{
 };
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 /// An event that waits for the control room, owned.
@@ -22,6 +22,8 @@ pub(super) enum Pending {
     Message { conn: ConnId, handle: Option<Handle>, bytes: Vec<u8> },
     Computed(Done),
     Listening(Option<u16>),
+    Sockets(Option<u16>, Option<u16>),
+    Datagram { remote: SocketAddr, bytes: Vec<u8> },
     Interfaces(Vec<(IpAddr, u8)>),
     Report(Report),
     Ping { peer: PeerId, id: u32, payload: Vec<u8> },
@@ -33,7 +35,14 @@ impl Pending {
     pub(super) fn conn(&self) -> Option<ConnId> {
         match self {
             Self::Closed { conn, .. } | Self::Message { conn, .. } => Some(*conn),
-            Self::Computed(_) | Self::Listening(_) | Self::Interfaces(_) | Self::Report(_) | Self::Ping { .. } | Self::Leave => None,
+            Self::Computed(_)
+            | Self::Listening(_)
+            | Self::Sockets(..)
+            | Self::Datagram { .. }
+            | Self::Interfaces(_)
+            | Self::Report(_)
+            | Self::Ping { .. }
+            | Self::Leave => None,
         }
     }
 }
@@ -50,6 +59,7 @@ pub(super) struct Drops {
 /// The plane's sink.
 pub(super) struct Ports<D> {
     pub(super) outboxes: BTreeMap<ConnId, Outbox>,
+    pub(super) flows: Flows,
     pub(super) inbox: VecDeque<Pending>,
     pub(super) drops: Drops,
     pub(super) doors: D,
@@ -57,7 +67,18 @@ pub(super) struct Ports<D> {
 
 impl<D: PeerDoors> Ports<D> {
     pub(super) fn new(doors: D) -> Self {
-        Self { outboxes: BTreeMap::new(), inbox: VecDeque::new(), drops: Drops::default(), doors }
+        Self { outboxes: BTreeMap::new(), flows: Flows::default(), inbox: VecDeque::new(), drops: Drops::default(), doors }
+    }
+
+    /// Sends one datagram, in a flow or to an address.
+    pub(super) fn send_datagram(&mut self, to: Result<ConnId, SocketAddr>, bytes: &[u8]) {
+        let full = match to {
+            Ok(conn) => self.flows.send(conn, bytes),
+            Err(remote) => self.flows.send_to(remote, bytes),
+        };
+        if let Some(family) = full {
+            self.doors.await_datagram_room(family);
+        }
     }
 
     /// Puts an event of the driver's own into the inbox; there is at most one of a kind for each connection or job.
@@ -94,10 +115,14 @@ impl<D: PeerDoors> Ports<D> {
 
 impl<D: PeerDoors> Sink for Ports<D> {
     fn room(&self, conn: ConnId) -> usize {
-        self.outboxes.get(&conn).map_or(0, Outbox::room)
+        if conn.is_flow() { self.flows.room(conn) } else { self.outboxes.get(&conn).map_or(0, Outbox::room) }
     }
 
     fn send(&mut self, via: Via, frame: &[u8]) {
+        if via.conn.is_flow() {
+            self.send_datagram(Ok(via.conn), frame);
+            return;
+        }
         let outbox = self.outboxes.get_mut(&via.conn).filter(|outbox| !outbox.is_finished());
         let (Some(outbox), Ok(len)) = (outbox, u16::try_from(frame.len())) else {
             return; // gone since the plane asked for room: the frame stays in its ring
@@ -121,5 +146,10 @@ impl<D: PeerDoors> Sink for Ports<D> {
 
     fn report(&mut self, report: Report) {
         self.offer(Pending::Report(report));
+    }
+
+    fn stray(&mut self, remote: SocketAddr, bytes: &mut [u8]) {
+        let bytes = bytes.to_vec();
+        self.offer(Pending::Datagram { remote, bytes });
     }
 }

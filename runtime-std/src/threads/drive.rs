@@ -27,6 +27,12 @@ pub(crate) trait Driven: Room + Sized + 'static {
     fn pumps(&mut self) -> &mut Pumps<Self>;
     /// The interface may have packets.
     fn interface_ready(&mut self) {}
+    /// A UDP socket may have datagrams, or room.
+    fn datagrams_ready(&mut self, _number: u32, _writable: bool) {}
+    /// Reads datagrams, up to a number a socket; true when there may be more.
+    fn read_datagrams(&mut self) -> bool {
+        false
+    }
     /// Reads packets from the interface, up to a number; true when there may be more.
     fn read_interface(&mut self, _waker: &mut Context<'_>) -> bool {
         false
@@ -65,9 +71,10 @@ pub(crate) fn drive<R: Driven>(
             return outcome;
         }
         let sleep = if pending || more { Duration::ZERO } else { room.arm(clock::now()) };
-        let (busy, mut rung, mut interface) = (room.is_busy(), false, false);
+        let (busy, mut rung, mut interface, mut sockets) = (room.is_busy(), false, false, Vec::new());
         let waited = room.pumps().wait(busy, sleep, |ready| match ready.token {
             Token::Bell => rung = true,
+            Token::Datagrams(number) => sockets.push((number, ready.writable)),
             _ => interface = true,
         });
         waited.map_err(|why| format!("cannot wait for the network: {why}"))?;
@@ -77,8 +84,12 @@ pub(crate) fn drive<R: Driven>(
         if interface {
             room.interface_ready();
         }
+        for (number, writable) in sockets {
+            room.datagrams_ready(number, writable);
+        }
         more = (rung || more) && mail.open(room, &mut waker);
         more |= room.read_interface(&mut waker);
+        more |= room.read_datagrams();
         pumps::arrivals(room);
         pumps::read(room);
     }

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     StartError, clock, listen,
-    peer::{Command, Control, DOOR, Interface, MemoryInterface, Peer, PeerDoors, PeerOptions, Seat, Setup},
-    room::{Doors, TURN_PACKETS},
+    peer::{Command, Control, DOOR, FAMILIES, Interface, MemoryInterface, Peer, PeerDoors, PeerOptions, Seat, Setup},
+    room::{Doors, Room, TURN_PACKETS},
     tun::{Device, Shape},
 };
 use core::{
@@ -26,6 +26,7 @@ use shadowmesh_core::{
 };
 use std::{
     io::{self, ErrorKind},
+    net::UdpSocket,
     sync::Arc,
     time::Instant,
 };
@@ -65,6 +66,8 @@ struct ThreadDoors {
     link: Link,
     listen_tcp: SocketAddr,
     server_config: Arc<ServerConfig>,
+    /// Sockets that may have datagrams.
+    readable: [bool; FAMILIES],
 }
 
 /// Runs a peer to its end.
@@ -74,7 +77,7 @@ fn run(seat: Seat, commands: flume::Receiver<Command>, interface: Opened) -> Res
     let pumps = Pumps::new(errands).map_err(unusable)?;
     let link = interface.link(&pumps).map_err(unusable)?;
     let (listen_tcp, server_config) = (seat.listen_tcp, Arc::clone(&seat.server_config));
-    let doors = ThreadDoors { pumps, dials: Workers::new("mesh-dial", DIALS), link, listen_tcp, server_config };
+    let doors = ThreadDoors { pumps, dials: Workers::new("mesh-dial", DIALS), link, listen_tcp, server_config, readable: [false; FAMILIES] };
     drive(seat.control(clock::now(), doors), commands, handed_in)
 }
 
@@ -118,6 +121,29 @@ impl Driven for PeerRoom {
         if let Link::Device { readable, .. } = &mut self.doors().link {
             *readable = true;
         }
+    }
+
+    fn datagrams_ready(&mut self, number: u32, writable: bool) {
+        let family = number as usize;
+        if writable {
+            // Told again by the next edge when there is too little.
+            self.datagram_room(clock::now(), family);
+        }
+        if let Some(readable) = self.doors().readable.get_mut(family) {
+            *readable = true;
+        }
+    }
+
+    fn read_datagrams(&mut self) -> bool {
+        let mut any = false;
+        for family in 0..FAMILIES {
+            if self.doors().readable[family] {
+                let more = self.datagrams(clock::now(), family) || self.is_busy();
+                self.doors().readable[family] = more;
+                any |= more;
+            }
+        }
+        any
     }
 
     fn read_interface(&mut self, waker: &mut Context<'_>) -> bool {
@@ -229,6 +255,14 @@ impl PeerDoors for ThreadDoors {
             // A peer that has ended needs no connections.
             let _ = errands.send(Box::new(move |room: &mut PeerRoom| dialled(room, conn, outcome)));
         });
+    }
+
+    fn watch_datagrams(&mut self, family: usize, socket: &UdpSocket) -> io::Result<()> {
+        self.pumps.poll().watch(socket, Token::Datagrams(family as u32))
+    }
+
+    fn await_datagram_room(&mut self, _family: usize) {
+        // The socket is watched for that, too.
     }
 
     fn open_listener(&mut self) -> Option<u16> {

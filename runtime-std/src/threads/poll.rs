@@ -40,6 +40,8 @@ pub(crate) enum Token {
     Interface,
     /// The bell.
     Bell,
+    /// A UDP socket, by number.
+    Datagrams(u32),
 }
 
 impl Token {
@@ -50,6 +52,7 @@ impl Token {
             Self::Listener(number) => (2, number),
             Self::Interface => (3, 0),
             Self::Bell => (3, 1),
+            Self::Datagrams(number) => (3, 2 + u64::from(number)),
         };
         debug_assert!(number >> KIND_SHIFT == 0, "numbers count up from 0");
         kind << KIND_SHIFT | number
@@ -62,7 +65,8 @@ impl Token {
             (1, _) => Self::Handshake(number),
             (2, _) => Self::Listener(number),
             (_, 0) => Self::Interface,
-            _ => Self::Bell,
+            (_, 1) => Self::Bell,
+            (_, number) => Self::Datagrams((number - 2) as u32),
         }
     }
 }
@@ -125,7 +129,7 @@ impl Poll {
 fn edges(token: Token) -> EventFlags {
     let reads = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
     match token {
-        Token::Conn(_) | Token::Handshake(_) => reads | EventFlags::OUT,
+        Token::Conn(_) | Token::Handshake(_) | Token::Datagrams(_) => reads | EventFlags::OUT,
         Token::Listener(_) | Token::Interface | Token::Bell => reads,
     }
 }
@@ -189,7 +193,7 @@ mod tests {
 
     #[test]
     fn tokens_survive_the_kernel() {
-        for token in [Token::Conn(ConnId(0)), Token::Conn(ConnId(u64::MAX >> 2)), Token::Handshake(7), Token::Listener(1)] {
+        for token in [Token::Datagrams(0), Token::Datagrams(1), Token::Conn(ConnId(0)), Token::Conn(ConnId(u64::MAX >> 2)), Token::Handshake(7), Token::Listener(1)] {
             assert_eq!(Token::unpack(token.pack()), token);
         }
         assert_eq!([Token::Interface, Token::Bell].map(|token| Token::unpack(token.pack())), [Token::Interface, Token::Bell]);

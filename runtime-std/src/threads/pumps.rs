@@ -208,7 +208,7 @@ impl<R: Driven> Pumps<R> {
                         listener.readable = true;
                     }
                 }
-                Token::Interface | Token::Bell => other(ready),
+                Token::Interface | Token::Bell | Token::Datagrams(_) => other(ready),
             }
         }
         Ok(())
