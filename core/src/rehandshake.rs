@@ -166,13 +166,7 @@ impl Asker {
     }
 
     /// Takes `PATH_RSP` and makes `PATH_CMP`. The path is proven for this end.
-    pub fn complete(
-        &mut self,
-        key: &PathKey,
-        response: &[u8],
-        seen: SocketAddr,
-        floor: u64,
-    ) -> Result<(Vec<u8>, Proven), Refusal> {
+    pub fn complete(&mut self, key: &PathKey, response: &[u8], seen: SocketAddr, floor: u64) -> Result<(Vec<u8>, Proven), Refusal> {
         let said = PathResponse::parse(response).map_err(|_| Refusal::Malformed)?;
         placed(key, &self.ground, &said.header)?;
         let attempt = said.header.attempt;
@@ -212,14 +206,7 @@ impl Answerer {
     }
 
     /// Takes `PATH_REQ` and makes `PATH_RSP`, as long as it. `seen` is where we see the other end, `floor` our receive floor, `nonce` fresh.
-    pub fn answer(
-        &mut self,
-        key: &PathKey,
-        request: &[u8],
-        seen: SocketAddr,
-        floor: u64,
-        nonce: [u8; 32],
-    ) -> Result<Vec<u8>, Refusal> {
+    pub fn answer(&mut self, key: &PathKey, request: &[u8], seen: SocketAddr, floor: u64, nonce: [u8; 32]) -> Result<Vec<u8>, Refusal> {
         let said = PathRequest::parse(request).map_err(|_| Refusal::Malformed)?;
         placed(key, &self.ground, &said.header)?;
         let attempt = said.header.attempt;
@@ -229,7 +216,7 @@ impl Answerer {
         }
         checked(key, &self.ground, REQUEST, [&[], &[]], request)?;
         self.newest = attempt;
-        self.answered[attempt as usize % LIVE_NONCES] = 
+        self.answered[attempt as usize % LIVE_NONCES] =
             Some(Answered { attempt, epoch: key.epoch(), theirs: said.nonce, ours: nonce, size: request.len() });
         let response = PathResponse { header: header(key, &self.ground, TYPE_PATH_RSP, attempt), nonce, seen, floor };
         Ok(sealed(request.len(), |out| response.emit(out), |bytes| mac(key, &self.ground, RESPONSE, [&said.nonce, &[]], bytes)))

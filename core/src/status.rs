@@ -54,6 +54,10 @@ pub struct Totals {
     pub direct_wss_rx_bytes: u64,
     /// Sealed bytes sent over direct WebSocket paths.
     pub direct_wss_tx_bytes: u64,
+    /// Sealed bytes received over direct UDP paths.
+    pub direct_udp_rx_bytes: u64,
+    /// Sealed bytes sent over direct UDP paths.
+    pub direct_udp_tx_bytes: u64,
 }
 
 /// One relay of the token.

@@ -116,6 +116,8 @@ impl Snapshot {
                 (path("tx", "relay", "wss"), totals.relay_wss_tx_bytes),
                 (path("rx", "direct", "wss"), totals.direct_wss_rx_bytes),
                 (path("tx", "direct", "wss"), totals.direct_wss_tx_bytes),
+                (path("rx", "direct", "udp"), totals.direct_udp_rx_bytes),
+                (path("tx", "direct", "udp"), totals.direct_udp_tx_bytes),
             ],
         )?;
         out.counters(

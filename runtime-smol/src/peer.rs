@@ -53,15 +53,18 @@ fn run(seat: Seat, commands: flume::Receiver<Command>, interface: Opened) -> Res
     let (source, port) = interface.split().map_err(|why| format!("the interface cannot be used: {why}"))?;
     let shared = Shared::new(&executor, |pumps| {
         let (listen_tcp, server_config) = (seat.listen_tcp, Arc::clone(&seat.server_config));
-        seat.control(clock::now(), TaskDoors {
-            pumps,
-            dials: BTreeMap::new(),
-            port,
-            listen_tcp,
-            server_config,
-            sockets: [const { None }; FAMILIES],
-            datagrams: Vec::new(),
-        })
+        seat.control(
+            clock::now(),
+            TaskDoors {
+                pumps,
+                dials: BTreeMap::new(),
+                port,
+                listen_tcp,
+                server_config,
+                sockets: [const { None }; FAMILIES],
+                datagrams: Vec::new(),
+            },
+        )
     });
     shared.spawn(Rc::clone(&shared).obey(commands)).detach();
     let carrying = Rc::clone(&shared);
@@ -158,9 +161,7 @@ impl PeerDoors for TaskDoors {
         let Some(socket) = self.sockets[family].clone() else { return };
         let shared = self.pumps.shared();
         let room = Rc::clone(&shared);
-        let waiting = async move {
-            while socket.writable().await.is_ok() && room.with(|room| room.datagram_room(clock::now(), family)) {}
-        };
+        let waiting = async move { while socket.writable().await.is_ok() && room.with(|room| room.datagram_room(clock::now(), family)) {} };
         shared.spawn(waiting).detach();
     }
 }

@@ -80,7 +80,7 @@ record!(LinkTally {
     paths,
     queued,
 });
-record!(PlaneBytes { interface_rx, interface_tx, relay_rx, relay_tx, direct_rx, direct_tx });
+record!(PlaneBytes { interface_rx, interface_tx, relay_rx, relay_tx, direct_rx, direct_tx, udp_rx, udp_tx });
 record!(Tally { links, drops, bytes });
 record!(Report { link, what });
 
@@ -286,12 +286,17 @@ impl Field for Noticed {
                 (*path, *pto).put(out);
             }
             Self::Wanted => out.push(1),
+            Self::Roamed { remote } => {
+                out.push(2);
+                remote.put(out);
+            }
         }
     }
     fn take(from: &mut Reader<'_>) -> Result<Self, Malformed> {
         match from.u8("report")? {
             0 => Ok(Self::Stalled { path: Field::take(from)?, pto: Field::take(from)? }),
             1 => Ok(Self::Wanted),
+            2 => Ok(Self::Roamed { remote: Field::take(from)? }),
             _ => Err(Malformed("report")),
         }
     }

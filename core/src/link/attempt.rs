@@ -7,10 +7,10 @@ use crate::{
     drops::Drop,
     event::{Ended, Note, Target, TlsFacts},
     id::ConnId,
+    id::PathId,
     node::{Room, Use},
     path::{backoff::Backoff, candidate::permitted},
     session::Side,
-    id::PathId,
     time::{Duration, Instant},
     wire::{Candidate, PeerMessage, Transport},
 };
@@ -240,7 +240,9 @@ impl Link {
         let mut ways = Vec::new();
         for (candidate, result) in candidates.iter_mut().filter(|(candidate, _)| candidate.transport == Transport::Udp) {
             let address = candidate.address;
-            if self.directs.iter().any(|direct| direct.is_datagrams() && direct.remote() == address) {
+            if let Some(known) = self.directs.iter().find(|direct| direct.is_datagrams() && direct.remote() == address) {
+                // the other end asked first
+                ways.push((Way::of(known), address));
                 continue;
             }
             let refused = match permitted(&room.around, address, theirs) {

@@ -87,9 +87,10 @@ impl Link {
 
     /// The other end asks on a path of its own. Where both ask at one address, the initiator's path stands (protocol 5.4).
     fn asked_from(&mut self, now: Instant, room: &mut Room, remote: SocketAddr, header: PathHeader, bytes: &[u8]) {
-        let crossing = self.directs.iter().position(|direct| {
-            direct.is_datagrams() && direct.remote == remote && matches!(direct.state, State::Proving { .. })
-        });
+        let crossing = self
+            .directs
+            .iter()
+            .position(|direct| direct.is_datagrams() && direct.remote == remote && matches!(direct.state, State::Proving { .. }));
         let ours_stands = self.live.as_ref().is_some_and(|live| live.side() == Side::Initiator);
         if let (Some(index), true) = (crossing, ours_stands) {
             self.knock_again(now, room, index, header, bytes);
@@ -190,7 +191,8 @@ impl Link {
             room.drops.count(Drop::Unexpected);
             return;
         };
-        if self.frame(now, room, header, via, bytes) {
+        let len = bytes.len();
+        if self.frame(now, room, header, via, bytes) && self.strays.came(now, remote, len) {
             self.roamed(now, room, remote);
         }
     }
@@ -199,7 +201,9 @@ impl Link {
     pub(super) fn supersede(&mut self, now: Instant, room: &mut Room, path: PathId) {
         let Some(new) = self.directs.iter().find(|direct| direct.path == path && direct.is_datagrams()) else { return };
         let remote = new.remote;
-        while let Some(index) = self.directs.iter().position(|old| old.path != path && old.is_datagrams() && old.remote == remote && old.is_usable()) {
+        while let Some(index) =
+            self.directs.iter().position(|old| old.path != path && old.is_datagrams() && old.remote == remote && old.is_usable())
+        {
             let old = self.directs.remove(index);
             if self.steer.main() == old.path {
                 room.edit(Edit::Switch { link: self.id, to: path });

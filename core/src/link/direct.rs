@@ -436,7 +436,9 @@ impl Link {
                 continue;
             }
             match (direct.state, &mut direct.doubt) {
-                (State::Proving { until } | State::Asked { until } | State::Sizing { until }, _) if until > now => direct.knock(now, room, &key),
+                (State::Proving { until } | State::Asked { until } | State::Sizing { until }, _) if until > now => {
+                    direct.knock(now, room, &key)
+                }
                 (State::Proving { .. } | State::Asked { .. }, _) => dead.push((direct.path, "the re-handshake was not answered in time")),
                 (State::Sizing { .. }, _) => dead.push((direct.path, "only small datagrams come through")),
                 (State::Usable { .. }, Some(doubt)) if doubt.until <= now => dead.push((direct.path, "three probes were not answered")),

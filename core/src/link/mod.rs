@@ -29,7 +29,7 @@ use crate::{
     bound::Bound,
     id::{LinkId, PathId, PeerId},
     node::{Presence, Room},
-    plane::{Edit, LinkTally, Via},
+    plane::{Edit, LinkTally, Strays, Via},
     time::{Duration, Instant},
     wire::{Candidate, MAX_CANDIDATES, Params},
 };
@@ -80,6 +80,7 @@ pub(crate) struct Link {
     migrations: u64,
     fallbacks: u64,
     retries: u64,
+    strays: Strays,
     /// Switches of the last minute (protocol 7.5).
     switches: VecDeque<Instant>,
 }
@@ -121,6 +122,7 @@ impl Link {
             migrations: 0,
             fallbacks: 0,
             retries: 0,
+            strays: Strays::default(),
             switches: VecDeque::new(),
         };
         link.settle_addresses(room);

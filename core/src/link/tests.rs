@@ -230,7 +230,7 @@ fn the_plane_opens_an_accepted_connection_before_the_answer_to_path_req_goes_out
     let live = link.live.as_ref().expect("it is connected");
     let key = live.chain().keys(Side::Initiator, &RustCrypto).path;
     let ground = Ground { path, own_sid: live.remote(), peer_sid: live.local(), channel_binding: [4; 32] };
-    let request = Asker::new(ground).request(&key, remote, 0, [8; 32]);
+    let request = Asker::new(ground).request(&key, remote, 0, [8; 32], 0);
     assert!(!link.asked_on(at(2), room, conn, [5; 32], remote, &request), "another connection's request");
     let mut actions = Vec::new();
     room.drain(usize::MAX, &mut actions);

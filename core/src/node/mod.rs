@@ -459,6 +459,7 @@ impl Node {
                 }
             }
             Noticed::Wanted => link.wanted(now, &mut self.room),
+            Noticed::Roamed { remote } => link.roamed(now, &mut self.room, remote),
         }
     }
 
@@ -472,6 +473,8 @@ impl Node {
             relay_wss_tx_bytes: bytes.relay_tx,
             direct_wss_rx_bytes: bytes.direct_rx,
             direct_wss_tx_bytes: bytes.direct_tx,
+            direct_udp_rx_bytes: bytes.udp_rx,
+            direct_udp_tx_bytes: bytes.udp_tx,
             ..self.room.totals
         };
         for entry in &tally.links {

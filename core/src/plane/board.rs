@@ -5,8 +5,9 @@ use crate::{
     id::{LinkId, PathId},
     session::{EpochKeys, SessionId},
     time::{Duration, Instant},
+    wire::PATH_REQUEST_LEN,
 };
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 use std::collections::BTreeMap;
 
 /// A session as the plane needs it.
@@ -149,6 +150,8 @@ pub struct Report {
 /// The kinds of report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Noticed {
+    /// Authentic frames of a peer with a path of datagrams came from an address that is no path's.
+    Roamed { remote: SocketAddr },
     /// Data is out and no receipt came for a probe timeout.
     Stalled { path: PathId, pto: Duration },
     /// A packet waits for a peer without a session.
@@ -158,6 +161,10 @@ pub(crate) enum Noticed {
 impl Report {
     pub(super) fn stalled(link: LinkId, path: PathId, pto: Duration) -> Self {
         Self { link, what: Noticed::Stalled { path, pto } }
+    }
+
+    pub(super) fn roamed(link: LinkId, remote: SocketAddr) -> Self {
+        Self { link, what: Noticed::Roamed { remote } }
     }
 
     pub(super) fn wanted(link: LinkId) -> Self {
@@ -274,6 +281,12 @@ impl Paths {
         }
     }
 
+    /// A path of datagrams: this one, or the first.
+    pub(super) fn datagrams(&self, path: PathId) -> Option<Via> {
+        let all = self.0.iter().filter(|entry| entry.via.conn.is_flow());
+        all.min_by_key(|entry| (entry.path != path, entry.path)).map(|entry| entry.via)
+    }
+
     /// Whether a path leads there.
     pub(super) fn has(&self, via: Via) -> bool {
         self.0.iter().any(|entry| entry.via == via)
@@ -310,8 +323,36 @@ pub(super) struct Peer {
     /// Our index of the session that seals.
     pub(super) current: Option<u32>,
     pub(super) wanted_at: Option<Instant>,
+    pub(super) strays: Strays,
     /// Counters of sessions that have ended.
     before: Counters,
+}
+
+/// Authentic frames from an address that is no path's.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Strays {
+    from: Option<SocketAddr>,
+    /// Bytes since the last word of it.
+    bytes: usize,
+    told_at: Option<Instant>,
+}
+
+impl Strays {
+    /// Word of an address is repeated at most so often.
+    const REPEAT: Duration = Duration::from_millis(100);
+
+    /// A frame came. True: the control room should hear of it, and may ask there with as many bytes as came.
+    pub(crate) fn came(&mut self, now: Instant, remote: SocketAddr, len: usize) -> bool {
+        if self.from != Some(remote) {
+            *self = Self { from: Some(remote), ..Self::default() };
+        }
+        self.bytes += len;
+        let enough = self.bytes >= PATH_REQUEST_LEN && self.told_at.is_none_or(|at| at + Self::REPEAT <= now);
+        if enough {
+            (self.bytes, self.told_at) = (0, Some(now));
+        }
+        enough
+    }
 }
 
 #[derive(Clone, Copy, Default)]

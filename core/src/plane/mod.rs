@@ -21,7 +21,7 @@ mod send;
 mod session;
 
 pub use board::{Edit, Install, LinkTally, PathTally, Report, Tally};
-pub(crate) use board::{Noticed, Paths};
+pub(crate) use board::{Noticed, Paths, Strays};
 pub use rtt::Rtt;
 
 use crate::{
@@ -36,7 +36,7 @@ use board::Peer;
 use bridge::{Bridge, Goal, flow_hash};
 use core::net::{IpAddr, SocketAddr};
 use ring::Pool;
-use session::Session;
+use session::{Came, Session};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The largest packet from the interface, bytes (protocol 9.4: frame 9,216 B).
@@ -95,6 +95,8 @@ pub(crate) struct PlaneBytes {
     pub(crate) relay_tx: u64,
     pub(crate) direct_rx: u64,
     pub(crate) direct_tx: u64,
+    pub(crate) udp_rx: u64,
+    pub(crate) udp_tx: u64,
 }
 
 /// All lanes of this peer.
@@ -125,7 +127,11 @@ impl Sink for Metered<'_> {
         self.sink.room(conn)
     }
     fn send(&mut self, via: Via, frame: &[u8]) {
-        let cell = if via.handle.is_some() { &mut self.bytes.relay_tx } else { &mut self.bytes.direct_tx };
+        let cell = match (via.handle, via.conn.is_flow()) {
+            (Some(_), _) => &mut self.bytes.relay_tx,
+            (None, true) => &mut self.bytes.udp_tx,
+            (None, false) => &mut self.bytes.direct_tx,
+        };
         *cell += frame.len() as u64;
         self.sink.send(via, frame);
     }
@@ -265,7 +271,7 @@ impl Plane {
     pub fn datagram(&mut self, now: Instant, flow: Option<ConnId>, remote: SocketAddr, bytes: &mut [u8], sink: &mut dyn Sink) {
         match flow {
             Some(conn) => self.take(now, Via { conn, handle: None }, bytes, sink),
-            None => sink.stray(remote, bytes),
+            None => self.stray(now, remote, bytes, sink),
         }
     }
 
@@ -336,23 +342,56 @@ impl Plane {
             sink.punt(via.conn, via.handle, bytes);
             return;
         }
-        let cell = if via.handle.is_some() { &mut self.bytes.relay_rx } else { &mut self.bytes.direct_rx };
-        *cell += bytes.len() as u64;
-        let Some(session) = self.sessions.get_mut(&header.receiver) else {
+        let Some(session) = self.sessions.get(&header.receiver) else {
             self.drops.count(Drop::UnknownSession);
             return;
         };
-        let Some(peer) = self.peers.get_mut(&session.link) else { return };
-        if via.handle.is_none() && !peer.paths.has(via) {
+        if via.handle.is_none() && self.peers.get(&session.link).is_some_and(|peer| !peer.paths.has(via)) {
             // nobody has proven yet who sends here; whoever overheard a frame could bring it before its time (protocol 6.2)
             sink.punt(via.conn, via.handle, bytes);
             return;
         }
+        self.open(now, header, via, bytes, sink);
+    }
+
+    /// A datagram from an address that is nobody's flow.
+    fn stray(&mut self, now: Instant, remote: SocketAddr, bytes: &mut [u8], sink: &mut dyn Sink) {
+        let header = FrameHeader::parse(bytes).ok().filter(|header| header.counter.lane() != LANE_NODE);
+        let Some(header) = header else {
+            sink.stray(remote, bytes);
+            return;
+        };
+        let session = self.sessions.get(&header.receiver);
+        let peer = session.and_then(|session| self.peers.get(&session.link));
+        let (Some(session), Some(peer)) = (session, peer) else {
+            self.drops.count(Drop::UnknownSession);
+            return;
+        };
+        let Some(via) = peer.paths.datagrams(session.tx.main()) else {
+            self.drops.count(Drop::Unexpected);
+            return;
+        };
+        let (link, len) = (session.link, bytes.len());
+        if self.open(now, header, via, bytes, sink) && self.peers.get_mut(&link).is_some_and(|peer| peer.strays.came(now, remote, len)) {
+            sink.report(Report::roamed(link, remote));
+        }
+    }
+
+    /// Opens a frame and does what it says; false when it is not authentic, or no session's.
+    fn open(&mut self, now: Instant, header: FrameHeader, via: Via, bytes: &mut [u8], sink: &mut dyn Sink) -> bool {
+        let cell = match (via.handle, via.conn.is_flow()) {
+            (Some(_), _) => &mut self.bytes.relay_rx,
+            (None, true) => &mut self.bytes.udp_rx,
+            (None, false) => &mut self.bytes.direct_rx,
+        };
+        *cell += bytes.len() as u64;
+        let Some(session) = self.sessions.get_mut(&header.receiver) else { return false };
+        let Some(peer) = self.peers.get_mut(&session.link) else { return false };
         let link = session.link;
         let is_control = header.counter.lane() & LANE_CONTROL_BIT != 0;
         let metered = &mut Metered { sink, bytes: &mut self.bytes };
-        let ended = session.inbound(now, header, via, bytes, peer, &mut self.bridge, &mut self.drops, metered);
-        if ended {
+        let came = session.inbound(now, header, via, bytes, peer, &mut self.bridge, &mut self.drops, metered);
+        if came == Some(Came::Ended) {
             self.open_gates(now, link, sink);
         }
         self.rearm(header.receiver);
@@ -360,6 +399,7 @@ impl Plane {
             self.pump_old(now, header.receiver, sink);
             self.pump(now, link, sink);
         }
+        came.is_some()
     }
 
     /// A new session opens from now on. Its frames wait for the end of the one before, also when nothing of that was heard lately: what it

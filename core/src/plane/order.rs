@@ -176,14 +176,18 @@ impl Order {
         self.settle(now, deliver);
     }
 
-    /// DRAIN: nothing below `start` comes any more on the path that is left.
-    pub(crate) fn drain(&mut self, now: Instant, generation: u8, start: u64, deliver: &mut dyn FnMut(&[u8])) {
+    /// DRAIN: nothing below `start` comes any more on the path that is left; or hardly, when that path keeps no order.
+    pub(crate) fn drain(&mut self, now: Instant, generation: u8, start: u64, ordered: bool, deliver: &mut dyn FnMut(&[u8])) {
         if generation == self.generation && self.pending.is_some() {
             // a start beyond all that was received is a lie or a race: the frames between are yet to come
             let to = start.min(self.window.next());
             if let Some(pending) = &mut self.pending {
                 pending.start.get_or_insert(start);
-                pending.drained = pending.drained.max(Some(to));
+                if ordered {
+                    pending.drained = pending.drained.max(Some(to));
+                } else {
+                    pending.deadline = pending.deadline.min(now + self.patience);
+                }
             }
         }
         self.settle(now, deliver);
@@ -458,7 +462,7 @@ mod tests {
         bench.act(0, |order, now, out| order.switch(now, 1, 2, out));
         bench.act(0, |order, now, out| order.switch(now, 2, 3, out));
         bench.take(1, 3, 2);
-        bench.act(1, |order, now, out| order.drain(now, 1, 2, out));
+        bench.act(1, |order, now, out| order.drain(now, 1, 2, true, out));
         assert_eq!(bench.out, [0], "1 and 2 may still come by the path that was taken in between");
         bench.take(2, 1, 0);
         bench.take(2, 2, 1);
@@ -474,7 +478,7 @@ mod tests {
         bench.act(0, |order, now, out| order.switch(now, 1, 3, out));
         bench.take(0, 3, 1);
         bench.take(0, 2, 0);
-        bench.act(1, |order, now, out| order.drain(now, 1, 3, out));
+        bench.act(1, |order, now, out| order.drain(now, 1, 3, true, out));
         assert_eq!(bench.out, [0, 2, 3]);
         assert_eq!(bench.order.counters().lost, 1);
         assert_eq!(bench.take(2, 1, 0), Fate::Late);
@@ -528,7 +532,7 @@ mod tests {
         let mut bench = Bench::new();
         bench.take(0, 0, 0);
         bench.take(0, 2, 1);
-        bench.act(1, |order, now, out| order.drain(now, 1, 2, out));
+        bench.act(1, |order, now, out| order.drain(now, 1, 2, true, out));
         assert_eq!((bench.out.as_slice(), bench.order.counters().lost), (&[0, 2][..], 1));
         assert_eq!(bench.take(2, 4, 1), Fate::Taken);
         assert_eq!(bench.out, [0, 2, 4], "calm again");
@@ -632,7 +636,7 @@ mod tests {
         bench.take(1, 0, 0);
         bench.take(1, 2, 0);
         bench.act(2, |order, now, out| order.switch(now, 1, 3, out));
-        bench.act(3, |order, now, out| order.drain(now, 1, 3, out));
+        bench.act(3, |order, now, out| order.drain(now, 1, 3, true, out));
         bench.take(4, 3, 1);
         assert!(bench.out.is_empty(), "the session before has not ended");
         bench.act(5, |order, now, out| order.open_gate(now, out));
@@ -668,7 +672,7 @@ mod tests {
                 if picks.next() == Some(true) {
                     match old.pop_front() {
                         Some(Some(sequence)) => { bench.take(1, sequence, 0); }
-                        Some(None) => bench.act(1, |order, now, out| order.drain(now, 1, start, out)),
+                        Some(None) => bench.act(1, |order, now, out| order.drain(now, 1, start, true, out)),
                         None => {}
                     }
                 } else if let Some(sequence) = new.pop_front() {

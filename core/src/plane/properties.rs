@@ -187,7 +187,7 @@ impl OrderModel {
             Step::Drain { newer, ahead } => {
                 let generation = self.order.generation().wrapping_add_signed(*newer);
                 let start = self.order.next().saturating_add_signed(*ahead);
-                self.act(|order, now, out| order.drain(now, generation, start, out));
+                self.act(|order, now, out| order.drain(now, generation, start, true, out));
                 if *newer != 0 || !waits {
                     prop_assert_eq!(self.order.floor(), floor, "a DRAIN without its switch passes nothing");
                 }

@@ -18,6 +18,15 @@ use crate::{
 };
 use std::sync::Arc;
 
+/// What an authentic frame said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Came {
+    /// Nothing for the other rooms.
+    Plain,
+    /// The other end says that this session has ended.
+    Ended,
+}
+
 /// Both halves of one session's data lane.
 #[cfg_attr(test, derive(Clone, Hash))]
 pub(super) struct Session {
@@ -73,7 +82,7 @@ impl Session {
         }
     }
 
-    /// One sealed frame for this session. True: the other end says that this session has ended.
+    /// One sealed frame for this session. None: it is not authentic.
     #[expect(clippy::too_many_arguments, reason = "the rooms a frame crosses, each borrowed apart")]
     pub(super) fn inbound(
         &mut self,
@@ -85,11 +94,14 @@ impl Session {
         bridge: &mut Bridge,
         drops: &mut Drops,
         sink: &mut dyn Sink,
-    ) -> bool {
+    ) -> Option<Came> {
         let link = self.link;
         let mut ended = false;
         match self.rx.open(now, header, frame) {
-            Err(reason) => drops.count(reason),
+            Err(reason) => {
+                drops.count(reason);
+                return None;
+            }
             Ok(Opened::Data(plain)) => {
                 let path = peer.paths.heard(now, via);
                 let deliver = &mut |plain: &[u8]| hand_in(now, link, plain, bridge, drops, sink);
@@ -117,14 +129,15 @@ impl Session {
                     // a generation that no SWITCH announced: the session ends here (protocol 3.10, 7.3)
                     ended = newer(generation, self.rx.order().generation());
                     let deliver = &mut |plain: &[u8]| hand_in(now, link, plain, bridge, drops, sink);
-                    self.rx.order().drain(now, generation, start, deliver);
+                    // what was sent before it on a path of datagrams may come behind it
+                    self.rx.order().drain(now, generation, start, !via.conn.is_flow(), deliver);
                 }
             },
         }
         self.ended |= ended;
         self.follow_epoch();
         self.answer(now, sink);
-        ended
+        Some(if ended { Came::Ended } else { Came::Plain })
     }
 
     /// Whether all that was sent in it has come out.

@@ -32,7 +32,10 @@ pub use frame::{
 };
 pub use lane::{LaneControl, RECEIPT_MASK_WORDS, Receipt, ReceiptMask};
 pub use params::{PARAMS_LEN_MAX, Params};
-pub use path::{PATH_COMPLETE_LEN, PATH_MAC_LEN, PATH_PADDED_MAX_LEN, PATH_REQUEST_LEN, PATH_RESPONSE_LEN, PathComplete, PathHeader, PathRequest, PathResponse};
+pub use path::{
+    PATH_COMPLETE_LEN, PATH_MAC_LEN, PATH_PADDED_MAX_LEN, PATH_REQUEST_LEN, PATH_RESPONSE_LEN, PathComplete, PathHeader, PathRequest,
+    PathResponse,
+};
 pub use reader::{Malformed, Reader};
 pub use record::{RECORD_FLAG_URGENT, RECORD_HEADER_LEN, Record, Records, peek_record, record_header};
 pub use relay::{DirectoryEntry, Established, MAX_DIRECTORY_ENTRIES, RelayMessage, UPDATE_SUPPORTS_DIRECT, UPDATE_WITHHOLD_ADDRESS};

@@ -127,7 +127,14 @@ fn actor(runtime: Runtime, name: &'static str, line: Line, network: &Network) ->
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let interface = Interface::Memory(MemoryInterface { inbound, outbound });
-        match runtime.start_peer(PeerOptions { node, interface, listen_tcp, listen_udp: listen_tcp, cert_lifetime: CERT_LIFETIME, journal: None }) {
+        match runtime.start_peer(PeerOptions {
+            node,
+            interface,
+            listen_tcp,
+            listen_udp: listen_tcp,
+            cert_lifetime: CERT_LIFETIME,
+            journal: None,
+        }) {
             Ok(peer) => {
                 let notes = peer.notes();
                 return Ok(Actor { name, address: network.address_v6(identity.id()), peer, notes, into, from, forwarder });

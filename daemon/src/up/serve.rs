@@ -189,7 +189,7 @@ mod tests {
             cert_lifetime: Duration::from_hours(1),
             journal: None,
         })
-            .expect("starts");
+        .expect("starts");
         Service {
             facts: Facts {
                 runtime: "threads",

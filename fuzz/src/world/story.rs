@@ -48,8 +48,14 @@ impl World {
 
     /// Until both send directly.
     pub fn until_direct(&mut self, a: HostId, b: HostId) -> Duration {
-        let direct = Some(PathLabel::DirectWss);
-        self.until("both send directly", Duration::from_secs(90), |world| world.label(a, b) == direct && world.label(b, a) == direct)
+        let is_direct = |label| matches!(label, Some(PathLabel::DirectWss | PathLabel::DirectUdp));
+        self.until("both send directly", Duration::from_secs(90), |world| is_direct(world.label(a, b)) && is_direct(world.label(b, a)))
+    }
+
+    /// Until both send by UDP.
+    pub fn until_udp(&mut self, a: HostId, b: HostId) -> Duration {
+        let udp = Some(PathLabel::DirectUdp);
+        self.until("both send by UDP", Duration::from_secs(90), |world| world.label(a, b) == udp && world.label(b, a) == udp)
     }
 
     /// Until both send over the relay.

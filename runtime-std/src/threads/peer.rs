@@ -77,7 +77,8 @@ fn run(seat: Seat, commands: flume::Receiver<Command>, interface: Opened) -> Res
     let pumps = Pumps::new(errands).map_err(unusable)?;
     let link = interface.link(&pumps).map_err(unusable)?;
     let (listen_tcp, server_config) = (seat.listen_tcp, Arc::clone(&seat.server_config));
-    let doors = ThreadDoors { pumps, dials: Workers::new("mesh-dial", DIALS), link, listen_tcp, server_config, readable: [false; FAMILIES] };
+    let doors =
+        ThreadDoors { pumps, dials: Workers::new("mesh-dial", DIALS), link, listen_tcp, server_config, readable: [false; FAMILIES] };
     drive(seat.control(clock::now(), doors), commands, handed_in)
 }
 

@@ -193,7 +193,14 @@ mod tests {
 
     #[test]
     fn tokens_survive_the_kernel() {
-        for token in [Token::Datagrams(0), Token::Datagrams(1), Token::Conn(ConnId(0)), Token::Conn(ConnId(u64::MAX >> 2)), Token::Handshake(7), Token::Listener(1)] {
+        for token in [
+            Token::Datagrams(0),
+            Token::Datagrams(1),
+            Token::Conn(ConnId(0)),
+            Token::Conn(ConnId(u64::MAX >> 2)),
+            Token::Handshake(7),
+            Token::Listener(1),
+        ] {
             assert_eq!(Token::unpack(token.pack()), token);
         }
         assert_eq!([Token::Interface, Token::Bell].map(|token| Token::unpack(token.pack())), [Token::Interface, Token::Bell]);

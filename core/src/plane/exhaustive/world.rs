@@ -17,7 +17,7 @@ use crate::{
         bridge::Bridge,
         order::{Order, newer},
         ring::{Pool, Ring},
-        session::Session,
+        session::{Came, Session},
     },
     session::{Chain, EpochKeys, SessionId, Side, Suite},
     time::{Duration, Instant},
@@ -400,7 +400,8 @@ impl World {
         let mut ended = false;
         self.act(end, control, |now, session, peer, port| {
             let mut drops = core::mem::take(&mut port.drops);
-            ended = session.inbound(now, header, VIAS[path], &mut frame, peer, &mut bridge(own, other), &mut drops, port);
+            let came = session.inbound(now, header, VIAS[path], &mut frame, peer, &mut bridge(own, other), &mut drops, port);
+            ended = came == Some(Came::Ended);
             port.drops = drops;
         });
         if let Some(LaneControl::Switch { generation, .. } | LaneControl::Drain { generation, .. }) = message {
