@@ -1,5 +1,6 @@
 //! The `ShadowMesh` protocol as pure state machines: state, an instant and an event go in; actions come out.
 #![forbid(unsafe_code)]
+pub mod binding;
 pub mod bound;
 pub mod config;
 pub mod control;

@@ -8,6 +8,7 @@
 //! ```
 #![expect(clippy::disallowed_methods, reason = "the files are data of this test alone")]
 use shadowmesh_core::{
+    binding::{open_bind, open_bound, seal_bind, seal_bound},
     crypto::{Identity, rustcrypto::RustCrypto},
     handshake::{Answer, Concluded, Job, Offer, Outcome, REKEY_LEN, RekeyOffer, Setup, Ticket, Work},
     id::{Handle, PathId, PeerId},
@@ -15,7 +16,7 @@ use shadowmesh_core::{
     rehandshake::{Answerer, Asker, Ground},
     session::{Chain, Side, Suite},
     wire::{
-        Candidate, CandidateKind, Counter, DirectoryEntry, Established, FRAME_OVERHEAD, FrameHeader, INNER_CONTROL, INNER_IP,
+        Bind, Bound, Candidate, CandidateKind, Counter, DirectoryEntry, Established, FRAME_OVERHEAD, FrameHeader, INNER_CONTROL, INNER_IP,
         INNER_KEEPALIVE, LANE_CONTROL_BIT, LANE_NODE, LaneControl, NodeControl, Params, PathLabel, PeerMessage, RECORD_FLAG_URGENT,
         Receipt, ReceiptMask, Record, RelayMessage, TYPE_DLV, TYPE_FWD, Transport,
     },
@@ -56,6 +57,7 @@ fn all() -> Vec<(String, Vec<u8>)> {
     let mut all = Vec::new();
     let mut add = |name: &str, bytes: Vec<u8>| all.push((name.to_owned(), bytes));
     let chain = handshake(&mut add, "client-relay", &Setup::client_relay([0xcb; 32]), [Suite::ChaCha20Poly1305; 2], relay_params());
+    bind(&mut add, &chain);
     frame(&mut add, "frame-established", &chain, Side::Responder, LANE_NODE, INNER_CONTROL, &established());
     let suites = [Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
     let chain = handshake(&mut add, "peer-peer", &Setup::peer_peer(&network()), suites, peer_params());
@@ -161,6 +163,16 @@ fn path(add: &mut Add<'_>, chain: &Chain) {
     add("path-request", request.to_vec());
     add("path-response", response.to_vec());
     add("path-complete", complete.to_vec());
+}
+
+fn bind(add: &mut Add<'_>, chain: &Chain) {
+    let [client, relay] = [Side::Initiator, Side::Responder].map(|side| chain.keys(side, &RustCrypto).path);
+    let bind = Bind { receiver: 0x2222_0002, nonce: [0xa1; 8] };
+    let bound = Bound { receiver: 0x1111_0001, nonce: [0xa1; 8], address: socket("192.0.2.7:40000"), other_port: 8_444 };
+    let (question, answer) = (seal_bind(&client, &bind), seal_bound(&relay, &bound));
+    assert_eq!((open_bind(&relay, &question), open_bound(&client, &answer)), (Ok(bind), Ok(bound)));
+    add("bind", question.to_vec());
+    add("bound", answer.to_vec());
 }
 
 fn switch() -> LaneControl {

@@ -7,12 +7,14 @@
 //!                       01 02 03  handshake
 //!                       10        sealed frame (frame) ─▶ inner type 80: LaneControl (lane), NodeControl (control), RelayMessage (relay)
 //!                       20 21 22  re-handshake on a path
+//! UDP datagram ────── also 24 25    a client's address as its relay sees it (bind)
 //! ```
 //!
 //! A parser accepts exactly what `emit` makes: reserved bytes are zero, and nothing may follow the last field, except
 //! where an extension is planned: behind the entries of ESTABLISHED (protocol 6.5), and in TLV lists.
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::wildcard_enum_match_arm))]
 pub mod addr;
+pub mod bind;
 pub mod control;
 pub mod frame;
 pub mod lane;
@@ -22,6 +24,7 @@ pub mod reader;
 pub mod record;
 pub mod relay;
 
+pub use bind::{BIND_LEN, BIND_MAC_LEN, Bind, Bound};
 pub use control::{
     CLOSE_DOWN, CLOSE_OVERLOAD, CLOSE_PROTOCOL, CLOSE_REFUSED, CLOSE_REPLACED, CLOSE_SESSION_OLD, CLOSE_SHARED_IDENTITY, CLOSE_SILENT,
     CONTROL_PIECE_MAX_LEN, Candidate, CandidateKind, MAX_CANDIDATES, NodeControl, PathLabel, PeerMessage, Transport,
@@ -54,6 +57,10 @@ pub const TYPE_PATH_REQ: u8 = 0x20;
 pub const TYPE_PATH_RSP: u8 = 0x21;
 /// First byte of `PATH_CMP` (protocol 5.1).
 pub const TYPE_PATH_CMP: u8 = 0x22;
+/// First byte of BIND (protocol 8.1).
+pub const TYPE_BIND: u8 = 0x24;
+/// First byte of BOUND (protocol 8.1).
+pub const TYPE_BOUND: u8 = 0x25;
 /// First byte of a record to the relay, or on a direct connection (protocol 9.1).
 pub const TYPE_FWD: u8 = 0x30;
 /// First byte of a record from the relay (protocol 9.1).

@@ -5,9 +5,9 @@ use shadowmesh_core::{
     handshake::Role,
     id::{Handle, PathId, PeerId},
     wire::{
-        Candidate, CandidateKind, Counter, DirectoryEntry, Established, FrameHeader, LaneControl, NodeControl, Params, PathComplete,
-        PathHeader, PathLabel, PathRequest, PeerMessage, Receipt, ReceiptMask, Record, RelayMessage, TYPE_DLV, TYPE_FWD, TYPE_PATH_CMP,
-        TYPE_PATH_REQ, TYPE_PATH_RSP, Transport, addr,
+        Bind, Bound, Candidate, CandidateKind, Counter, DirectoryEntry, Established, FrameHeader, LaneControl, NodeControl, Params,
+        PathComplete, PathHeader, PathLabel, PathRequest, PeerMessage, Receipt, ReceiptMask, Record, RelayMessage, TYPE_DLV, TYPE_FWD,
+        TYPE_PATH_CMP, TYPE_PATH_REQ, TYPE_PATH_RSP, Transport, addr,
     },
 };
 use std::net::SocketAddr;
@@ -106,10 +106,18 @@ fn wire() -> Vec<Vec<u8>> {
             out.extend(addr::ip_bytes(address.ip()));
         });
     }
+    add(10, &mut |out| {
+        Bind { receiver: 7, nonce: [8; 8] }.emit(out);
+        out.extend([0; 32]);
+    });
+    add(10, &mut |out| {
+        Bound { receiver: 7, nonce: [8; 8], address: v6, other_port: 9 }.emit(out);
+        out.extend([0; 32]);
+    });
     for role in [Role::ClientRelay, Role::PeerPeer] {
         let genuine = cast::genuine(role);
         for message in [&genuine.init, &genuine.resp, &genuine.fin] {
-            add(10, &mut |out| out.extend(message));
+            add(11, &mut |out| out.extend(message));
         }
     }
     seeds

@@ -3,15 +3,15 @@
 use shadowmesh_core::{
     handshake::{FIN_LEN_MAX, INIT_LEN_MAX, RESP_LEN_MAX, peek_fin, peek_init, peek_resp},
     wire::{
-        FRAME_HEADER_LEN, FrameHeader, LaneControl, Malformed, NodeControl, PARAMS_LEN_MAX, PATH_MAC_LEN, Params, PathComplete, PathHeader,
-        PathRequest, PathResponse, PeerMessage, Reader, Records, RelayMessage, addr, peek_record,
+        BIND_MAC_LEN, Bind, Bound, FRAME_HEADER_LEN, FrameHeader, LaneControl, Malformed, NodeControl, PARAMS_LEN_MAX, PATH_MAC_LEN,
+        Params, PathComplete, PathHeader, PathRequest, PathResponse, PeerMessage, Reader, Records, RelayMessage, addr, peek_record,
     },
 };
 
 /// The first byte chooses a parser, the rest is its input.
 pub fn wire(data: &[u8]) {
     let Some((kind, bytes)) = data.split_first() else { return };
-    match kind % 11 {
+    match kind % 12 {
         0 => records(bytes),
         1 => frame(bytes),
         2 => canonical(bytes, LaneControl::parse(bytes), LaneControl::emit),
@@ -22,6 +22,7 @@ pub fn wire(data: &[u8]) {
         7 => path_messages(bytes),
         8 => socket_address(bytes),
         9 => address_field(bytes),
+        10 => binding(bytes),
         _ => handshake_messages(bytes),
     }
 }
@@ -101,6 +102,12 @@ fn path_messages(bytes: &[u8]) {
         let again = emitted(&header, PathHeader::emit);
         assert_eq!(again, bytes[..again.len()]);
     }
+}
+
+fn binding(bytes: &[u8]) {
+    let before_mac = &bytes[..bytes.len().saturating_sub(BIND_MAC_LEN)];
+    canonical(before_mac, Bind::parse(bytes), Bind::emit);
+    canonical(before_mac, Bound::parse(bytes), Bound::emit);
 }
 
 fn socket_address(bytes: &[u8]) {
