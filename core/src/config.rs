@@ -152,13 +152,15 @@ pub struct HubConfig {
     pub limits: Limits,
     /// How often clients send a sign of life.
     pub keepalive: Duration,
+    /// The UDP ports that answer BIND (protocol 8.1); clients are told both.
+    pub udp_ports: [Option<u16>; 2],
 }
 
 impl HubConfig {
     /// A relay with the defaults of the protocol and the suite that every client has.
     pub fn new(identity: Arc<Identity>, crypto: Arc<dyn Provider>) -> Self {
         let suites = vec![Suite::ChaCha20Poly1305];
-        Self { identity, crypto, suites, limits: Limits::default(), keepalive: Duration::from_secs(20) }
+        Self { identity, crypto, suites, limits: Limits::default(), keepalive: Duration::from_secs(20), udp_ports: [None; 2] }
     }
 }
 

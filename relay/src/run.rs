@@ -71,6 +71,7 @@ pub fn run(settings: &Settings, runtime: Runtime, journal: Option<&Path>) -> Res
             suites: vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305],
             limits: settings.limits.clone(),
             keepalive: settings.keepalive,
+            udp_ports: [None; 2],
         },
         listen: listen_addresses(settings),
         cert_lifetime: settings.cert_lifetime,

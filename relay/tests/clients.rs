@@ -31,8 +31,14 @@ fn identity(n: u8) -> Arc<Identity> {
 fn start(listen: &str, limits: Limits) -> (Relay, PeerId, String) {
     let identity = identity(200);
     let id = identity.id();
-    let hub =
-        HubConfig { identity, crypto: Arc::new(AwsLc), suites: vec![Suite::ChaCha20Poly1305], limits, keepalive: Duration::from_secs(20) };
+    let hub = HubConfig {
+        identity,
+        crypto: Arc::new(AwsLc),
+        suites: vec![Suite::ChaCha20Poly1305],
+        limits,
+        keepalive: Duration::from_secs(20),
+        udp_ports: [None; 2],
+    };
     let listen = vec![listen.parse().expect("an address")];
     let relay = relay::start(RelayOptions { hub, listen, cert_lifetime: Duration::from_hours(24), journal: None }).expect("starts");
     let url = format!("wss://{}", relay.addresses()[0]);

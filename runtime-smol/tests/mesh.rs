@@ -422,6 +422,7 @@ fn relay_with(on: On, address: &str, journal: Option<JournalFile>) -> Relay {
         suites: vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305],
         limits: Limits::default(),
         keepalive: Duration::from_secs(20),
+        udp_ports: [None; 2],
     };
     let listen = vec![address.parse().expect("address")];
     (on.relay.relay)(RelayOptions { hub, listen, cert_lifetime: Duration::from_hours(24), journal }).expect("the relay starts")

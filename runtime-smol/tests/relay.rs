@@ -218,6 +218,7 @@ fn options(address: &str, limits: Limits) -> RelayOptions {
         suites: vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305],
         limits,
         keepalive: Duration::from_secs(20),
+        udp_ports: [None; 2],
     };
     RelayOptions { hub, listen: vec![address], cert_lifetime: Duration::from_hours(24), journal: None }
 }

@@ -3,7 +3,7 @@ use super::drops::Reason;
 use crate::{
     crypto::Provider,
     handshake::Verified,
-    session::{EpochKeys, SessionId, Side, Suite},
+    session::{EpochKeys, PathKey, SessionId, Side, Suite},
     time::{Duration, Instant},
     wire::{Counter, FRAME_HEADER_LEN, FRAME_OVERHEAD, FrameHeader, INNER_CONTROL, INNER_KEEPALIVE, LANE_NODE, RelayMessage, TAG_LEN},
 };
@@ -56,6 +56,21 @@ impl Channel {
     /// What it computes with.
     pub(super) fn suite(&self) -> Suite {
         self.suite
+    }
+
+    /// The number that this end chose.
+    pub(super) fn own_sid(&self) -> u32 {
+        self.own_sid
+    }
+
+    /// The number that the client chose.
+    pub(super) fn peer_sid(&self) -> u32 {
+        self.peer_sid
+    }
+
+    /// Proves the session outside of the connection.
+    pub(super) fn path_key(&self) -> &PathKey {
+        &self.keys.path
     }
 
     /// When it was established.

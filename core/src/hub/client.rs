@@ -86,6 +86,8 @@ pub(super) struct Established {
     pub(super) channel: Channel,
     pub(super) heard: Instant,
     pub(super) control: Bucket,
+    /// Answers to its questions for its UDP address.
+    pub(super) binds: Bucket,
 }
 
 // An idle client costs its port, its session and its timers: far below 64 KiB (protocol 9).

@@ -52,6 +52,14 @@ reasons! {
     BadControl = "bad_control",
     /// A client sends more control messages than it may.
     ControlRate = "control_rate",
+    /// A datagram that is no BIND.
+    MalformedDatagram = "malformed_datagram",
+    /// A BIND for a session that no client has.
+    UnknownSession = "unknown_session",
+    /// A BIND whose mac is wrong.
+    ForgedBind = "forged_bind",
+    /// A client asks for its UDP address more often than it may.
+    BindRate = "bind_rate",
     /// Nothing was heard for three keepalives.
     Silent = "silent",
     /// The session reached its age or its frames.

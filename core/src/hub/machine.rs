@@ -8,6 +8,7 @@ use super::{
     directory::{Directory, Member},
     drops::{Drops, Reason},
     jobs::Jobs,
+    reflector::Reflector,
 };
 use crate::{
     bound::Bound,
@@ -46,6 +47,7 @@ pub struct Hub {
     clients: BTreeMap<ConnId, Client>,
     directory: Directory,
     jobs: Jobs,
+    reflector: Reflector,
     timers: BTreeSet<(Instant, ConnId)>,
     /// Clients still to be told that the relay goes away; `Some` from then on.
     leaving: Option<VecDeque<ConnId>>,
@@ -65,6 +67,7 @@ impl Hub {
             mac1,
             entropy: None,
             admission: Admission::new(&config.limits),
+            reflector: Reflector::new(config.udp_ports),
             config,
             clients: BTreeMap::new(),
             directory: Directory::default(),
@@ -116,6 +119,7 @@ impl Hub {
         each(Bound::new("half-open handshakes with clients", self.half_open, self.config.limits.half_open_total));
         self.admission.bounds(each);
         self.jobs.bounds(each);
+        self.reflector.bounds(self.config.limits.clients, each);
     }
 
     fn client_status(&self, client: &Client) -> Option<ClientStatus> {
@@ -152,7 +156,10 @@ impl Machine for Hub {
             HubEvent::Message { conn, bytes } => self.message(now, conn, bytes, actions),
             HubEvent::Computed(done) => self.computed(now, done, actions),
             HubEvent::Leave => self.leave(),
-            HubEvent::Datagram { .. } => self.drops.count(Reason::UnexpectedMessage),
+            HubEvent::Datagram { port, remote, bytes } => match self.datagram(now, port, remote, bytes) {
+                Ok(bytes) => actions.push(HubAction::Datagram { port, remote, bytes }),
+                Err(reason) => self.drops.count(reason),
+            },
         }
         while let Some(job) = self.jobs.start() {
             actions.push(HubAction::Compute(job));
@@ -281,7 +288,11 @@ impl Hub {
             Ok(Step::Answer { hello }) => {
                 self.half_open += 1;
                 let entropy = self.entropy.as_mut().expect("the driver hands in entropy before the first connection");
-                let work = client.answer(hello, &own, entropy.public_u32(), entropy.secret());
+                let mut sid = entropy.public_u32();
+                while !self.reflector.is_free(sid) {
+                    sid = entropy.public_u32();
+                }
+                let work = client.answer(hello, &own, sid, entropy.secret());
                 self.jobs.push(conn, work);
             }
             Ok(Step::Verify(work)) => self.jobs.push(conn, work),
@@ -384,7 +395,9 @@ impl Hub {
         let channel = Channel::new(now, challenge.answer.sid(), verified, &*self.config.crypto);
         let session_id = channel.session_id().0;
         let (remote, handle, network) = (client.remote, joined.handle, joined.network);
-        client.state = State::Established(Box::new(Established { id, network, handle, channel, heard: now, control: Bucket::default() }));
+        self.reflector.add(channel.own_sid(), conn);
+        let (control, binds) = (Bucket::default(), Bucket::default());
+        client.state = State::Established(Box::new(Established { id, network, handle, channel, heard: now, control, binds }));
         took::<State>("Verifying", client.state.name());
         self.established += 1;
         self.succeeded += 1;
@@ -419,7 +432,7 @@ impl Hub {
             max_frame: u16::try_from(limits.frame_bytes).unwrap_or(u16::MAX),
             // protocol 7.1: re-sends and hedges stay below half of the queue
             window: u32::try_from(limits.queue_frames / 2).unwrap_or(u32::MAX),
-            udp_port: 0,
+            udp_port: self.reflector.first_port(),
             entries: pages.next().unwrap_or_default(),
         });
         self.send(conn, &established, actions);
@@ -470,6 +483,16 @@ impl Hub {
         if old {
             self.part_old(now, conn, actions);
         }
+    }
+
+    /// protocol 8.1: BIND of an established client is answered, and nothing else is
+    fn datagram(&mut self, now: Instant, port: u8, remote: SocketAddr, bytes: &[u8]) -> Result<Vec<u8>, Reason> {
+        let conn = self.reflector.asker(bytes)?;
+        let Some(Client { state: State::Established(established), .. }) = self.clients.get_mut(&conn) else {
+            return Err(Reason::UnknownSession);
+        };
+        let Established { channel, binds, .. } = &mut **established;
+        self.reflector.answer(now, channel, binds, port, remote, bytes)
     }
 
     fn send(&mut self, conn: ConnId, message: &RelayMessage, actions: &mut Vec<HubAction>) {
@@ -530,6 +553,7 @@ impl Hub {
             State::Greeting | State::Answering(_) | State::Challenged(_) | State::Verifying(_) => self.failed += 1,
             State::Established(established) => {
                 self.established -= 1;
+                self.reflector.remove(established.channel.own_sid(), conn);
                 self.directory.leave(now, established.network, established.id, conn);
                 actions.push(edit(Edit::Part { conn }));
                 actions.push(HubAction::Note(HubNote::Left { id: established.id, why }));

@@ -7,6 +7,7 @@
 //!                  │ records                                      └──── HubAction::Send ─▶ Forwarder::control
 //!                  ▼                                                                            │
 //!              queues, one per (source, destination) ─▶ Forwarder::next_message ─▶ writer ◀─────┘
+//!   datagram ─▶ HubEvent::Datagram ─▶ Hub ─▶ HubAction::Datagram
 //! ```
 //! `Hub` is the control room: handshakes, the directory, limits. `Forwarder` is the data plane: it reads nothing but the eight
 //! bytes of a record header and the first byte behind them. Neither does I/O; a driver owns both.
@@ -23,6 +24,7 @@ mod machine;
 #[cfg(test)]
 mod properties;
 mod queue;
+mod reflector;
 mod status;
 #[cfg(test)]
 mod tests;

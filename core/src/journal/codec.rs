@@ -106,6 +106,15 @@ impl Field for usize {
     }
 }
 
+impl Field for [Option<u16>; 2] {
+    fn put(&self, out: &mut Vec<u8>) {
+        (self[0], self[1]).put(out);
+    }
+    fn take(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        <(Option<u16>, Option<u16>)>::take(from).map(|(first, second)| [first, second])
+    }
+}
+
 impl<const N: usize> Field for [u8; N] {
     fn put(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self);

@@ -33,7 +33,7 @@ record!(NodeConfig {
 record!(Network { secret, name, relays });
 record!(RelayAddress { url, id });
 record!(Member { id, name, allowed });
-record!(HubConfig { identity, crypto, suites, limits, keepalive });
+record!(HubConfig { identity, crypto, suites, limits, keepalive, udp_ports });
 record!(Limits {
     frame_bytes,
     control_bytes,

@@ -254,7 +254,7 @@ impl ForwardSink for Punted {
 /// A peer connects to a relay, is let in, and leaves.
 fn run(crypto: &Arc<dyn Provider>) -> (Vec<u8>, Vec<u8>) {
     let config = config(Arc::clone(crypto));
-    let hub = HubConfig::new(identity(2), Arc::clone(crypto));
+    let hub = HubConfig { udp_ports: [Some(8_443), None], ..HubConfig::new(identity(2), Arc::clone(crypto)) };
     let mut forwarder = Forwarder::new(&hub.limits);
     let mut peer = Taped(Node::new(config.clone()), Recorder::<Node>::new(&config));
     let mut relay = Taped(Hub::new(hub.clone()), Recorder::<Hub>::new(&hub));

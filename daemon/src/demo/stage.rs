@@ -69,6 +69,7 @@ impl Stage {
                 suites: suites(),
                 limits: Limits::default(),
                 keepalive: RELAY_KEEPALIVE,
+                udp_ports: [None; 2],
             },
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))],
             cert_lifetime: CERT_LIFETIME,

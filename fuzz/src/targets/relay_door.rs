@@ -113,6 +113,7 @@ impl Door {
             suites: vec![Suite::ChaCha20Poly1305, Suite::Aes256Gcm],
             limits: limits(),
             keepalive: Duration::from_secs(20),
+            udp_ports: [None; 2],
         };
         let mut door = Self {
             now: Instant::from_millis(1_000_000),

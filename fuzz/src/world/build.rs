@@ -116,6 +116,7 @@ impl World {
             // scenarios restart hosts more often than people do
             limits: Limits { join_burst: 1_000, preauth_per_source: 64, ..Limits::default() },
             keepalive: Duration::from_secs(20),
+            udp_ports: [None; 2],
         };
         adjust(&mut config);
         let host = self.settle(Plan::Relay { config, certificate });

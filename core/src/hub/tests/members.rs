@@ -19,7 +19,7 @@ fn established_with_observed_ip_in_a_full_handshake() {
         let client = stage.join(&identity(n), remote, params(NETWORK));
         let established = &client.established;
         assert_eq!(established.observed, address(observed));
-        assert_eq!((established.keepalive_s, established.max_frame, established.window, established.udp_port), (20, 9_216, 256, 0));
+        assert_eq!((established.keepalive_s, established.max_frame, established.window, established.udp_port), (20, 9_216, 256, 8_443));
         assert_eq!(established.entries.len(), usize::from(n) - 1);
         clients.push(client);
     }

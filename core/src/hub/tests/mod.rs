@@ -4,6 +4,7 @@ mod entry;
 mod forward;
 mod hostile;
 mod members;
+mod reflector;
 
 use super::{ForwardSink, Forwarder, Hub, HubAction, HubEvent, HubNote, HubStatus};
 use crate::{
@@ -103,6 +104,7 @@ impl Stage {
             suites: vec![Suite::ChaCha20Poly1305, Suite::Aes256Gcm],
             limits,
             keepalive: Duration::from_secs(20),
+            udp_ports: [Some(8_443), Some(8_444)],
         });
         let now = Instant::from_millis(1_000_000);
         let mut stage = Self {
