@@ -38,7 +38,7 @@ fn main() {
 
 fn once(asker: &mut Asker, answerer: &mut Answerer, here: &PathKey, there: &PathKey) -> usize {
     let seen = SocketAddr::from(([192, 0, 2, 1], 443));
-    let request = asker.request(here, seen, 7, [1; 32]);
+    let request = asker.request(here, seen, 7, [1; 32], 0);
     let response = answerer.answer(there, &request, seen, 7, [2; 32]).expect("a fresh request");
     let (complete, proven) = asker.complete(here, &response, seen, 7).expect("a good response");
     black_box((proven, answerer.confirm(there, &complete).expect("a good completion")));

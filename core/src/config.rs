@@ -32,10 +32,8 @@ pub struct NodeConfig {
     pub mtu: u16,
     /// Own overlay addresses with prefix length, besides the derived IPv6 one.
     pub addresses: Vec<(IpAddr, u8)>,
-    /// Whether direct WebSocket paths are wanted (`p2p.transports` contains wss).
-    pub direct: bool,
-    /// Whether direct UDP paths are wanted (`p2p.transports` contains udp).
-    pub udp: bool,
+    /// Direct paths that are wanted (`p2p.transports`).
+    pub direct: Transports,
     /// Longest wait between attempts at a direct path.
     pub retry_interval: Duration,
     /// Longest silence before an idle direct path is probed.
@@ -68,8 +66,7 @@ impl NodeConfig {
             layer2: false,
             mtu: 1_280,
             addresses: Vec::new(),
-            direct: true,
-            udp: false,
+            direct: Transports::WSS,
             retry_interval: Duration::from_mins(1),
             health_check_interval: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(5),
@@ -80,11 +77,6 @@ impl NodeConfig {
             claims: Vec::new(),
             version: env!("CARGO_PKG_VERSION").into(),
         }
-    }
-
-    /// Whether any direct path is wanted.
-    pub(crate) fn wants_direct(&self) -> bool {
-        self.direct || self.udp
     }
 
     /// Bytes of the largest sealed frame: a packet of the interface's MTU, its Ethernet header in TAP mode, and what sealing adds.
@@ -112,6 +104,31 @@ impl NodeConfig {
             all.push(derived);
         }
         all
+    }
+}
+
+/// Kinds of direct paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transports {
+    /// By UDP.
+    pub udp: bool,
+    /// By WebSocket in TLS.
+    pub wss: bool,
+}
+
+impl Transports {
+    /// Everything goes over the relay.
+    pub const NONE: Self = Self { udp: false, wss: false };
+    /// By WebSocket in TLS alone.
+    pub const WSS: Self = Self { udp: false, wss: true };
+    /// By UDP alone.
+    pub const UDP: Self = Self { udp: true, wss: false };
+    /// Whatever there is.
+    pub const ALL: Self = Self { udp: true, wss: true };
+
+    /// Whether there is any.
+    pub fn any(self) -> bool {
+        self.udp || self.wss
     }
 }
 

@@ -73,6 +73,10 @@ pub struct RelayStatus {
     pub rtt: Option<Duration>,
     /// Our address as it sees it.
     pub observed: Option<SocketAddr>,
+    /// Our UDP address as it sees it.
+    pub reflexive: Option<SocketAddr>,
+    /// Whether its two UDP ports see two addresses of us; None while that is unknown.
+    pub mapping_varies: Option<bool>,
     /// Why it is not connected.
     pub last_error: Option<String>,
 }

@@ -160,9 +160,9 @@ fn path(add: &mut Add<'_>, chain: &Chain) {
     let response = answerer.answer(&keys[1], &request, socket("[2001:db8::7]:443"), 9, [0xb2; 32]).expect("a good request");
     let (complete, _) = asker.complete(&keys[0], &response, socket("192.0.2.7:40000"), 6).expect("a good response");
     answerer.confirm(&keys[1], &complete).expect("a good completion");
-    add("path-request", request.to_vec());
-    add("path-response", response.to_vec());
-    add("path-complete", complete.to_vec());
+    add("path-request", request);
+    add("path-response", response);
+    add("path-complete", complete);
 }
 
 fn bind(add: &mut Add<'_>, chain: &Chain) {

@@ -1,4 +1,5 @@
 //! Nothing grows without bound: a reader that does not read, a way that is too slow, a link that is idle.
+use shadowmesh_core::config::Transports;
 use shadowmesh_fuzz::world::World;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ const OUTBOX_BYTES: usize = 64 * 1024 + 16 * 1024;
 fn a_relay_connection_that_takes_nothing_does_not_grow_the_sender() {
     let mut world = World::new(100);
     let relay = world.relay();
-    let (a, b) = (world.peer_with(&[relay], |plan| plan.config.direct = false), world.peer(relay));
+    let (a, b) = (world.peer_with(&[relay], |plan| plan.config.direct = Transports::NONE), world.peer(relay));
     world.until_connected(a, b);
     let flow = world.stream_of(a, b, 2_000, 1_400);
     world.run(SECOND);

@@ -1,4 +1,5 @@
 //! Many peers greet each other at once; two of them at the same moment.
+use shadowmesh_core::config::Transports;
 use shadowmesh_fuzz::world::World;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ const EAGER_MOST: usize = 32;
 fn as_many_peers_as_are_greeted_at_once_start_together_and_are_connected_within_two_seconds() {
     let mut world = World::new(401);
     let relay = world.relay();
-    let hosts: Vec<_> = (0..EAGER_MOST).map(|_| world.peer_with(&[relay], |plan| plan.config.direct = false)).collect();
+    let hosts: Vec<_> = (0..EAGER_MOST).map(|_| world.peer_with(&[relay], |plan| plan.config.direct = Transports::NONE)).collect();
     world.until("all are at the relay", SECOND, |world| world.hub_status(relay).clients.len() == hosts.len());
     let pairs: Vec<_> = hosts.iter().flat_map(|a| hosts.iter().map(move |b| (*a, *b))).filter(|(a, b)| a != b).collect();
     world.run(2 * SECOND);
@@ -24,7 +25,7 @@ fn as_many_peers_as_are_greeted_at_once_start_together_and_are_connected_within_
 fn an_attempt_that_crosses_the_others_last_message_leaves_one_session_on_both_sides() {
     let mut world = World::new(400);
     let relay = world.relay();
-    let hosts: Vec<_> = (0..EAGER_MOST + 8).map(|_| world.peer_with(&[relay], |plan| plan.config.direct = false)).collect();
+    let hosts: Vec<_> = (0..EAGER_MOST + 8).map(|_| world.peer_with(&[relay], |plan| plan.config.direct = Transports::NONE)).collect();
     world.until("all are at the relay", SECOND, |world| world.hub_status(relay).clients.len() == hosts.len());
     world.run(10 * SECOND);
     let mut pairs = hosts.iter().flat_map(|a| hosts.iter().map(move |b| (*a, *b)));

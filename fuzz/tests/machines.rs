@@ -1,6 +1,7 @@
 //! The state machines print themselves: `docs/state-machines.md` is what their declarations say, and every edge is taken somewhere.
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256, Sha512};
+use shadowmesh_core::config::Transports;
 use shadowmesh_core::{
     edges::{Chart, charts, taken},
     event::{Action, Event},
@@ -107,7 +108,7 @@ fn messages_that_are_not_good() {
     for kind in [TYPE_RESP, TYPE_FIN] {
         let mut world = World::new(703);
         let relay = world.relay();
-        let pair = [0; 2].map(|_| world.idle_peer(&[relay], |plan| plan.config.direct = false));
+        let pair = [0; 2].map(|_| world.idle_peer(&[relay], |plan| plan.config.direct = Transports::NONE));
         let responder = *pair.iter().max_by_key(|host| world.id(**host)).expect("two");
         let key = mac1_key_between_peers(&world, responder);
         for host in pair {
@@ -155,10 +156,10 @@ fn messages_that_are_not_good() {
 fn the_relay_dies_at_each_moment() {
     let mut world = World::new(705);
     let relay = world.relay();
-    let first = world.peer_with(&[relay], |plan| plan.config.direct = false);
+    let first = world.peer_with(&[relay], |plan| plan.config.direct = Transports::NONE);
     for moment in 0..110 {
         world.until("the first is there", 10 * SECOND, |world| world.status(first).relays[0].state == RelayState::Connected);
-        let other = world.peer_with(&[relay], |plan| plan.config.direct = false);
+        let other = world.peer_with(&[relay], |plan| plan.config.direct = Transports::NONE);
         world.run(MILLISECOND * moment);
         world.kill(relay);
         world.run(SECOND / 10);

@@ -1,6 +1,6 @@
 //! Who gets a session with whom, and when a handshake is made, repeated and given up (protocol 2.3, 3.9).
 use shadowmesh_core::{
-    config::Member,
+    config::{Member, Transports},
     status::RelayState,
     time::Instant,
     wire::{RECORD_FLAG_URGENT, Records, TYPE_FIN, TYPE_FWD, TYPE_INIT, TYPE_RESP},
@@ -160,7 +160,7 @@ impl Couple {
     /// Both start now; of what they send, the relay gets no handshake message that `passes` refuses (by the smaller one?, type).
     fn new(world: &mut World, passes: impl Fn(bool, u8) -> bool + Clone + 'static) -> Self {
         let relay = world.relay();
-        let mut pair = [0; 2].map(|_| world.idle_peer(&[relay], |plan| plan.config.direct = false));
+        let mut pair = [0; 2].map(|_| world.idle_peer(&[relay], |plan| plan.config.direct = Transports::NONE));
         pair.sort_by_key(|host| world.id(*host));
         let [smaller, larger] = pair;
         world.record();

@@ -5,7 +5,7 @@
 //! `cargo test -p shadowmesh-fuzz --test memory -- --nocapture`.
 use shadowmesh_core::{
     Node,
-    config::{Mode, NodeConfig},
+    config::{Mode, NodeConfig, Transports},
     crypto::{Identity, rustcrypto::RustCrypto},
     event::{Action, Event, TlsFacts},
     handshake::{Job, Outcome, Setup, Ticket, Work},
@@ -84,7 +84,7 @@ fn weigh<T>(thing: T) -> usize {
 fn hub_of_a_star(around: usize, direct: bool) -> (usize, usize) {
     let mut world = World::repeatable(110);
     let relay = world.relay();
-    let middle = world.peer_with(&[relay], |plan| plan.config.direct = direct);
+    let middle = world.peer_with(&[relay], |plan| plan.config.direct = if direct { Transports::WSS } else { Transports::NONE });
     let member = shadowmesh_core::config::Member { id: world.id(middle), name: None, allowed: Vec::new() };
     let mut flows = Vec::new();
     for _ in 0..around {
@@ -169,13 +169,15 @@ impl Bench {
         }
         for action in actions {
             match action {
-                Action::Sockets | Action::Flow { .. } | Action::Datagram { .. } => {}
                 Action::Compute(job) => {
                     let done = job.run(&RustCrypto);
                     self.handle(Event::Computed(done));
                 }
                 Action::Send { bytes, .. } => self.sent.push(bytes),
-                Action::Dial { .. }
+                Action::Sockets
+                | Action::Flow { .. }
+                | Action::Datagram { .. }
+                | Action::Dial { .. }
                 | Action::Hangup { .. }
                 | Action::Edit(_)
                 | Action::Listen(_)
@@ -231,8 +233,7 @@ fn config(network: Network) -> NodeConfig {
         layer2: false,
         mtu: 1_400,
         addresses: Vec::new(),
-        direct: true,
-        udp: false,
+        direct: Transports::WSS,
         retry_interval: Duration::from_mins(1),
         health_check_interval: Duration::from_secs(30),
         connect_timeout: Duration::from_secs(5),

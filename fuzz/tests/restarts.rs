@@ -1,4 +1,5 @@
 //! Three peers, and hosts that die and come back: everybody finds everybody again by itself.
+use shadowmesh_core::config::Transports;
 use shadowmesh_core::{
     event::{Event, Note},
     status::RelayState,
@@ -64,7 +65,7 @@ fn a_relay_that_restarts_does_not_disturb_direct_paths_and_is_found_again() {
 fn a_relay_that_restarts_under_traffic_carries_it_on_and_what_it_swallowed_is_sent_again() {
     let mut world = World::new(32);
     let relay = world.relay();
-    let relay_only = |plan: &mut shadowmesh_fuzz::world::PeerPlan| plan.config.direct = false;
+    let relay_only = |plan: &mut shadowmesh_fuzz::world::PeerPlan| plan.config.direct = Transports::NONE;
     let (a, b) = (world.peer_with(&[relay], relay_only), world.peer_with(&[relay], relay_only));
     world.until_connected(a, b);
     let flows = world.both_ways(a, b, 100);
@@ -168,7 +169,7 @@ fn a_peer_that_leaves_is_gone_at_once_for_the_others() {
 fn a_peer_that_has_words_for_another_and_no_way_to_say_them_waits_without_turning() {
     let mut world = World::new(39);
     let relay = world.relay();
-    let (a, b) = (world.peer_with(&[relay], |plan| plan.config.direct = false), world.peer(relay));
+    let (a, b) = (world.peer_with(&[relay], |plan| plan.config.direct = Transports::NONE), world.peer(relay));
     world.until_connected(a, b);
     world.cut(a, relay);
     let moved = [("203.0.113.99".parse().expect("an address"), 24)];
@@ -188,7 +189,7 @@ fn a_peer_that_has_words_for_another_and_no_way_to_say_them_waits_without_turnin
 fn a_second_relay_takes_over_when_the_first_is_gone() {
     let mut world = World::new(38);
     let (first, second) = (world.relay(), world.relay());
-    let plan = |plan: &mut shadowmesh_fuzz::world::PeerPlan| plan.config.direct = false;
+    let plan = |plan: &mut shadowmesh_fuzz::world::PeerPlan| plan.config.direct = Transports::NONE;
     let (a, b) = (world.peer_with(&[first, second], plan), world.peer_with(&[first, second], plan));
     world.until_connected(a, b);
     let flows = world.both_ways(a, b, 100);

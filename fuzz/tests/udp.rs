@@ -1,5 +1,5 @@
 //! Direct paths by UDP: found, proven, used, left, followed when an address changes; and what they do not do.
-use shadowmesh_core::{event::Note, wire::PathLabel};
+use shadowmesh_core::{config::Transports, event::Note, wire::PathLabel};
 use shadowmesh_fuzz::world::{HostId, World};
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ const SOON: Duration = Duration::from_secs(15);
 
 fn pair(world: &mut World) -> (HostId, HostId) {
     let relay = world.relay();
-    let [a, b] = [0, 1].map(|_| world.peer_with(&[relay], |plan| plan.config.udp = true));
+    let [a, b] = [0, 1].map(|_| world.peer_with(&[relay], |plan| plan.config.direct = Transports::ALL));
     (a, b)
 }
 

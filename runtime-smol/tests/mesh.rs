@@ -3,7 +3,7 @@
 mod support;
 
 use shadowmesh_core::{
-    config::{HubConfig, Limits, Mode, NodeConfig},
+    config::{HubConfig, Limits, Mode, NodeConfig, Transports},
     crypto::{Identity, awslc::AwsLc},
     event::Note,
     id::PeerId,
@@ -303,8 +303,8 @@ async fn copy(from: Arc<Async<TcpStream>>, to: Arc<Async<TcpStream>>, held: Arc<
 
 // --- hosts ---
 
-const RELAY_ONLY: bool = false;
-const DIRECT: bool = true;
+const RELAY_ONLY: Transports = Transports::NONE;
+const DIRECT: Transports = Transports::WSS;
 
 /// A peer with an interface made of queues.
 struct Host {
@@ -344,7 +344,7 @@ impl Host {
     }
 }
 
-fn host(on: On, number: u8, relay: &Relay, direct: bool) -> Host {
+fn host(on: On, number: u8, relay: &Relay, direct: Transports) -> Host {
     host_at(on, number, relay.addresses()[0], direct)
 }
 
@@ -356,7 +356,7 @@ fn host_behind(on: On, number: u8, relay: &Relay, wire: &Wire) -> Host {
     start(on.peers[usize::from(number) - 1], options, packets, arrived)
 }
 
-fn host_at(on: On, number: u8, relay: SocketAddr, direct: bool) -> Host {
+fn host_at(on: On, number: u8, relay: SocketAddr, direct: Transports) -> Host {
     let (options, packets, arrived) = options(number, relay, direct);
     start(on.peers[usize::from(number) - 1], options, packets, arrived)
 }
@@ -368,7 +368,7 @@ fn start(runtime: Runtime, options: PeerOptions, packets: flume::Sender<Vec<u8>>
     Host { notes: peer.notes(), peer, packets, arrived, id, address }
 }
 
-fn options(number: u8, relay: SocketAddr, direct: bool) -> (PeerOptions, flume::Sender<Vec<u8>>, flume::Receiver<Vec<u8>>) {
+fn options(number: u8, relay: SocketAddr, direct: Transports) -> (PeerOptions, flume::Sender<Vec<u8>>, flume::Receiver<Vec<u8>>) {
     let at_relay = RelayAddress::new(&format!("wss://{relay}"), Some(relay_identity().id())).expect("a URL");
     let (packets, inbound) = flume::bounded(1024);
     let (outbound, arrived) = flume::bounded(65_536);

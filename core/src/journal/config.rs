@@ -1,7 +1,7 @@
 //! What is needed to make the same machine again. The identity's seed and the network's secret are in it.
 use super::codec::{Field, record};
 use crate::{
-    config::{HubConfig, Limits, Member, NodeConfig},
+    config::{HubConfig, Limits, Member, NodeConfig, Transports},
     crypto::{Identity, Provider, rustcrypto::RustCrypto},
     network::{Network, RelayAddress},
     wire::{Malformed, Reader},
@@ -19,7 +19,6 @@ record!(NodeConfig {
     mtu,
     addresses,
     direct,
-    udp,
     retry_interval,
     health_check_interval,
     connect_timeout,
@@ -32,6 +31,7 @@ record!(NodeConfig {
 });
 record!(Network { secret, name, relays });
 record!(RelayAddress { url, id });
+record!(Transports { udp, wss });
 record!(Member { id, name, allowed });
 record!(HubConfig { identity, crypto, suites, limits, keepalive, udp_ports });
 record!(Limits {

@@ -280,7 +280,7 @@ fn run(crypto: &Arc<dyn Provider>) -> (Vec<u8>, Vec<u8>) {
                     todo.extend(peer.handle(now, Event::Computed(job.run(&**crypto))));
                 }
                 Action::Hangup { .. } | Action::Edit(_) | Action::Listen(_) | Action::Remember { .. } | Action::Note(_) => {}
-                Action::Sockets | Action::Flow { .. } | Action::Datagram { .. } => {}
+                Action::Sockets | Action::Flow { .. } | Action::Datagram { .. } => unreachable!("no UDP in this story"),
             }
         }
         for mut bytes in punted.0 {

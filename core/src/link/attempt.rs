@@ -110,7 +110,7 @@ impl Attempt {
 impl Link {
     /// Tells the peer where we may be reached.
     pub(crate) fn offer_candidates(&mut self, now: Instant, room: &mut Room) {
-        if self.live.is_some() && room.config.wants_direct() {
+        if self.live.is_some() && room.config.direct.any() {
             let message = PeerMessage::Candidates { generation: room.candidates_generation, candidates: room.candidates.clone() };
             self.tell(now, room, &message);
         }
@@ -204,13 +204,13 @@ impl Link {
         if self.directs.iter().any(|direct| direct.is_datagrams() && direct.is_usable()) {
             return false;
         }
-        (room.config.direct && self.directs.is_empty()) || self.may_knock(room)
+        (room.config.direct.wss && self.directs.is_empty()) || self.may_knock(room)
     }
 
     /// Whether both ends have UDP.
     fn may_knock(&self, room: &Room) -> bool {
         let ours = |candidate: &Candidate| candidate.transport == Transport::Udp && room.udp_port_for(candidate.address.ip()).is_some();
-        room.config.udp && self.candidates.iter().any(|(candidate, _)| ours(candidate))
+        room.config.direct.udp && self.candidates.iter().any(|(candidate, _)| ours(candidate))
     }
 
     fn start_round(&mut self, now: Instant, room: &mut Room) {
@@ -220,7 +220,7 @@ impl Link {
             self.retries += 1;
         }
         let knocks = if self.may_knock(room) { self.knock_at_candidates(now, room) } else { Vec::new() };
-        let dial_at = match (knocks.is_empty(), room.config.direct && self.directs.iter().all(Direct::is_datagrams)) {
+        let dial_at = match (knocks.is_empty(), room.config.direct.wss && self.directs.iter().all(Direct::is_datagrams)) {
             (_, false) => None,
             (true, true) => Some(now),
             (false, true) => Some(now + UDP_FIRST + self.courtesy_of_dials()),

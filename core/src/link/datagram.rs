@@ -96,7 +96,7 @@ impl Link {
             self.knock_again(now, room, index, header, bytes);
             return;
         }
-        if !room.config.udp {
+        if !room.config.direct.udp {
             room.drops.count(Drop::Rehandshake);
             return;
         }
@@ -169,7 +169,7 @@ impl Link {
 
     /// An authentic frame of this peer came from an address that is no path's: it may have moved (protocol 6.8).
     pub(crate) fn roamed(&mut self, now: Instant, room: &mut Room, remote: SocketAddr) {
-        if !room.config.udp || self.directs.iter().any(|direct| direct.remote == remote && direct.is_datagrams()) {
+        if !room.config.direct.udp || self.directs.iter().any(|direct| direct.remote == remote && direct.is_datagrams()) {
             return;
         }
         let Some(key) = self.path_key() else { return };

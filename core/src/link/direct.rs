@@ -437,7 +437,7 @@ impl Link {
             }
             match (direct.state, &mut direct.doubt) {
                 (State::Proving { until } | State::Asked { until } | State::Sizing { until }, _) if until > now => {
-                    direct.knock(now, room, &key)
+                    direct.knock(now, room, &key);
                 }
                 (State::Proving { .. } | State::Asked { .. }, _) => dead.push((direct.path, "the re-handshake was not answered in time")),
                 (State::Sizing { .. }, _) => dead.push((direct.path, "only small datagrams come through")),

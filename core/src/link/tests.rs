@@ -1,7 +1,7 @@
 //! A link alone at its table: what it does, and when it wants to be called again.
 use super::*;
 use crate::{
-    config::{Member, Mode, NodeConfig},
+    config::{Member, Mode, NodeConfig, Transports},
     crypto::{Identity, rustcrypto::RustCrypto},
     drops::Drop,
     event::{Action, TlsFacts},
@@ -32,8 +32,7 @@ pub(crate) fn room(members: Vec<Member>) -> Room {
         layer2: false,
         mtu: 1280,
         addresses: vec![("10.0.0.1".parse().expect("an address"), 8)],
-        direct: true,
-        udp: false,
+        direct: Transports::WSS,
         retry_interval: Duration::from_mins(1),
         health_check_interval: Duration::from_mins(1),
         connect_timeout: Duration::from_secs(5),

@@ -9,6 +9,7 @@
 mod answers;
 mod bounds;
 mod lane;
+mod reflexive;
 mod room;
 mod uplink;
 
@@ -31,8 +32,8 @@ use crate::{
     status::{Status, Totals},
     time::{Duration, Instant},
     wire::{
-        CLOSE_DOWN, CONTROL_PIECE_MAX_LEN, FrameHeader, LANE_NODE, PathHeader, RelayMessage, TYPE_FIN, TYPE_FRAME, TYPE_INIT,
-        TYPE_PATH_CMP, TYPE_PATH_REQ, TYPE_PATH_RSP, TYPE_RESP,
+        Bound, CLOSE_DOWN, CONTROL_PIECE_MAX_LEN, FrameHeader, LANE_NODE, PathHeader, RelayMessage, TYPE_BOUND, TYPE_FIN, TYPE_FRAME,
+        TYPE_INIT, TYPE_PATH_CMP, TYPE_PATH_REQ, TYPE_PATH_RSP, TYPE_RESP,
     },
 };
 use answers::Answers;
@@ -206,9 +207,10 @@ impl Node {
 
     /// A datagram from an address that is nobody's flow.
     fn datagram(&mut self, now: Instant, remote: SocketAddr, bytes: &mut [u8]) {
-        if bytes.first() != Some(&TYPE_FRAME) {
-            self.path_datagram(now, remote, bytes);
-            return;
+        match bytes.first() {
+            Some(&TYPE_FRAME) => {}
+            Some(&TYPE_BOUND) => return self.bound(now, remote, bytes),
+            _ => return self.path_datagram(now, remote, bytes),
         }
         let Some(header) = self.control_frame(bytes) else { return };
         let peer = self.room.sids.get(&header.receiver).copied();
@@ -334,6 +336,34 @@ impl Node {
         }
     }
 
+    /// A relay tells where it sees our datagrams come from (protocol 8.1).
+    fn bound(&mut self, now: Instant, remote: SocketAddr, bytes: &[u8]) {
+        let Ok(Bound { receiver, .. }) = Bound::parse(bytes) else {
+            self.room.drops.count(Drop::Malformed);
+            return;
+        };
+        let taken = self.uplinks.iter_mut().find_map(|uplink| uplink.bound(now, receiver, remote, bytes));
+        match taken.unwrap_or(Err(Drop::UnknownSession)) {
+            Ok(true) => self.refresh_surroundings(now),
+            Ok(false) => {}
+            Err(reason) => self.room.drops.count(reason),
+        }
+    }
+
+    /// Our UDP addresses as relays see them.
+    fn reflexive(&self) -> Vec<SocketAddr> {
+        let mut all: Vec<_> = self.uplinks.iter().filter_map(Uplink::reflexive).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    fn ask_for_reflexive(&mut self, now: Instant) {
+        for uplink in &mut self.uplinks {
+            uplink.ask_anew(now, &self.room);
+        }
+    }
+
     fn uplink_lost(&mut self, now: Instant, index: usize) {
         for link in self.links.values_mut() {
             link.uplink_lost(now, &mut self.room, index);
@@ -373,6 +403,7 @@ impl Node {
     fn refresh_surroundings(&mut self, now: Instant) {
         self.room.around.relay_ends = self.uplinks.iter().filter_map(Uplink::ends).collect();
         self.room.around.observed = self.uplinks.iter().filter_map(Uplink::observed).map(|observed| observed.ip()).collect();
+        self.room.around.reflexive = self.reflexive();
         let ports = Ports { wss: self.room.listen_port, udp: self.room.udp_ports };
         let candidates = gather(&self.room.around, &self.room.config.advertise, ports);
         if candidates == self.room.candidates {
@@ -496,6 +527,10 @@ impl Node {
                 self.uplink_lost(now, index);
             }
         }
+        // an address that is not confirmed any more is offered no more
+        if self.reflexive() != self.room.around.reflexive {
+            self.refresh_surroundings(now);
+        }
         for link in self.links.values_mut() {
             if link.deadline().is_some_and(|at| at <= now) {
                 link.alarm(now, &mut self.room);
@@ -575,7 +610,7 @@ impl Machine for Node {
     fn handle(&mut self, now: Instant, event: Event<'_>, actions: &mut Vec<Action>) {
         match event {
             Event::Start => {
-                if self.room.config.udp {
+                if self.room.config.direct.udp {
                     self.room.act(Action::Sockets);
                 }
                 for uplink in &mut self.uplinks {
@@ -596,6 +631,7 @@ impl Machine for Node {
             Event::Interfaces(interfaces) => {
                 if self.room.around.interfaces != interfaces {
                     self.interfaces(now, interfaces);
+                    self.ask_for_reflexive(now);
                 }
                 self.refresh_surroundings(now);
             }
@@ -605,6 +641,7 @@ impl Machine for Node {
             Event::Leave => self.leave(now),
             Event::Sockets { v4, v6 } => {
                 self.room.udp_ports = (v4, v6);
+                self.ask_for_reflexive(now);
                 self.refresh_surroundings(now);
             }
             Event::Datagram { remote, bytes } => self.datagram(now, remote, bytes),

@@ -178,7 +178,7 @@ impl Room {
 
     /// A peer may come by a direct path from now on.
     pub(crate) fn want_listener(&mut self) {
-        if self.config.direct && !core::mem::replace(&mut self.listening, true) {
+        if self.config.direct.wss && !core::mem::replace(&mut self.listening, true) {
             self.act(Action::Listen(true));
         }
     }

@@ -8,6 +8,7 @@
 //! ```
 use super::{
     lane::NodeLane,
+    reflexive::Reflexive,
     room::{Owner, Room, Use},
 };
 use crate::{
@@ -79,6 +80,8 @@ pub(crate) struct Up {
     heard_at: Instant,
     next_id: u32,
     rtt: Option<Duration>,
+    /// None where the relay has no UDP port.
+    reflexive: Option<Reflexive>,
 }
 
 enum State {
@@ -165,6 +168,32 @@ impl Uplink {
     /// Our address as the relay sees it.
     pub(crate) fn observed(&self) -> Option<SocketAddr> {
         self.up().map(|up| up.observed)
+    }
+
+    /// Our UDP address as the relay sees it.
+    pub(crate) fn reflexive(&self) -> Option<SocketAddr> {
+        self.up()?.reflexive.as_ref()?.address()
+    }
+
+    /// Whether our UDP address varies with whom we speak to.
+    pub(crate) fn mapping_varies(&self) -> Option<bool> {
+        self.up()?.reflexive.as_ref()?.varies()
+    }
+
+    /// Our sockets or our addresses have changed.
+    pub(crate) fn ask_anew(&mut self, now: Instant, room: &Room) {
+        if let State::Up(up) = &mut self.state
+            && let Some(reflexive) = &mut up.reflexive
+        {
+            reflexive.ask_anew(now, room);
+        }
+    }
+
+    /// BOUND came. True when our UDP address is another now; None when it is for another session.
+    pub(crate) fn bound(&mut self, now: Instant, receiver: u32, remote: SocketAddr, bytes: &[u8]) -> Option<Result<bool, Drop>> {
+        let State::Up(up) = &mut self.state else { return None };
+        let reflexive = up.reflexive.as_mut().filter(|reflexive| reflexive.own_sid() == receiver)?;
+        Some(reflexive.bound(now, remote, bytes))
     }
 
     /// Who is said to have this handle.
@@ -266,7 +295,7 @@ impl Uplink {
                     }
                     let params = Params {
                         net_r: Some(room.config.network.net_r(greeting.relay)),
-                        supports_direct: room.config.wants_direct(),
+                        supports_direct: room.config.direct.any(),
                         version: Some(room.config.version.clone()),
                         ..Params::default()
                     };
@@ -336,6 +365,14 @@ impl Uplink {
         self.backoff.reset();
         self.last_error = None;
         let keepalive = Duration::from_secs(u64::from(established.keepalive_s.max(1)));
+        let relay_at = SocketAddr::new(greeting.ends.1.ip(), established.udp_port);
+        let mut reflexive = lane
+            .keys()
+            .filter(|_| established.udp_port != 0)
+            .map(|keys| Reflexive::new(Arc::clone(&keys.path), greeting.sid, lane.remote(), relay_at));
+        if let Some(reflexive) = &mut reflexive {
+            reflexive.ask_anew(now, room);
+        }
         self.state = State::Up(Box::new(Up {
             conn: greeting.conn,
             window: u64::from(established.window.max(8)),
@@ -350,6 +387,7 @@ impl Uplink {
             heard_at: now,
             next_id: 1,
             rtt: None,
+            reflexive,
         }));
         took::<State>("Greeting", self.state.name());
         room.note(Note::RelayConnected { index: self.index, id: greeting.relay, observed: established.observed });
@@ -486,13 +524,22 @@ impl Uplink {
         match &self.state {
             State::Idle { retry_at } => Some(*retry_at),
             State::Greeting(greeting) => Some(greeting.until),
-            State::Up(up) => Some(up.pong_by.map_or(up.next_ping_at, |by| if up.ping.is_some() { by } else { by.min(up.next_ping_at) })),
+            State::Up(up) => {
+                let ping_at = up.pong_by.map_or(up.next_ping_at, |by| if up.ping.is_some() { by } else { by.min(up.next_ping_at) });
+                let bind_at = up.reflexive.as_ref().and_then(Reflexive::deadline);
+                Some(bind_at.map_or(ping_at, |at| at.min(ping_at)))
+            }
             State::Parked | State::Dialling { .. } => None,
         }
     }
 
     /// Does what is due. True when an established connection was given up.
     pub(crate) fn alarm(&mut self, now: Instant, room: &mut Room) -> bool {
+        if let State::Up(up) = &mut self.state
+            && let Some(reflexive) = &mut up.reflexive
+        {
+            reflexive.alarm(now, room);
+        }
         match &mut self.state {
             // a due dial that is never made would be due for ever
             State::Idle { retry_at } if *retry_at <= now && room.leaving => {
@@ -533,6 +580,8 @@ impl Uplink {
             state,
             rtt: self.up().and_then(|up| up.rtt),
             observed: self.observed(),
+            reflexive: self.reflexive(),
+            mapping_varies: self.mapping_varies(),
             last_error: self.last_error.clone(),
         }
     }
@@ -579,6 +628,7 @@ mod tests {
             heard_at: at(0),
             next_id: 1,
             rtt: None,
+            reflexive: None,
         }));
         uplink
     }

@@ -2,7 +2,7 @@
 use super::forwarder::{Forwarder, Line};
 use crate::{cli::Runtime, credentials, failure::Failure};
 use shadowmesh_core::{
-    config::{HubConfig, Limits, Mode, NodeConfig},
+    config::{HubConfig, Limits, Mode, NodeConfig, Transports},
     crypto::Identity,
     event::Note,
     network::{Network, RelayAddress},
@@ -115,8 +115,7 @@ fn actor(runtime: Runtime, name: &'static str, line: Line, network: &Network) ->
             layer2: false,
             mtu: 1280,
             addresses: Vec::new(),
-            direct: true,
-            udp: false,
+            direct: Transports::WSS,
             retry_interval: RETRY_INTERVAL,
             health_check_interval: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(5),

@@ -7,7 +7,7 @@ use crate::{
     credentials,
 };
 use shadowmesh_core::{
-    config::{Member, NodeConfig},
+    config::{Member, NodeConfig, Transports},
     crypto::Identity,
     id::PeerId,
     network::Network,
@@ -37,8 +37,10 @@ pub(crate) fn options(
         layer2,
         mtu: settings.mtu,
         addresses: settings.addresses.clone(),
-        direct: settings.transports.contains(&TransportChoice::Wss),
-        udp: settings.transports.contains(&TransportChoice::Udp),
+        direct: Transports {
+            udp: settings.transports.contains(&TransportChoice::Udp),
+            wss: settings.transports.contains(&TransportChoice::Wss),
+        },
         retry_interval: settings.retry_interval,
         health_check_interval: settings.health_check_interval,
         connect_timeout: settings.connect_timeout,

@@ -166,7 +166,7 @@ mod tests {
             layer2: false,
             mtu: 1280,
             addresses: Vec::new(),
-            direct: true,
+            direct: shadowmesh_core::config::Transports::WSS,
             retry_interval: Duration::from_secs(1),
             health_check_interval: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(1),

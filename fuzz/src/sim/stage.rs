@@ -10,7 +10,7 @@ use crate::{
     world::{FlowId, HostId, Letter, Rng, Tap, Watch, World, rewrite},
 };
 use shadowmesh_core::{
-    config::Limits,
+    config::{Limits, Transports},
     crypto::Provider,
     event::{Event, Note},
     id::PeerId,
@@ -150,7 +150,7 @@ impl<'a> Stage<'a> {
                 peer.config.layer2 = plan.layer2;
                 peer.config.close_relay = plan.close_relay;
                 peer.config.retry_interval = plan.retry_interval();
-                peer.config.direct = direct;
+                peer.config.direct = if direct { Transports::WSS } else { Transports::NONE };
                 peer.interfaces.retain(|(ip, _)| home.has(ip.is_ipv4()));
             });
             settle(&mut world, host, home);

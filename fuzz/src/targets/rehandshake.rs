@@ -107,7 +107,7 @@ impl Ends {
         let attempt = place as u32 + 1;
         assert!(self.answered.last().is_none_or(|newest| attempt > *newest), "an old request is dropped");
         self.answered.insert(attempt);
-        self.responses.push(response.to_vec());
+        self.responses.push(response.clone());
         Ok(())
     }
 
@@ -116,7 +116,7 @@ impl Ends {
         assert!(self.responses.iter().any(|response| response == bytes), "only a response completes");
         self.proves(&proven, 2, 200);
         assert!(self.completed.insert(proven.attempt()), "each attempt counts once");
-        self.completes.push(complete.to_vec());
+        self.completes.push(complete.clone());
         Ok(())
     }
 

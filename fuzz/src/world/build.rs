@@ -2,7 +2,7 @@
 use super::{Host, HostId, Lie, Peer, Place, Relay, Rng, Stranger, World, air::Air, air::Parcel, dial::Certificate};
 use shadowmesh_core::{
     Node,
-    config::{HubConfig, Limits, Mode, NodeConfig},
+    config::{HubConfig, Limits, Mode, NodeConfig, Transports},
     crypto::{Identity, Provider, rustcrypto::RustCrypto},
     event::Ended,
     id::PeerId,
@@ -150,8 +150,7 @@ impl World {
             layer2: false,
             mtu: 1_400,
             addresses: Vec::new(),
-            direct: true,
-            udp: false,
+            direct: Transports::WSS,
             retry_interval: Duration::from_mins(1),
             health_check_interval: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(5),

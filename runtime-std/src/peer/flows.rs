@@ -169,7 +169,7 @@ mod tests {
         here.set_nonblocking(false).expect("a socket");
         let heard = [0, 1].map(|_| here.recv(&mut buffer).map(|len| buffer[..len].to_vec()).expect("loopback"));
         assert_eq!(heard, [b"first".to_vec(), b"second".to_vec()]);
-        assert_eq!(flows.send_to(remote, &[0; DATAGRAM_BYTES]), None, "longer than any datagram");
+        assert_eq!(flows.send_to(remote, &vec![0; DATAGRAM_BYTES]), None, "longer than any datagram");
         assert_eq!(flows.lost, 1);
     }
 }

@@ -1,0 +1,179 @@
+//! Our UDP address as one relay sees it, and whether it varies with whom we speak to (protocol 8.1).
+//!
+//! ```text
+//!   session stands, sockets or addresses changed ──▶ ask the first port ──BOUND──▶ address; again in 25 s
+//!                                                        │  silence: after 0.5, 1, 2 s, then each 25 s
+//!                                                        └─ ask the other port, until it is known ──BOUND──▶ the same address, or another
+//! ```
+//! What is learned here is a candidate (protocol 6.3). It may be stale or led astray; only a re-handshake proves a path.
+use super::Room;
+use crate::{
+    binding::{BindError, open_bound, seal_bind},
+    drops::Drop,
+    event::Action,
+    session::PathKey,
+    time::{Duration, Instant},
+    wire::{Bind, Bound},
+};
+use core::net::SocketAddr;
+use std::{collections::VecDeque, sync::Arc};
+
+/// Many NATs forget a mapping after 30 s of silence.
+const INTERVAL: Duration = Duration::from_secs(25);
+/// Waits for an answer, one after the other; then a whole interval each.
+const WAITS: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
+/// Questions to one port that may be answered at one time: those of the waits.
+const OUT_MAX: usize = WAITS.len() + 1;
+/// An address that so many questions in a row did not confirm is ours no more.
+const SILENT_MAX: usize = OUT_MAX + 1;
+
+/// What one port of the relay is asked.
+#[derive(Debug)]
+struct Question {
+    to: SocketAddr,
+    next_at: Option<Instant>,
+    /// Asked so often since the last answer.
+    unanswered: usize,
+    /// Nonces that are still out.
+    out: VecDeque<[u8; 8]>,
+}
+
+/// What is learned in one session with a relay.
+pub(super) struct Reflexive {
+    key: Arc<PathKey>,
+    own_sid: u32,
+    relay_sid: u32,
+    first: Question,
+    /// The relay's other port, once it was told.
+    other: Option<Question>,
+    address: Option<SocketAddr>,
+    varies: Option<bool>,
+}
+
+impl Reflexive {
+    /// Nothing is known, and `ask_anew` begins. `relay` is where the first port is.
+    pub(super) fn new(key: Arc<PathKey>, own_sid: u32, relay_sid: u32, relay: SocketAddr) -> Self {
+        let relay = SocketAddr::new(relay.ip().to_canonical(), relay.port());
+        Self { key, own_sid, relay_sid, first: Question::new(relay), other: None, address: None, varies: None }
+    }
+
+    /// Our UDP address as the relay sees it.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// Whether the relay's two ports see two addresses: then nobody else can use either.
+    pub(super) fn varies(&self) -> Option<bool> {
+        self.varies
+    }
+
+    /// Our sockets or our own addresses may have changed: what is known may be wrong. Without a socket nothing is known.
+    pub(super) fn ask_anew(&mut self, now: Instant, room: &Room) {
+        self.other = None;
+        self.varies = None;
+        self.first = Question::new(self.first.to);
+        if room.udp_port_for(self.first.to.ip()).is_some() {
+            self.first.next_at = Some(now);
+        } else {
+            self.address = None;
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        [&self.first].into_iter().chain(&self.other).filter_map(|question| question.next_at).min()
+    }
+
+    /// Asks what is due.
+    pub(super) fn alarm(&mut self, now: Instant, room: &mut Room) {
+        if self.first.is_due(now) {
+            self.first.ask(room, &self.key, self.relay_sid);
+            let wait = WAITS.get(self.first.unanswered - 1).copied().unwrap_or(INTERVAL);
+            self.first.next_at = Some(now + wait);
+            if self.first.unanswered > SILENT_MAX {
+                (self.address, self.varies, self.other) = (None, None, None);
+            }
+        }
+        if let Some(other) = self.other.as_mut().filter(|other| other.is_due(now)) {
+            other.ask(room, &self.key, self.relay_sid);
+            // what stays unanswered is asked again when the first port has answered again
+            other.next_at = WAITS.get(other.unanswered - 1).map(|wait| now + *wait);
+        }
+    }
+
+    /// BOUND for this session came from `remote`. True when it changes what is known.
+    pub(super) fn bound(&mut self, now: Instant, remote: SocketAddr, bytes: &[u8]) -> Result<bool, Drop> {
+        let said = Bound::parse(bytes).map_err(|_| Drop::Malformed)?;
+        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+        let is_first = self.first.expects(remote, said.nonce);
+        if said.receiver != self.own_sid || !(is_first || self.other.as_ref().is_some_and(|other| other.expects(remote, said.nonce))) {
+            return Err(Drop::Unexpected);
+        }
+        let bound = open_bound(&self.key, bytes).map_err(|error| match error {
+            BindError::Malformed => Drop::Malformed,
+            BindError::Forged => Drop::Forged,
+        })?;
+        let before = (self.address, self.varies);
+        if is_first {
+            self.first.answered(Some(now + INTERVAL));
+            if self.address != Some(bound.address) {
+                (self.address, self.varies) = (Some(bound.address), None);
+            }
+            self.ask_other(now, bound.other_port);
+        } else if let Some(other) = &mut self.other {
+            other.answered(None);
+            self.varies = self.address.map(|address| address != bound.address);
+        }
+        Ok((self.address, self.varies) != before)
+    }
+
+    /// Asks the relay's other port, unless what it would say is known.
+    fn ask_other(&mut self, now: Instant, port: u16) {
+        if port == 0 {
+            (self.other, self.varies) = (None, None);
+        } else if self.varies.is_none() {
+            let mut other = Question::new(SocketAddr::new(self.first.to.ip(), port));
+            other.next_at = Some(now);
+            self.other = Some(other);
+        }
+    }
+
+    /// The session number that BOUND names.
+    pub(super) fn own_sid(&self) -> u32 {
+        self.own_sid
+    }
+}
+
+impl Question {
+    fn new(to: SocketAddr) -> Self {
+        Self { to, next_at: None, unanswered: 0, out: VecDeque::with_capacity(OUT_MAX) }
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.next_at.is_some_and(|at| at <= now)
+    }
+
+    fn ask(&mut self, room: &mut Room, key: &PathKey, receiver: u32) {
+        while self.out.len() >= OUT_MAX {
+            self.out.pop_front();
+        }
+        let nonce = room.entropy.public();
+        self.out.push_back(nonce);
+        self.unanswered += 1;
+        room.act(Action::Datagram { remote: self.to, bytes: seal_bind(key, &Bind { receiver, nonce }).to_vec() });
+    }
+
+    fn expects(&self, remote: SocketAddr, nonce: [u8; 8]) -> bool {
+        remote == self.to && self.out.contains(&nonce)
+    }
+
+    /// Whatever else is out is as old as the answer, or older.
+    fn answered(&mut self, next_at: Option<Instant>) {
+        self.out.clear();
+        self.unanswered = 0;
+        self.next_at = next_at;
+    }
+}
+
+#[cfg(test)]
+#[path = "reflexive/tests.rs"]
+mod tests;
