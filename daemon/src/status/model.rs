@@ -40,6 +40,10 @@ pub(crate) struct RelayReport {
     pub(crate) state: String,
     pub(crate) rtt_ms: Option<f64>,
     pub(crate) observed: Option<String>,
+    /// This peer's UDP address as the relay sees it.
+    pub(crate) reflexive: Option<String>,
+    /// Whether that address varies with whom this peer speaks to.
+    pub(crate) mapping_varies: Option<bool>,
     /// Why the last connection ended or never came to be.
     pub(crate) error: Option<String>,
 }
@@ -171,6 +175,8 @@ fn relay(relay: &RelayStatus) -> RelayReport {
         state: state.to_owned(),
         rtt_ms: relay.rtt.map(millis),
         observed: relay.observed.map(|address| address.to_string()),
+        reflexive: relay.reflexive.map(|address| address.to_string()),
+        mapping_varies: relay.mapping_varies,
         error: relay.last_error.clone(),
     }
 }

@@ -33,6 +33,10 @@ pub(crate) fn render(report: &Report, colour: bool) -> String {
         if let Some(observed) = &relay.observed {
             let _ = write!(text, "  seen as {observed}");
         }
+        if let Some(reflexive) = &relay.reflexive {
+            let varies = if relay.mapping_varies == Some(true) { ", another for others" } else { "" };
+            let _ = write!(text, "  UDP {reflexive}{varies}");
+        }
         if let Some(error) = relay.error.as_ref().filter(|_| relay.state != "connected") {
             let _ = write!(text, "  ({error})");
         }
