@@ -38,9 +38,9 @@ pub struct Arguments {
     /// Take clients here; may be given several times
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Vec<SocketAddr>,
-    /// Answer UDP binding requests here
+    /// Tell clients their UDP addresses here and on the next port [default: on the port numbers of --listen]
     #[arg(long, value_name = "ADDR:PORT")]
-    udp: Option<SocketAddr>,
+    pub udp: Option<SocketAddr>,
     /// Identity and control socket live here
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
@@ -114,9 +114,6 @@ fn relay(arguments: &Arguments) -> Result<(), Failure> {
         "threads" => Runtime::Threads,
         other => return Err(Failure::usage(format!("--runtime {other}: there is no such runtime; right would be `smol` or `threads`"))),
     };
-    if arguments.udp.is_some() {
-        eprintln!("shadowmesh-relay: --udp has no effect yet: the UDP service is not built in; peers use WebSocket over TLS");
-    }
     let settings = Settings::load(&flags(arguments), &settings::environment)?;
     if arguments.check {
         say(format!("{}: good", settings.source()));
@@ -129,6 +126,7 @@ fn flags(arguments: &Arguments) -> settings::Flags {
     settings::Flags {
         config: arguments.config.clone(),
         listen: arguments.listen.clone(),
+        udp: arguments.udp,
         state_dir: arguments.state_dir.clone(),
         metrics: arguments.metrics,
         dev: arguments.dev,

@@ -71,9 +71,11 @@ pub fn run(settings: &Settings, runtime: Runtime, journal: Option<&Path>) -> Res
             suites: vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305],
             limits: settings.limits.clone(),
             keepalive: settings.keepalive,
+            // the runtime knows which ports it got
             udp_ports: [None; 2],
         },
         listen: listen_addresses(settings),
+        udp: settings.udp,
         cert_lifetime: settings.cert_lifetime,
         journal: journal.map(JournalFile::create).transpose().map_err(Failure::failed)?,
     };

@@ -3,7 +3,7 @@ use shadowmesh_core::journal::{Journal, Replay, Verdict};
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
     os::unix::fs::PermissionsExt,
     path::Path,
     process::{Child, ChildStdout, Command, Output, Stdio},
@@ -191,6 +191,10 @@ fn a_port_in_use_is_one_sentence_and_exit_1() {
     assert!(code == 1 && said.contains(&address), "{code} {said}");
     let (code, said) = refused(&run(dir.path(), &["--state-dir", "state", "--listen", "127.0.0.1:0", "--metrics", &address]));
     assert!(code == 1 && said.contains(&address), "{code} {said}");
+    let taken = UdpSocket::bind("127.0.0.1:0").expect("binds");
+    let address = taken.local_addr().expect("bound").to_string();
+    let (code, said) = refused(&run(dir.path(), &["--state-dir", "state", "--listen", "127.0.0.1:0", "--udp", &address]));
+    assert!(code == 1 && said.contains(&format!("UDP: {address} is in use")), "{code} {said}");
 }
 
 /// Arguments, relay.toml, environment, exit code, and what must be said.
@@ -202,6 +206,7 @@ const WRONG: &[Wrong] = &[
     Wrong(&["--flag"], "", None, 2, "unexpected argument '--flag'"),
     Wrong(&["--listen"], "", None, 2, "--listen"),
     Wrong(&["--listen", "localhost"], "", None, 2, "invalid value 'localhost' for '--listen <ADDR:PORT>'"),
+    Wrong(&["--udp", "3478"], "", None, 2, "invalid value '3478' for '--udp <ADDR:PORT>'"),
     Wrong(&["--metrics", "9090"], "", None, 2, "invalid value '9090'"),
     Wrong(&["nonsense"], "", None, 2, "nonsense"),
     Wrong(&["--dev", "id"], "", None, 2, "id"),

@@ -10,8 +10,8 @@ use shadowmesh_runtime_std::{
     relay::{Command, Control, Seat, Setup},
     room::Doors,
 };
-use smol::{Async, LocalExecutor};
-use std::{rc::Rc, sync::Arc};
+use smol::{Async, LocalExecutor, future};
+use std::{net::UdpSocket, rc::Rc, sync::Arc};
 
 /// Binds all addresses, then starts a thread of its own that runs the hub, its forwarder and the pumps.
 ///
@@ -32,13 +32,30 @@ struct TaskDoors {
 fn run(mut seat: Seat, commands: flume::Receiver<Command>) -> Result<(), String> {
     let executor = Rc::new(LocalExecutor::new());
     let (listeners, config, bounds) = (core::mem::take(&mut seat.listeners), Arc::clone(&seat.server_config), seat.bounds);
+    // a second descriptor of each socket, to wait for it
+    let sockets = seat.sockets().map(UdpSocket::try_clone).collect::<Result<Vec<_>, _>>();
+    let sockets = sockets.map_err(|why| format!("cannot receive datagrams: {why}"))?;
     let shared = Shared::new(&executor, |pumps| seat.control(clock::now(), TaskDoors { pumps }));
     for listener in listeners {
         let listener = Async::new(listener).map_err(|why| format!("cannot listen: {why}"))?;
         shared.with(|room| room.pumps().listen(listener, Arc::clone(&config), bounds));
     }
+    for (place, socket) in sockets.into_iter().enumerate() {
+        let socket = Async::new(socket).map_err(|why| format!("cannot receive datagrams: {why}"))?;
+        shared.spawn(receive(Rc::clone(&shared), place, socket)).detach();
+    }
     shared.spawn(Rc::clone(&shared).obey(commands)).detach();
     smol::block_on(executor.run(shared.drive()))
+}
+
+/// Lets the room read a UDP socket whenever it has something.
+async fn receive(shared: Rc<Shared<RelayRoom>>, place: usize, socket: Async<UdpSocket>) {
+    while socket.readable().await.is_ok() {
+        match shared.with(|room| room.datagrams(clock::now(), place)) {
+            Ok(_) => future::yield_now().await,
+            Err(why) => return tracing::warn!(%why, "a UDP socket cannot be read"),
+        }
+    }
 }
 
 impl Driven for RelayRoom {

@@ -2,15 +2,16 @@
 mod support;
 
 use shadowmesh_core::{
+    binding::{open_bound, seal_bind},
     config::{HubConfig, Limits},
     crypto::{Identity, awslc::AwsLc},
     event::{Ended, Target, TlsFacts},
     handshake::{Job, Outcome, Setup, Ticket, Work},
     hub::HubNote,
     id::PeerId,
-    session::Suite,
+    session::{EpochKeys, Side, Suite},
     time::Instant,
-    wire::{Params, TYPE_FRAME},
+    wire::{BIND_LEN, Bind, Params, RelayMessage, TYPE_FRAME},
 };
 use shadowmesh_runtime_smol::{dial::dial, ws::Connected};
 use shadowmesh_runtime_std::relay::{Relay, RelayOptions};
@@ -19,7 +20,7 @@ use smol::{
     io::{AsyncReadExt, AsyncWriteExt},
 };
 use std::{
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream, UdpSocket},
     sync::Arc,
     time::Duration,
 };
@@ -35,6 +36,7 @@ stories! { [on_smol: support::SMOL, on_threads: support::THREADS]
     hostile_half_open_connections_cost_no_thread,
     a_relay_that_leaves_says_so_to_its_clients_and_frees_its_port,
     a_relay_without_a_free_address_says_which,
+    a_client_is_told_its_udp_address_by_both_ports,
 }
 
 fn a_client_that_proves_itself_joins_and_is_listed_until_it_closes(on: Runtime) {
@@ -155,10 +157,59 @@ fn a_relay_without_a_free_address_says_which(on: Runtime) {
     assert!((on.relay)(nowhere).map(drop).expect_err("none").to_string().contains("--listen"));
 }
 
+// protocol 8.1
+fn a_client_is_told_its_udp_address_by_both_ports(on: Runtime) {
+    story(on, Limits::default(), |relay| async move {
+        let Entered { keys, relay_sid, mut established, .. } = enter(&relay, 1).await;
+        let plain = keys.open.open(&mut established).expect("sealed by the relay");
+        let RelayMessage::Established(established) = RelayMessage::parse(&plain[1..]).expect("a message") else { panic!("ESTABLISHED") };
+        assert_ne!(established.udp_port, 0, "the first port was asked for, so it is there");
+        let socket = Async::<UdpSocket>::bind(([127, 0, 0, 1], 0)).expect("loopback");
+        let own = socket.get_ref().local_addr().expect("bound");
+        let ask = async |port: u16, nonce: u8| {
+            let question = seal_bind(&keys.path, &Bind { receiver: relay_sid, nonce: [nonce; 8] });
+            let to = SocketAddr::from(([127, 0, 0, 1], port));
+            // noise on the way changes nothing
+            socket.send_to(&question[1..], to).await.expect("loopback");
+            socket.send_to(&[0x24; 2_000], to).await.expect("loopback");
+            socket.send_to(&question, to).await.expect("loopback");
+            let mut answer = [0; 100];
+            let (len, from) = socket.recv_from(&mut answer).await.expect("an answer");
+            assert_eq!((len, from), (BIND_LEN, to), "from where it was asked, and no longer");
+            open_bound(&keys.path, &answer[..len]).expect("by the relay")
+        };
+        let first = ask(established.udp_port, 1).await;
+        assert_eq!((first.receiver, first.nonce, first.address), (7, [1; 8], own));
+        // the next port may be another program's
+        if first.other_port != 0 {
+            assert_eq!(first.other_port, established.udp_port + 1);
+            let second = ask(first.other_port, 2).await;
+            assert_eq!((second.address, second.other_port), (own, established.udp_port));
+        }
+        let (_, status) = relay.status().await.expect("the relay runs");
+        assert!(status.dropped("malformed_datagram") >= 2);
+    });
+}
+
 // --- a client by hand ---
+
+/// A client that was let in.
+struct Entered {
+    client: Connected,
+    id: PeerId,
+    keys: EpochKeys,
+    relay_sid: u32,
+    /// ESTABLISHED as it came.
+    established: Vec<u8>,
+}
 
 /// Connects and goes through the handshake (protocol 3) up to ESTABLISHED.
 async fn join(relay: &Relay, number: u8) -> (Connected, PeerId) {
+    let Entered { client, id, .. } = enter(relay, number).await;
+    (client, id)
+}
+
+async fn enter(relay: &Relay, number: u8) -> Entered {
     let (mut client, tls) = connect(relay).await;
     let identity = Arc::new(Identity::from_seed([number; 32]));
     let (setup, responder) = (Setup::client_relay(tls.exporter), relay_identity().id());
@@ -171,8 +222,10 @@ async fn join(relay: &Relay, number: u8) -> (Connected, PeerId) {
     let work = Work::Conclude { setup, identity: Arc::clone(&identity), responder, offer, resp, params, coins: [number; 32].into() };
     let Outcome::Concluded(Ok(concluded)) = run(work) else { panic!("the relay proves itself") };
     client.writer.send(concluded.fin).await.expect("send");
-    assert_eq!(client.reader.next().await.expect("ESTABLISHED")[0], TYPE_FRAME);
-    (client, identity.id())
+    let established = client.reader.next().await.expect("ESTABLISHED");
+    assert_eq!(established[0], TYPE_FRAME);
+    let keys = concluded.chain.keys(Side::Initiator, &AwsLc);
+    Entered { client, id: identity.id(), keys, relay_sid: concluded.peer_sid, established }
 }
 
 fn run(work: Work) -> Outcome {
@@ -220,7 +273,13 @@ fn options(address: &str, limits: Limits) -> RelayOptions {
         keepalive: Duration::from_secs(20),
         udp_ports: [None; 2],
     };
-    RelayOptions { hub, listen: vec![address], cert_lifetime: Duration::from_hours(24), journal: None }
+    RelayOptions {
+        hub,
+        listen: vec![address],
+        udp: Some(SocketAddr::new(address.ip(), 0)),
+        cert_lifetime: Duration::from_hours(24),
+        journal: None,
+    }
 }
 
 fn start(on: Runtime, address: &str, limits: Limits) -> Relay {

@@ -70,7 +70,8 @@ fn try_bind(address: SocketAddr, v6_only: bool) -> io::Result<TcpListener> {
     Ok(TcpListener::from(socket))
 }
 
-fn sentence(address: SocketAddr, why: &io::Error) -> String {
+/// What to do about an address that cannot be bound.
+pub(crate) fn sentence(address: SocketAddr, why: &io::Error) -> String {
     match why.kind() {
         io::ErrorKind::AddrInUse => format!("{address} is in use by another program: choose another port, or port 0 for any"),
         io::ErrorKind::PermissionDenied => {

@@ -71,6 +71,7 @@ impl Stage {
                 keepalive: RELAY_KEEPALIVE,
                 udp_ports: [None; 2],
             },
+            udp: None,
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))],
             cert_lifetime: CERT_LIFETIME,
             journal: None,

@@ -30,6 +30,8 @@ pub struct Flags {
     pub config: Option<PathBuf>,
     /// `--listen`, each time.
     pub listen: Vec<SocketAddr>,
+    /// `--udp`.
+    pub udp: Option<SocketAddr>,
     /// `--state-dir`.
     pub state_dir: Option<PathBuf>,
     /// `--metrics`.
@@ -43,6 +45,8 @@ pub struct Flags {
 pub struct Settings {
     /// Where clients are taken.
     pub listen: Vec<SocketAddr>,
+    /// Where BIND is answered, and on the next port; unset: on the port numbers of `listen`.
+    pub udp: Option<SocketAddr>,
     /// Where identity and control socket are.
     pub state_dir: PathBuf,
     /// The identity file, seen from the state directory.
@@ -72,6 +76,7 @@ impl Default for Settings {
             listen: vec![SocketAddr::from((core::net::Ipv6Addr::UNSPECIFIED, 443))],
             state_dir: DEFAULT_STATE_DIR.into(),
             identity: "relay.key".into(),
+            udp: None,
             metrics: None,
             cert_lifetime: Duration::from_hours(24),
             keepalive: Duration::from_secs(20),
@@ -112,6 +117,7 @@ impl Settings {
         if let Some(dir) = &flags.state_dir {
             settings.state_dir.clone_from(dir);
         }
+        settings.udp = flags.udp.or(settings.udp);
         settings.metrics = flags.metrics.or(settings.metrics);
         settings.check()?;
         Ok(settings)

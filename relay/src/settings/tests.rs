@@ -19,7 +19,7 @@ fn flag_goes_before_environment_before_file_before_default() {
     let path = dir.path().join("relay.toml");
     fs::write(
         &path,
-        "[state]\ndir = \"file\"\n[listen]\ntcp = [\"127.0.0.1:1\"]\n[metrics]\nlisten = \"127.0.0.1:1\"\n[tls]\ncert_lifetime = \"2h\"\n",
+        "[state]\ndir = \"file\"\n[listen]\ntcp = [\"127.0.0.1:1\"]\nudp = \"127.0.0.1:7\"\n[metrics]\nlisten = \"127.0.0.1:1\"\n[tls]\ncert_lifetime = \"2h\"\n",
     )
     .expect("writes");
     let environment = |name: &str| match name {
@@ -31,7 +31,7 @@ fn flag_goes_before_environment_before_file_before_default() {
     };
     let metrics = "127.0.0.1:3".parse().ok();
     let settings = Settings::load(&Flags { config: Some(path.clone()), metrics, ..Flags::default() }, &environment).expect("good");
-    assert_eq!(settings.metrics, metrics);
+    assert_eq!((settings.metrics, settings.udp), (metrics, "127.0.0.1:7".parse().ok()));
     assert_eq!(settings.listen, ["127.0.0.1:2".parse().expect("address"), "[::1]:3".parse().expect("address")]);
     assert_eq!((settings.cert_lifetime, settings.state_dir), (Duration::from_hours(2), "file".into()));
     assert_eq!(
@@ -55,7 +55,7 @@ fn every_key_has_a_variable_and_can_be_set_in_the_file() {
         let value = match name {
             "file" | "dir" => "\"x\"",
             "tcp" => "[\"127.0.0.1:1\"]",
-            "listen" => "\"127.0.0.1:1\"",
+            "listen" | "udp" => "\"127.0.0.1:1\"",
             "level" => "\"debug\"",
             "format" => "\"json\"",
             "cert_lifetime" | "keepalive" | "preauth_time" | "stall_time" => "\"1m\"",
@@ -123,7 +123,9 @@ fn wrong_variables_are_named_too() {
 
 #[test]
 fn dev_is_loopback_and_the_state_is_under_target() {
-    let settings = Settings::load(&Flags { dev: true, ..Flags::default() }, &nothing).expect("good");
+    let udp = "127.0.0.1:9".parse().ok();
+    let settings = Settings::load(&Flags { dev: true, udp, ..Flags::default() }, &nothing).expect("good");
+    assert_eq!(settings.udp, udp, "the flag");
     assert_eq!(settings.listen, ["127.0.0.1:8443".parse().expect("address")]);
     assert_eq!(settings.control_socket(), Path::new("target/dev/control.sock"));
 }

@@ -6,7 +6,7 @@
 //!                                          ▼                                 │
 //!   turn: deadlines first, then at most 64 events ─▶ handle ─▶ Hub ─▶ actions: Send, Edit, Hangup, Compute, Note
 //! ```
-use super::{Command, Seat};
+use super::{Command, Seat, reflector::Reflector};
 use crate::{
     broadcast::Broadcast,
     entropy,
@@ -27,8 +27,13 @@ use shadowmesh_core::{
 };
 use std::{
     collections::{BTreeMap, VecDeque},
+    io,
+    net::UdpSocket,
     sync::Arc,
 };
+
+/// Datagrams of one socket before others get their turn.
+const TURN_DATAGRAMS: usize = 64;
 
 /// The machines of a relay and all that waits for them.
 pub struct Control<D> {
@@ -38,6 +43,9 @@ pub struct Control<D> {
     wires: Wires<D>,
     conns: BTreeMap<ConnId, Talk>,
     closing: Closing,
+    reflector: Reflector,
+    /// The socket whose datagram the hub answers now.
+    answering: usize,
     jobs: Jobs,
     actions: Vec<HubAction>,
     house: House,
@@ -77,6 +85,11 @@ struct Wires<D> {
 }
 
 impl Seat {
+    /// The UDP sockets, by place: the runtime waits until one is readable, and calls `Control::datagrams`.
+    pub fn sockets(&self) -> impl Iterator<Item = &UdpSocket> {
+        self.reflector.sockets()
+    }
+
     /// The control room, with this runtime's doors.
     pub fn control<D: Doors>(self, now: Instant, doors: D) -> Control<D> {
         Control {
@@ -84,6 +97,8 @@ impl Seat {
             wires: Wires { inbox: VecDeque::new(), inbox_full: 0, doors },
             conns: BTreeMap::new(),
             closing: Closing::default(),
+            reflector: self.reflector,
+            answering: 0,
             jobs: Jobs::new(Arc::clone(&self.hub.crypto)),
             actions: Vec::new(),
             house: House::new(self.certificates),
@@ -206,6 +221,20 @@ impl<D: Doors> Control<D> {
         &mut self.wires.doors
     }
 
+    /// Takes what the UDP socket at this place has, up to a number; true when there may be more.
+    ///
+    /// # Errors
+    /// Nothing can be read from this socket any more.
+    pub fn datagrams(&mut self, now: Instant, place: usize) -> io::Result<bool> {
+        for _ in 0..TURN_DATAGRAMS {
+            let Some(arrived) = self.reflector.receive(place)? else { return Ok(false) };
+            self.answering = place;
+            let bytes = arrived.bytes.get(..arrived.len).unwrap_or_default();
+            self.handle(now, HubEvent::Datagram { port: arrived.port, remote: arrived.remote, bytes });
+        }
+        Ok(true)
+    }
+
     fn alarms(&mut self, now: Instant) {
         if self.hub.deadline().is_some_and(|d| d.at <= now) {
             self.handle(now, HubEvent::Alarm);
@@ -277,7 +306,7 @@ impl<D: Doors> Control<D> {
                 self.run_jobs();
             }
             HubAction::Edit(edit) => self.forwarder.apply(now, edit),
-            HubAction::Datagram { .. } => {}
+            HubAction::Datagram { port: _, remote, bytes } => self.reflector.send(self.answering, remote, &bytes),
             HubAction::Note(note) => {
                 self.log(now, &note);
                 self.notes.tell(&(now, note));

@@ -1,6 +1,7 @@
 //! A running relay: what a program gets back from `start`, what it can ask, and the control room that all runtimes drive.
 
 mod control;
+mod reflector;
 
 pub use crate::threads::relay::start;
 pub use control::Control;
@@ -17,6 +18,7 @@ use crate::{
 };
 use core::net::SocketAddr;
 use core::time::Duration;
+use reflector::Reflector;
 use rustls::ServerConfig;
 use shadowmesh_core::{
     config::HubConfig,
@@ -31,6 +33,8 @@ pub struct RelayOptions {
     pub hub: HubConfig,
     /// Where to listen; port 0 = a random one, see [`Relay::addresses`].
     pub listen: Vec<SocketAddr>,
+    /// Where BIND is answered, on this port and the next (protocol 8.1); `None`: on the port numbers of `listen`, where they are free.
+    pub udp: Option<SocketAddr>,
     /// Life of a TLS certificate, renewed at two thirds.
     pub cert_lifetime: Duration,
     /// Where the run is recorded, keys included.
@@ -58,6 +62,7 @@ pub enum Command {
 pub struct Setup {
     hub: HubConfig,
     listeners: Vec<TcpListener>,
+    reflector: Reflector,
     certificates: Arc<CertStore>,
     journal: Option<JournalFile>,
     addresses: Arc<[SocketAddr]>,
@@ -71,6 +76,7 @@ pub struct Seat {
     pub bounds: Bounds,
     /// How connections are taken.
     pub server_config: Arc<ServerConfig>,
+    reflector: Reflector,
     hub: HubConfig,
     scribe: Scribe<Hub>,
     certificates: Arc<CertStore>,
@@ -84,11 +90,13 @@ impl Setup {
     /// A sentence: an address in use, no permission for a low port.
     pub fn new(options: RelayOptions) -> Result<Self, StartError> {
         let listeners = listen::bind_all(&options.listen)?;
+        let (reflector, udp_ports) = Reflector::bind(options.udp, &listeners)?;
         let addresses: Result<Arc<[_]>, _> = listeners.iter().map(TcpListener::local_addr).collect();
         let addresses = addresses.map_err(|why| StartError::new(format!("cannot listen: {why}")))?;
         let certificates =
             CertStore::new(&options.hub.identity, options.cert_lifetime, clock::now(), SystemTime::now()).map_err(StartError::new)?;
-        Ok(Self { hub: options.hub, listeners, certificates, journal: options.journal, addresses })
+        let hub = HubConfig { udp_ports, ..options.hub };
+        Ok(Self { hub, listeners, reflector, certificates, journal: options.journal, addresses })
     }
 
     /// Starts the relay's thread with `run` on it; its second argument is what handles ask, for the control room to obey.
@@ -106,6 +114,7 @@ impl Setup {
         let seat = Seat {
             scribe,
             listeners: self.listeners,
+            reflector: self.reflector,
             bounds: Bounds {
                 handshakes: limits.preauth_total,
                 handshakes_per_source: limits.preauth_per_source,

@@ -203,7 +203,8 @@ mod tests {
         ] {
             assert_eq!(Token::unpack(token.pack()), token);
         }
-        assert_eq!([Token::Interface, Token::Bell].map(|token| Token::unpack(token.pack())), [Token::Interface, Token::Bell]);
+        let single = [Token::Interface, Token::Bell, Token::Datagrams(0)];
+        assert_eq!(single.map(|token| Token::unpack(token.pack())), single);
     }
 
     #[test]

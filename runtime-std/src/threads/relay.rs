@@ -1,6 +1,7 @@
 //! A relay on blocking threads.
 use super::{
     drive::{Driven, Errand, drive},
+    poll::Token,
     pumps::Pumps,
 };
 use crate::{
@@ -24,6 +25,8 @@ type RelayRoom = Control<ThreadDoors>;
 /// What the control room wants done, done by this thread and its workers.
 struct ThreadDoors {
     pumps: Pumps<RelayRoom>,
+    /// By place: whether a UDP socket may have datagrams.
+    readable: Vec<bool>,
 }
 
 /// Runs a relay to its end.
@@ -34,12 +37,37 @@ fn run(mut seat: Seat, commands: flume::Receiver<Command>) -> Result<(), String>
     for listener in core::mem::take(&mut seat.listeners) {
         pumps.listen(listener, Arc::clone(&seat.server_config), seat.bounds).map_err(unusable)?;
     }
-    drive(seat.control(clock::now(), ThreadDoors { pumps }), commands, handed_in)
+    for (number, socket) in (0..).zip(seat.sockets()) {
+        pumps.poll().watch(socket, Token::Datagrams(number)).map_err(unusable)?;
+    }
+    let readable = seat.sockets().map(|_| true).collect();
+    drive(seat.control(clock::now(), ThreadDoors { pumps, readable }), commands, handed_in)
 }
 
 impl Driven for RelayRoom {
     fn pumps(&mut self) -> &mut Pumps<Self> {
         &mut self.doors().pumps
+    }
+
+    fn datagrams_ready(&mut self, number: u32, _writable: bool) {
+        if let Some(readable) = self.doors().readable.get_mut(number as usize) {
+            *readable = true;
+        }
+    }
+
+    fn read_datagrams(&mut self) -> bool {
+        let mut more = false;
+        for place in 0..self.doors().readable.len() {
+            if self.doors().readable[place] {
+                let left = self.datagrams(clock::now(), place).unwrap_or_else(|why| {
+                    tracing::warn!(%why, "a UDP socket cannot be read");
+                    false
+                });
+                self.doors().readable[place] = left;
+                more |= left;
+            }
+        }
+        more
     }
 }
 
