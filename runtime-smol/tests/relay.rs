@@ -160,7 +160,7 @@ fn a_relay_without_a_free_address_says_which(on: Runtime) {
 // protocol 8.1
 fn a_client_is_told_its_udp_address_by_both_ports(on: Runtime) {
     story(on, Limits::default(), |relay| async move {
-        let Entered { keys, relay_sid, mut established, .. } = enter(&relay, 1).await;
+        let Entered { client: _stays, keys, relay_sid, mut established, .. } = enter(&relay, 1).await;
         let plain = keys.open.open(&mut established).expect("sealed by the relay");
         let RelayMessage::Established(established) = RelayMessage::parse(&plain[1..]).expect("a message") else { panic!("ESTABLISHED") };
         assert_ne!(established.udp_port, 0, "the first port was asked for, so it is there");
