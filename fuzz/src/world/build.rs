@@ -19,6 +19,8 @@ use std::{
 
 /// The port of every relay.
 const RELAY_PORT: u16 = 443;
+/// The first of the two UDP ports of every relay.
+const RELAY_UDP_PORT: u16 = 443;
 
 /// What starts at a place.
 pub(super) enum Plan {
@@ -116,7 +118,7 @@ impl World {
             // scenarios restart hosts more often than people do
             limits: Limits { join_burst: 1_000, preauth_per_source: 64, ..Limits::default() },
             keepalive: Duration::from_secs(20),
-            udp_ports: [None; 2],
+            udp_ports: [Some(RELAY_UDP_PORT), Some(RELAY_UDP_PORT + 1)],
         };
         adjust(&mut config);
         let host = self.settle(Plan::Relay { config, certificate });
@@ -317,11 +319,7 @@ impl World {
         place.asleep = false;
         place.slept_through.clear();
         self.air.doors.retain(|(holder, _), _| *holder != host);
-        if let Some(Host::Peer(peer)) = &self.hosts[host.0].running
-            && let Some(port) = peer.udp_port()
-        {
-            self.close_socket(host, port);
-        }
+        self.air.sockets.retain(|(holder, _), _| *holder != host);
         self.hosts[host.0].running.take()
     }
 

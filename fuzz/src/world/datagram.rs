@@ -7,7 +7,7 @@
 //! Each socket keeps an account of every far address: a host that is spoken to by a stranger may not send back more than came,
 //! until it knows that the stranger is where it says (RFC 9000 8 for the reason; the factor here is one).
 use super::{
-    World,
+    Host, World,
     air::{Air, HostId, Tick},
     nat::Protocol,
     route::Route,
@@ -142,8 +142,13 @@ impl Air {
         self.after(after, Tick::Icmp(Box::new((host, inner.port(), what))));
     }
 
+    /// Opens a socket on this port of all addresses of a host.
+    pub(super) fn open_socket(&mut self, host: HostId, port: u16) {
+        self.sockets.insert((host, port), Socket::default());
+    }
+
     /// Sends one datagram from an open socket; false when there is no such socket or no address of this family.
-    pub(super) fn datagram(&mut self, host: HostId, port: u16, to: SocketAddr, bytes: &[u8]) -> bool {
+    pub(super) fn send_from(&mut self, host: HostId, port: u16, to: SocketAddr, bytes: &[u8]) -> bool {
         let own: Option<IpAddr> = self.own_address(host, to.is_ipv4());
         let (Some(own), Some(socket)) = (own, self.sockets.get_mut(&(host, port))) else { return false };
         if socket.accounts.len() < ACCOUNTS_MAX || socket.accounts.contains_key(&to) {
@@ -158,6 +163,11 @@ impl Air {
         if let Some(socket) = self.sockets.get_mut(&(host, port)) {
             socket.accounts.entry(remote).or_default().is_validated = true;
         }
+    }
+
+    /// What a socket has heard since the last call.
+    pub(super) fn hear(&mut self, host: HostId, port: u16) -> Vec<Heard> {
+        self.sockets.get_mut(&(host, port)).map(|socket| socket.heard.drain(..).collect()).unwrap_or_default()
     }
 
     /// A flight has ended, or was lost on the way.
@@ -204,7 +214,15 @@ impl Socket {
 impl World {
     /// Opens a datagram socket on this port of all addresses of a host.
     pub fn open_socket(&mut self, host: HostId, port: u16) {
-        self.air.sockets.insert((host, port), Socket::default());
+        self.air.open_socket(host, port);
+    }
+
+    /// A peer's driver opens its UDP socket, whether the peer asked for it or not.
+    pub fn open_peer_socket(&mut self, host: HostId) {
+        if let Some(Host::Peer(peer)) = &mut self.hosts[host.0].running {
+            peer.open_socket(&mut self.air);
+            peer.turn(&mut self.air);
+        }
     }
 
     /// Closes it: what comes from now on is refused.
@@ -214,12 +232,12 @@ impl World {
 
     /// Sends one datagram from an open socket; false when there is no such socket or no address of this family.
     pub fn send_datagram(&mut self, host: HostId, port: u16, to: SocketAddr, bytes: &[u8]) -> bool {
-        self.air.datagram(host, port, to, bytes)
+        self.air.send_from(host, port, to, bytes)
     }
 
     /// What a socket has heard since the last call.
     pub fn hear(&mut self, host: HostId, port: u16) -> Vec<Heard> {
-        self.air.sockets.get_mut(&(host, port)).map(|socket| socket.heard.drain(..).collect()).unwrap_or_default()
+        self.air.hear(host, port)
     }
 
     /// The host at this socket has shown to itself that the far address is real.

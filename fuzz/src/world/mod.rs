@@ -238,22 +238,9 @@ impl World {
             Tick::Datagram(flight) => {
                 let host = flight.0;
                 self.air.land(host, flight.1);
-                self.listen_to(host);
+                self.turn(host);
             }
             Tick::Icmp(what) => self.air.icmp(what.0, what.1, what.2),
-        }
-    }
-
-    /// A host that runs hears the datagrams that came to its own socket.
-    fn listen_to(&mut self, host: HostId) {
-        let port = match &self.hosts[host.0].running {
-            Some(Host::Peer(peer)) => peer.udp_port(),
-            Some(Host::Relay(_) | Host::Stranger(_)) | None => None,
-        };
-        for heard in port.map(|port| self.hear(host, port)).unwrap_or_default() {
-            if let (Some(Host::Peer(peer)), Heard::Datagram { from, mut bytes }) = (&mut self.hosts[host.0].running, heard) {
-                peer.datagram(&mut self.air, from, &mut bytes);
-            }
         }
     }
 

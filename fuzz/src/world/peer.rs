@@ -1,7 +1,7 @@
 //! The driver of `Node` and `Plane` in this world: what runtime-smol's `peer::drive` does, without tasks.
 use super::{
     air::{Air, End, HostId, Parcel, Side, Tick, WireId},
-    datagram::Socket,
+    datagram::Heard,
     dial::{Certificate, DialId, Pin},
     journal::Scribe,
     outbox::Outbox,
@@ -295,11 +295,6 @@ impl Peer {
         self.port
     }
 
-    /// The port of its datagram socket.
-    pub(super) fn udp_port(&self) -> Option<u16> {
-        self.udp_port
-    }
-
     /// The machines themselves, at the end of their life.
     pub(super) fn into_machines(self) -> (Node, Plane) {
         (self.node, self.plane)
@@ -339,12 +334,6 @@ impl Peer {
                 }
             }
         }
-        self.turn(air);
-    }
-
-    pub(super) fn datagram(&mut self, air: &mut Air, remote: SocketAddr, bytes: &mut [u8]) {
-        let flow = self.ports.flows.iter().find(|(_, known)| **known == remote).map(|(conn, _)| *conn);
-        self.plane.datagram(self.now(air), flow, remote, bytes, &mut self.ports);
         self.turn(air);
     }
 
@@ -399,6 +388,7 @@ impl Peer {
 
     /// Deadlines that are due, the inbox, the writers, until nothing is left to do in this moment.
     pub(super) fn turn(&mut self, air: &mut Air) {
+        self.datagrams(air);
         for _ in 0..TURNS {
             let now = self.now(air);
             if self.node_due.is_some_and(|deadline| deadline.at <= now) {
@@ -511,12 +501,7 @@ impl Peer {
                 self.plane.apply(self.now(air), edit, &mut self.ports);
             }
             Action::Listen(open) => self.listen(air, open),
-            Action::Sockets => {
-                let port = air.fresh_port();
-                air.sockets.insert((host, port), Socket::default());
-                self.udp_port = Some(port);
-                self.ports.inbox.push_back(Pending::Sockets(Some(port)));
-            }
+            Action::Sockets => self.open_socket(air),
             Action::Flow { conn, remote } => {
                 air.trace.say(air.now, host.0, &("flow", conn, remote));
                 self.known.insert(conn);
@@ -587,6 +572,25 @@ impl Peer {
         }
     }
 
+    /// Opens its UDP socket, of both families.
+    pub(super) fn open_socket(&mut self, air: &mut Air) {
+        let port = air.fresh_port();
+        air.open_socket(self.host, port);
+        self.udp_port = Some(port);
+        self.ports.inbox.push_back(Pending::Sockets(Some(port)));
+    }
+
+    /// Takes what its socket has heard.
+    fn datagrams(&mut self, air: &mut Air) {
+        let Some(port) = self.udp_port else { return };
+        for heard in air.hear(self.host, port) {
+            if let Heard::Datagram { from, mut bytes } = heard {
+                let flow = self.ports.flows.iter().find(|(_, known)| **known == from).map(|(conn, _)| *conn);
+                self.plane.datagram(self.now(air), flow, from, &mut bytes, &mut self.ports);
+            }
+        }
+    }
+
     fn listen(&mut self, air: &mut Air, open: bool) {
         if let Some(port) = self.port.take() {
             air.doors.remove(&(self.host, port));
@@ -604,7 +608,7 @@ impl Peer {
     fn write(&mut self, air: &mut Air) -> bool {
         while let Some((remote, bytes)) = self.ports.datagrams.pop_front() {
             if let Some(port) = self.udp_port {
-                air.datagram(self.host, port, remote, &bytes);
+                air.send_from(self.host, port, remote, &bytes);
             }
         }
         let mut moved = Vec::new();

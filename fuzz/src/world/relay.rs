@@ -1,6 +1,6 @@
 //! The driver of `Hub` and `Forwarder` in this world: what runtime-smol's `relay::drive` does, without tasks.
 use super::air::{Air, HostId, Parcel, Side, Tick, WireId};
-use super::journal::Scribe;
+use super::{datagram::Heard, journal::Scribe};
 use shadowmesh_core::{
     bound::Bound,
     config::HubConfig,
@@ -60,6 +60,7 @@ pub(super) struct Relay {
     inbox: Punts,
     actions: Vec<HubAction>,
     lines: BTreeMap<ConnId, Line>,
+    udp_ports: [Option<u16>; 2],
     next_accepted: u64,
     /// When it wants its turn.
     due: Option<Instant>,
@@ -72,6 +73,10 @@ impl Relay {
     pub(super) fn start(air: &mut Air, host: HostId, life: u32, config: HubConfig) -> Self {
         let crypto = Arc::clone(&config.crypto);
         let forwarder = Forwarder::new(&config.limits);
+        let udp_ports = config.udp_ports;
+        for port in udp_ports.into_iter().flatten() {
+            air.open_socket(host, port);
+        }
         let mut relay = Self {
             host,
             life,
@@ -82,6 +87,7 @@ impl Relay {
             inbox: Punts::default(),
             actions: Vec::new(),
             lines: BTreeMap::new(),
+            udp_ports,
             next_accepted: 0,
             due: None,
             notes: Vec::new(),
@@ -169,6 +175,7 @@ impl Relay {
     }
 
     pub(super) fn turn(&mut self, air: &mut Air) {
+        self.datagrams(air);
         for _ in 0..TURNS {
             let now = air.now;
             if self.hub.deadline().is_some_and(|deadline| deadline.at <= now) {
@@ -197,6 +204,18 @@ impl Relay {
         }
         let why = Deadline::earlier(self.hub.deadline(), self.forwarder.deadline()).map(|deadline| deadline.why);
         panic!("relay {} turns for ever at {:?}: {why:?}", self.host.0, air.now);
+    }
+
+    /// Answers what its sockets have heard.
+    fn datagrams(&mut self, air: &mut Air) {
+        for (index, port) in (0..).zip(self.udp_ports) {
+            let Some(port) = port else { continue };
+            for heard in air.hear(self.host, port) {
+                if let Heard::Datagram { from, bytes } = heard {
+                    self.handle(air, HubEvent::Datagram { port: index, remote: from, bytes: &bytes });
+                }
+            }
+        }
     }
 
     fn handle(&mut self, air: &mut Air, event: HubEvent<'_>) {
@@ -228,7 +247,11 @@ impl Relay {
                     air.trace.say(air.now, self.host.0, &edit);
                     self.forwarder.apply(air.now, edit);
                 }
-                HubAction::Datagram { .. } => {}
+                HubAction::Datagram { port, remote, bytes } => {
+                    air.trace.add(air.now, self.host.0, "datagram", &bytes);
+                    let port = self.udp_ports[usize::from(port)].expect("the hub answers from a port that was asked");
+                    air.send_from(self.host, port, remote, &bytes);
+                }
                 HubAction::Note(note) => {
                     air.trace.say(air.now, self.host.0, &note);
                     self.notes.push((air.now, note));
