@@ -40,7 +40,7 @@ fn the_mapping_lives_as_long_as_the_relay_session_and_what_comes_in_by_it_reache
     world.run(Duration::from_secs(5));
     let first = world.status(peer).relays[0].reflexive.expect("the relay has answered");
     for _ in 0..5 {
-        world.run(Duration::from_secs(60));
+        world.run(Duration::from_mins(1));
         let status = world.status(peer);
         assert_eq!(status.relays[0].reflexive, Some(first), "questions keep it");
         let before = unexpected(&mut world, peer);
@@ -58,7 +58,7 @@ fn lost_and_doubled_datagrams_delay_it_at_most() {
     let peer = world.peer(relay);
     world.change_way(peer, relay, |way| (way.loss, way.doubling, way.reordering) = (300, 300, 200));
     world.open_peer_socket(peer);
-    world.run(Duration::from_secs(120));
+    world.run(Duration::from_mins(2));
     let status = world.status(peer);
     let seen: SocketAddr = status.relays[0].reflexive.expect("some question and its answer came through");
     assert_eq!((seen.ip(), status.relays[0].mapping_varies), (world.address(peer, true), Some(false)));
@@ -74,7 +74,7 @@ fn a_relay_without_udp_is_not_asked() {
     world.open_socket(relay, 443);
     let peer = world.peer(relay);
     world.open_peer_socket(peer);
-    world.run(Duration::from_secs(60));
+    world.run(Duration::from_mins(1));
     assert_eq!(world.status(peer).relays[0].reflexive, None);
     assert!(world.hear(relay, 443).is_empty());
 }

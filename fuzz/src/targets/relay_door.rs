@@ -2,6 +2,7 @@
 //! bounds hold, the machine comes to rest (protocol 3, 6, 9).
 use super::{cast, memo::Memo, script::Script};
 use shadowmesh_core::{
+    binding::seal_bind,
     config::{HubConfig, Limits},
     handshake::{Concluded, Job, Offer, Outcome, Setup, Ticket, Work},
     hub::{ForwardSink, Forwarder, Hub, HubAction, HubEvent, MESSAGE_BYTES},
@@ -9,7 +10,9 @@ use shadowmesh_core::{
     machine::{Deadline, Machine},
     session::{Side, Suite},
     time::{Duration, Instant},
-    wire::{Counter, FrameHeader, INNER_CONTROL, LANE_NODE, Params, RECORD_HEADER_LEN, Record, Records, TYPE_DLV, TYPE_FWD, TYPE_RESP},
+    wire::{
+        Bind, Counter, FrameHeader, INNER_CONTROL, LANE_NODE, Params, RECORD_HEADER_LEN, Record, Records, TYPE_DLV, TYPE_FWD, TYPE_RESP,
+    },
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -113,7 +116,7 @@ impl Door {
             suites: vec![Suite::ChaCha20Poly1305, Suite::Aes256Gcm],
             limits: limits(),
             keepalive: Duration::from_secs(20),
-            udp_ports: [None; 2],
+            udp_ports: [Some(1), None],
         };
         let mut door = Self {
             now: Instant::from_millis(1_000_000),
@@ -158,7 +161,11 @@ impl Door {
                 self.begin(conn);
                 self.settle_all(conn);
             }
-            (12, _) if script.byte() == 0xff => self.handle(HubEvent::Leave),
+            (12, _) => match (script.byte(), conn) {
+                (0xff, _) => self.handle(HubEvent::Leave),
+                (choice, Some(conn)) => self.datagram(conn, choice, script),
+                (_, None) => {}
+            },
             (13, _) => {
                 // a newcomer of a few networks, at once
                 let from = script.byte();
@@ -293,6 +300,28 @@ impl Door {
         self.say(conn, frame);
     }
 
+    /// BIND of a client, whole or spoiled, or noise. Only what holds is answered, where it came from and in as many bytes (protocol 8.1).
+    fn datagram(&mut self, conn: ConnId, choice: u8, script: &mut Script<'_>) {
+        let session = self.hands.get(&conn).and_then(|hand| hand.session.as_ref());
+        let question = session.map(|session| {
+            let bind = Bind { receiver: session.peer_sid, nonce: [choice; 8] };
+            seal_bind(&session.chain.keys(Side::Initiator, &Memo).path, &bind)
+        });
+        let bytes = match (&question, choice & 3) {
+            (Some(question), 0 | 1) => question.to_vec(),
+            (Some(question), 2) => script.spoil(question, &[]),
+            _ => script.piece().to_vec(),
+        };
+        let (port, remote) = (choice >> 7, SocketAddr::from(([198, 51, 100, choice], 4_000)));
+        let is_in = self.hub.status(self.now).clients.iter().any(|client| client.conn == conn);
+        let mut actions = Vec::new();
+        self.hub.handle(self.now, HubEvent::Datagram { port, remote, bytes: &bytes }, &mut actions);
+        let Some(action) = actions.pop() else { return };
+        let HubAction::Datagram { port: back, remote: to, bytes: answer } = action else { panic!("a datagram leads to datagrams only") };
+        assert!(actions.is_empty() && is_in && question.is_some_and(|question| question[..] == bytes), "only a client's own question");
+        assert_eq!((back, to, answer.len()), (port, remote, bytes.len()));
+    }
+
     fn say(&mut self, conn: ConnId, mut bytes: Vec<u8>) {
         if self.hands.get(&conn).is_some_and(|hand| !hand.hung_up) {
             self.forwarder.inbound(self.now, conn, &mut bytes, &mut self.punts);
@@ -329,7 +358,8 @@ impl Door {
                     self.jobs.push_back(job);
                 }
                 HubAction::Edit(edit) => self.forwarder.apply(self.now, edit),
-                HubAction::Note(_) | HubAction::Datagram { .. } => {}
+                HubAction::Datagram { .. } => panic!("a datagram that nobody's datagram asked for"),
+                HubAction::Note(_) => {}
             }
         }
         for client in self.hub.status(self.now).clients {

@@ -11,7 +11,7 @@ use shadowmesh_core::{
 /// The first byte chooses a parser, the rest is its input.
 pub fn wire(data: &[u8]) {
     let Some((kind, bytes)) = data.split_first() else { return };
-    match kind % 12 {
+    match kind % 11 {
         0 => records(bytes),
         1 => frame(bytes),
         2 => canonical(bytes, LaneControl::parse(bytes), LaneControl::emit),
@@ -19,10 +19,12 @@ pub fn wire(data: &[u8]) {
         4 => peer_message(bytes),
         5 => relay_message(bytes),
         6 => params(bytes),
-        7 => path_messages(bytes),
+        7 => {
+            path_messages(bytes);
+            binding(bytes);
+        }
         8 => socket_address(bytes),
         9 => address_field(bytes),
-        10 => binding(bytes),
         _ => handshake_messages(bytes),
     }
 }
