@@ -1,6 +1,6 @@
 //! Direct paths by UDP: found, proven, used, left, followed when an address changes; and what they do not do.
 use shadowmesh_core::{config::Transports, event::Note, wire::PathLabel};
-use shadowmesh_fuzz::world::{HostId, World};
+use shadowmesh_fuzz::world::{Depends, HostId, NatKind, Ports, World};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(15);
@@ -110,4 +110,75 @@ fn a_peer_that_moves_is_followed_and_nothing_is_lost() {
     world.until_udp(a, b);
     world.run(Duration::from_secs(1));
     world.assert_whole(&flows);
+}
+
+/// Boxes in front of a peer, as RFC 4787 names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Front {
+    Open,
+    FullCone,
+    AddressRestricted,
+    PortRestricted,
+    /// Endpoint-independent mapping with ports by chance, and the strictest filter.
+    RandomPorts,
+    Symmetric,
+    /// Two boxes, one behind the other.
+    CarrierGrade,
+}
+
+use Front::{AddressRestricted, CarrierGrade, FullCone, Open, PortRestricted, RandomPorts, Symmetric};
+
+impl Front {
+    const ALL: [Self; 7] = [Open, FullCone, AddressRestricted, PortRestricted, RandomPorts, Symmetric, CarrierGrade];
+
+    fn put(self, world: &mut World, host: HostId) {
+        let kind = |mapping, filtering, ports| NatKind { mapping, filtering, ports, ..NatKind::default() };
+        let (any, address, port) = (Depends::Nothing, Depends::Address, Depends::AddressAndPort);
+        let kind = match self {
+            Open => return,
+            FullCone => kind(any, any, Ports::Preserved),
+            AddressRestricted => kind(any, address, Ports::Preserved),
+            PortRestricted => kind(any, port, Ports::Preserved),
+            RandomPorts => kind(any, port, Ports::Random),
+            Symmetric => kind(port, port, Ports::Random),
+            CarrierGrade => {
+                let outer = world.nat(kind(any, port, Ports::Random), None);
+                let inner = world.nat(kind(any, port, Ports::Preserved), Some(outer));
+                return world.put_behind(host, inner);
+            }
+        };
+        let nat = world.nat(kind, None);
+        world.put_behind(host, nat);
+    }
+
+    /// Whether peers behind these can meet by UDP without a box's help and without guessing ports.
+    fn can_meet(self, other: Self) -> bool {
+        let strict = |front| matches!(front, PortRestricted | RandomPorts | Symmetric | CarrierGrade);
+        !(self == Symmetric && strict(other) || other == Symmetric && strict(self))
+    }
+}
+
+// protocol 6.2, 6.3, 8.1
+#[test]
+fn peers_behind_boxes_meet_by_udp_wherever_theory_allows() {
+    for (number, (x, y)) in Front::ALL.into_iter().flat_map(|x| Front::ALL.into_iter().map(move |y| (x, y))).enumerate() {
+        let mut world = World::new(100 + number as u64);
+        let relay = world.relay();
+        let [a, b] = [x, y].map(|front| {
+            let host = world.idle_peer(&[relay], |plan| plan.config.direct = Transports::UDP);
+            front.put(&mut world, host);
+            host
+        });
+        for host in [a, b] {
+            world.start(host);
+        }
+        world.until_connected(a, b);
+        let flows = world.both_ways(a, b, 500);
+        world.run(Duration::from_secs(4));
+        let udp = Some(PathLabel::DirectUdp);
+        let met = world.label(a, b) == udp && world.label(b, a) == udp;
+        assert_eq!(met, x.can_meet(y), "{x:?} and {y:?}:\n{}", world.story());
+        world.assert_whole(&flows);
+        assert_eq!(world.amplified(), None, "{x:?} and {y:?}");
+    }
 }
