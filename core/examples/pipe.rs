@@ -148,8 +148,14 @@ fn live(name: &str, own: Arc<Identity>, network: &Network, (line, inbox, exporte
                         plane.outbound(now(), words, &mut ports);
                     }
                 }
-                // what this transport has no use for
-                _ => {}
+                // no second way and no UDP here
+                Action::Dial { .. }
+                | Action::Hangup { .. }
+                | Action::Listen(_)
+                | Action::Remember { .. }
+                | Action::Sockets
+                | Action::Flow { .. }
+                | Action::Datagram { .. } => {}
             }
         }
         for (handle, mut bytes) in ports.punts.drain(..) {

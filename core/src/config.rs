@@ -169,7 +169,7 @@ pub struct HubConfig {
     pub limits: Limits,
     /// How often clients send a sign of life.
     pub keepalive: Duration,
-    /// The UDP ports that answer BIND (protocol 8.1); clients are told both.
+    /// The UDP ports that answer BIND (protocol 8.1); clients are told both. A driver that binds them itself sets them.
     pub udp_ports: [Option<u16>; 2],
 }
 

@@ -9,6 +9,7 @@
 use super::Room;
 use crate::{
     binding::{BindError, open_bound, seal_bind},
+    bound,
     drops::Drop,
     event::Action,
     session::PathKey,
@@ -55,6 +56,13 @@ impl Reflexive {
     pub(super) fn new(key: Arc<PathKey>, own_sid: u32, relay_sid: u32, relay: SocketAddr) -> Self {
         let relay = SocketAddr::new(relay.ip().to_canonical(), relay.port());
         Self { key, own_sid, relay_sid, first: Question::new(relay), other: None, address: None, varies: None }
+    }
+
+    /// What it keeps, beside the most.
+    pub(super) fn bounds(&self, each: &mut dyn FnMut(bound::Bound)) {
+        for question in [&self.first].into_iter().chain(&self.other) {
+            each(bound::Bound::new("questions for a UDP address that are out", question.out.len(), OUT_MAX));
+        }
     }
 
     /// Our UDP address as the relay sees it.

@@ -139,6 +139,9 @@ impl Uplink {
     /// What it keeps, beside the most.
     pub(super) fn bounds(&self, each: &mut dyn FnMut(Bound)) {
         each(Bound::new("directory entries of a relay", self.directory.len(), DIRECTORY_MAX));
+        if let Some(reflexive) = self.up().and_then(|up| up.reflexive.as_ref()) {
+            reflexive.bounds(each);
+        }
     }
 
     pub(crate) fn new(index: usize, url: String, pin: Option<PeerId>) -> Self {
