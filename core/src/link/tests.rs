@@ -202,7 +202,7 @@ fn facts() -> TlsFacts {
 
 // protocol 5.4
 #[test]
-fn the_initiator_numbers_its_paths_evenly_the_responder_oddly_and_eight_live_at_once() {
+fn the_initiator_numbers_its_paths_evenly_the_responder_oddly_and_sixteen_live_at_once() {
     for (side, odd) in [(Side::Initiator, 0), (Side::Responder, 1)] {
         let room = &mut room(Vec::new());
         let mut link = connected(room, side);
@@ -211,10 +211,10 @@ fn the_initiator_numbers_its_paths_evenly_the_responder_oddly_and_eight_live_at_
         while begun.len() < 20 && link.begin_path(at(2), room, ConnId(begun.len() as u64 * 2), &facts(), remote, at(9)) {
             begun.push(link.directs.last().expect("it was just begun").path());
         }
-        assert_eq!(begun, (1..=8).map(|number| PathId(number * 2 + odd)).collect::<Vec<_>>());
+        assert_eq!(begun, (1..=16).map(|number| PathId(number * 2 + odd)).collect::<Vec<_>>());
         link.path_died(at(3), room, begun[0], "a test");
         assert!(link.begin_path(at(4), room, ConnId(99), &facts(), remote, at(9)));
-        assert_eq!(link.directs.last().map(Direct::path), Some(PathId(18 + odd)), "no number is used twice");
+        assert_eq!(link.directs.last().map(Direct::path), Some(PathId(34 + odd)), "no number is used twice");
     }
 }
 

@@ -8,6 +8,7 @@
 //! ```
 mod answers;
 mod bounds;
+mod datagrams;
 mod lane;
 mod reflexive;
 mod room;
@@ -32,8 +33,8 @@ use crate::{
     status::{Status, Totals},
     time::{Duration, Instant},
     wire::{
-        Bound, CLOSE_DOWN, CONTROL_PIECE_MAX_LEN, FrameHeader, LANE_NODE, PathHeader, RelayMessage, TYPE_BOUND, TYPE_FIN, TYPE_FRAME,
-        TYPE_INIT, TYPE_PATH_CMP, TYPE_PATH_REQ, TYPE_PATH_RSP, TYPE_RESP,
+        CLOSE_DOWN, CONTROL_PIECE_MAX_LEN, FrameHeader, LANE_NODE, PathHeader, RelayMessage, TYPE_FIN, TYPE_FRAME, TYPE_INIT, TYPE_PATH_CMP,
+        TYPE_PATH_REQ, TYPE_PATH_RSP, TYPE_RESP,
     },
 };
 use answers::Answers;
@@ -174,7 +175,7 @@ impl Node {
             (Some(Use::Direct { peer, path }), _) => self.direct_message(now, peer, path, Via { conn, handle: None }, bytes),
             (Some(Use::Flow { remote, .. }), _) => match bytes.first() {
                 Some(&TYPE_FRAME) => self.frame(now, Via { conn, handle: None }, bytes),
-                _ => self.path_datagram(now, remote, bytes),
+                _ => self.flow_message(now, remote, bytes),
             },
             (Some(Use::Dialled { .. }) | None, _) => self.room.drops.count(Drop::Unexpected),
         }
@@ -202,34 +203,6 @@ impl Node {
             }
             Some(_) => self.room.drops.count(Drop::Unexpected),
             None => self.room.drops.count(Drop::Malformed),
-        }
-    }
-
-    /// A datagram from an address that is nobody's flow.
-    fn datagram(&mut self, now: Instant, remote: SocketAddr, bytes: &mut [u8]) {
-        match bytes.first() {
-            Some(&TYPE_FRAME) => {}
-            Some(&TYPE_BOUND) => return self.bound(now, remote, bytes),
-            _ => return self.path_datagram(now, remote, bytes),
-        }
-        let Some(header) = self.control_frame(bytes) else { return };
-        let peer = self.room.sids.get(&header.receiver).copied();
-        match peer.and_then(|peer| self.links.get_mut(&peer)) {
-            Some(link) => link.stray_frame(now, &mut self.room, header, remote, bytes),
-            None => self.room.drops.count(Drop::UnknownSession),
-        }
-    }
-
-    /// A message of the re-handshake in a datagram: its session tells whose it is, since an address proves nothing.
-    fn path_datagram(&mut self, now: Instant, remote: SocketAddr, bytes: &[u8]) {
-        let Ok(header) = PathHeader::parse(bytes) else {
-            self.room.drops.count(Drop::Unexpected);
-            return;
-        };
-        let peer = self.room.sids.get(&header.receiver).copied();
-        match peer.and_then(|peer| self.links.get_mut(&peer)) {
-            Some(link) => link.path_datagram(now, &mut self.room, remote, bytes),
-            None => self.room.drops.count(Drop::UnknownSession),
         }
     }
 
@@ -301,16 +274,6 @@ impl Node {
         }
     }
 
-    fn control_frame(&mut self, bytes: &[u8]) -> Option<FrameHeader> {
-        let reason = match FrameHeader::parse(bytes) {
-            Ok(header) if header.counter.lane() == LANE_NODE => return Some(header),
-            Ok(_) => Drop::Unexpected,
-            Err(_) => Drop::Malformed,
-        };
-        self.room.drops.count(reason);
-        None
-    }
-
     // ---- relays ------------------------------------------------------------------------------------------------
 
     fn news(&mut self, now: Instant, index: usize, news: News) {
@@ -333,34 +296,6 @@ impl Node {
                     self.init(now, index, early.via, early.handle, &early.init);
                 }
             }
-        }
-    }
-
-    /// A relay tells where it sees our datagrams come from (protocol 8.1).
-    fn bound(&mut self, now: Instant, remote: SocketAddr, bytes: &[u8]) {
-        let Ok(Bound { receiver, .. }) = Bound::parse(bytes) else {
-            self.room.drops.count(Drop::Malformed);
-            return;
-        };
-        let taken = self.uplinks.iter_mut().find_map(|uplink| uplink.bound(now, receiver, remote, bytes));
-        match taken.unwrap_or(Err(Drop::UnknownSession)) {
-            Ok(true) => self.refresh_surroundings(now),
-            Ok(false) => {}
-            Err(reason) => self.room.drops.count(reason),
-        }
-    }
-
-    /// Our UDP addresses as relays see them.
-    fn reflexive(&self) -> Vec<SocketAddr> {
-        let mut all: Vec<_> = self.uplinks.iter().filter_map(Uplink::reflexive).collect();
-        all.sort_unstable();
-        all.dedup();
-        all
-    }
-
-    fn ask_for_reflexive(&mut self, now: Instant) {
-        for uplink in &mut self.uplinks {
-            uplink.ask_anew(now, &self.room);
         }
     }
 

@@ -19,7 +19,8 @@ fn flag_goes_before_environment_before_file_before_default() {
     let path = dir.path().join("relay.toml");
     fs::write(
         &path,
-        "[state]\ndir = \"file\"\n[listen]\ntcp = [\"127.0.0.1:1\"]\nudp = \"127.0.0.1:7\"\n[metrics]\nlisten = \"127.0.0.1:1\"\n[tls]\ncert_lifetime = \"2h\"\n",
+        "[state]\ndir = \"file\"\n[listen]\ntcp = [\"127.0.0.1:1\"]\nudp = \"127.0.0.1:7\"\n\
+         [metrics]\nlisten = \"127.0.0.1:1\"\n[tls]\ncert_lifetime = \"2h\"\n",
     )
     .expect("writes");
     let environment = |name: &str| match name {
