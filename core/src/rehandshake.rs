@@ -328,7 +328,7 @@ mod tests {
         }
     }
 
-    // protocol 5.1, 6.9
+    // protocol 5.1, 8.3
     #[test]
     fn a_padded_request_is_answered_at_its_length_and_both_ends_know_it() {
         let mut world = World::new(Side::Initiator);

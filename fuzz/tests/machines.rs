@@ -58,6 +58,7 @@ fn print(chart: &Chart) -> String {
 #[test]
 fn each_declared_edge_is_taken() {
     a_path_is_proven_dies_and_keys_grow_old();
+    a_path_by_udp_is_proven_small_and_large();
     a_relay_that_is_parked_and_one_that_never_comes();
     messages_that_are_not_good();
     the_relay_dies_at_each_moment();
@@ -80,6 +81,13 @@ fn a_path_is_proven_dies_and_keys_grow_old() {
     world.until("the keys are replaced", 140 * SECOND, |world| world.peer_status(a, b).is_some_and(|peer| peer.epoch == 1));
     world.kill(relay);
     world.run(SECOND);
+}
+
+fn a_path_by_udp_is_proven_small_and_large() {
+    let mut world = World::new(706);
+    let relay = world.relay();
+    let [a, b] = [0; 2].map(|_| world.peer_with(&[relay], |plan| plan.config.direct = Transports::UDP));
+    world.until_udp(a, b);
 }
 
 fn a_relay_that_is_parked_and_one_that_never_comes() {

@@ -28,7 +28,7 @@ fn two_peers_meet_on_the_relay_and_go_direct_by_udp_without_loss() {
     }
 }
 
-// protocol 6.9
+// protocol 8.3
 #[test]
 fn a_way_that_carries_small_datagrams_alone_is_not_taken() {
     let mut world = World::new(2);
@@ -79,7 +79,7 @@ fn a_way_that_dies_in_one_direction_is_left_by_both() {
     world.assert_whole(&flows);
 }
 
-// protocol 6.9, 7.5
+// protocol 8.3, 7.5
 #[test]
 fn a_way_that_comes_to_carry_less_is_left() {
     let mut world = World::new(5);
@@ -96,7 +96,7 @@ fn a_way_that_comes_to_carry_less_is_left() {
     world.assert_whole(&flows);
 }
 
-// protocol 6.8
+// protocol 8.4
 #[test]
 fn a_peer_that_moves_is_followed_and_nothing_is_lost() {
     let mut world = World::new(6);
@@ -158,7 +158,7 @@ impl Front {
     }
 }
 
-// protocol 6.2, 6.3, 8.1
+// protocol 8.1, 8.2
 #[test]
 fn peers_behind_boxes_meet_by_udp_wherever_theory_allows() {
     for (number, (x, y)) in Front::ALL.into_iter().flat_map(|x| Front::ALL.into_iter().map(move |y| (x, y))).enumerate() {

@@ -1,5 +1,5 @@
 //! What only paths over UDP do: open holes, find each other when both ask at once, show that the largest frames come through, and follow
-//! a peer whose address changes (protocol 5.4, 6.3, 6.8, 6.9).
+//! a peer whose address changes (protocol 5.4, 8.2 to 8.4).
 //!
 //! ```text
 //!   candidate ─▶ flow, REQ, REQ … (5 in 1.5 s) ─▶ Proving ─▶ Sizing: padded REQ ─▶ Usable
@@ -147,7 +147,7 @@ impl Link {
         direct.knock(now, room, &key);
     }
 
-    /// The path in use leads to another address: the other end proved itself there (protocol 6.8).
+    /// The path in use leads to another address: the other end proved itself there (protocol 8.4).
     pub(super) fn path_moves(&mut self, now: Instant, room: &mut Room, path: PathId, remote: SocketAddr) {
         let Some(direct) = self.directs.iter_mut().find(|direct| direct.path == path) else { return };
         if direct.remote == remote || !direct.is_datagrams() {
@@ -167,7 +167,7 @@ impl Link {
         room.hang_up(before);
     }
 
-    /// An authentic frame of this peer came from an address that is no path's: it may have moved (protocol 6.8).
+    /// An authentic frame of this peer came from an address that is no path's: it may have moved (protocol 8.4).
     pub(crate) fn roamed(&mut self, now: Instant, room: &mut Room, remote: SocketAddr) {
         if !room.config.direct.udp || self.directs.iter().any(|direct| direct.remote == remote && direct.is_datagrams()) {
             return;

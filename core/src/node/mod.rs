@@ -7,6 +7,7 @@
 //!                    └─▶ Room: what they share; collects the actions ──▶ Vec<Action>
 //! ```
 mod answers;
+mod around;
 mod bounds;
 mod datagrams;
 mod lane;
@@ -27,18 +28,17 @@ use crate::{
     id::{ConnId, Handle, LinkId, PathId, PeerId},
     link::{Adoption, Link, Live},
     machine::{Deadline, Machine},
-    path::candidate::{Ports, gather},
     plane::{Edit, Noticed, PlaneConfig, Report, Tally, Via},
     session::Side,
     status::{Status, Totals},
     time::{Duration, Instant},
     wire::{
-        CLOSE_DOWN, CONTROL_PIECE_MAX_LEN, FrameHeader, LANE_NODE, PathHeader, RelayMessage, TYPE_FIN, TYPE_FRAME, TYPE_INIT, TYPE_PATH_CMP,
-        TYPE_PATH_REQ, TYPE_PATH_RSP, TYPE_RESP,
+        CLOSE_DOWN, CONTROL_PIECE_MAX_LEN, PathHeader, RelayMessage, TYPE_FIN, TYPE_FRAME, TYPE_INIT, TYPE_PATH_CMP, TYPE_PATH_REQ,
+        TYPE_PATH_RSP, TYPE_RESP,
     },
 };
 use answers::Answers;
-use core::net::{IpAddr, SocketAddr};
+use core::net::SocketAddr;
 use std::collections::BTreeMap;
 use uplink::{News, Uplink};
 
@@ -332,43 +332,6 @@ impl Node {
             self.room.edit(Edit::Forget { link: link.id() });
         }
         true
-    }
-
-    /// Addresses changed: what may be dialled, and what we offer.
-    fn refresh_surroundings(&mut self, now: Instant) {
-        self.room.around.relay_ends = self.uplinks.iter().filter_map(Uplink::ends).collect();
-        self.room.around.observed = self.uplinks.iter().filter_map(Uplink::observed).map(|observed| observed.ip()).collect();
-        self.room.around.reflexive = self.reflexive();
-        let ports = Ports { wss: self.room.listen_port, udp: self.room.udp_ports };
-        let candidates = gather(&self.room.around, &self.room.config.advertise, ports);
-        if candidates == self.room.candidates {
-            return;
-        }
-        // without a relay nothing is known of the outside; what was offered stands until it is back
-        if self.room.around.relay_ends.is_empty() && ports != Ports::default() {
-            return;
-        }
-        self.room.candidates = candidates;
-        self.room.candidates_generation += 1;
-        for link in self.links.values_mut() {
-            link.offer_candidates(now, &mut self.room);
-            link.attempt_soon(now);
-        }
-    }
-
-    /// Our addresses have changed: a connection from one that is gone falls silent, and nobody tells. Each must show life.
-    fn interfaces(&mut self, now: Instant, interfaces: &[(IpAddr, u8)]) {
-        let before = core::mem::replace(&mut self.room.around.interfaces, interfaces.to_vec());
-        let gone: Vec<IpAddr> = before.iter().map(|(ip, _)| *ip).filter(|ip| interfaces.iter().all(|(present, _)| present != ip)).collect();
-        for index in 0..self.uplinks.len() {
-            let lost = self.uplinks.get_mut(index).is_some_and(|uplink| uplink.moved(now, &mut self.room, &gone));
-            if lost {
-                self.uplink_lost(now, index);
-            }
-        }
-        for link in self.links.values_mut() {
-            link.examine_directs(now, &mut self.room);
-        }
     }
 
     // ---- jobs, reports, alarms ---------------------------------------------------------------------------------

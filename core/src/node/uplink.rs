@@ -6,6 +6,8 @@
 //!    └────────────────┴── closed, refused, too slow: back-off 50 ms … 5 s (protocol 7.6) ◀─────────────────────┘
 //!   Parked: closed on purpose after a migration (p2p.close_relay), dialled again when a link needs it
 //! ```
+mod udp;
+
 use super::{
     lane::NodeLane,
     reflexive::Reflexive,
@@ -171,32 +173,6 @@ impl Uplink {
     /// Our address as the relay sees it.
     pub(crate) fn observed(&self) -> Option<SocketAddr> {
         self.up().map(|up| up.observed)
-    }
-
-    /// Our UDP address as the relay sees it.
-    pub(crate) fn reflexive(&self) -> Option<SocketAddr> {
-        self.up()?.reflexive.as_ref()?.address()
-    }
-
-    /// Whether our UDP address varies with whom we speak to.
-    pub(crate) fn mapping_varies(&self) -> Option<bool> {
-        self.up()?.reflexive.as_ref()?.varies()
-    }
-
-    /// Our sockets or our addresses have changed.
-    pub(crate) fn ask_anew(&mut self, now: Instant, room: &Room) {
-        if let State::Up(up) = &mut self.state
-            && let Some(reflexive) = &mut up.reflexive
-        {
-            reflexive.ask_anew(now, room);
-        }
-    }
-
-    /// BOUND came. True when our UDP address is another now; None when it is for another session.
-    pub(crate) fn bound(&mut self, now: Instant, receiver: u32, remote: SocketAddr, bytes: &[u8]) -> Option<Result<bool, Drop>> {
-        let State::Up(up) = &mut self.state else { return None };
-        let reflexive = up.reflexive.as_mut().filter(|reflexive| reflexive.own_sid() == receiver)?;
-        Some(reflexive.bound(now, remote, bytes))
     }
 
     /// Who is said to have this handle.

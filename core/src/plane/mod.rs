@@ -267,7 +267,7 @@ impl Plane {
     }
 
     /// Takes one datagram, in this flow or from an address that is nobody's. A frame of a session that has a datagram path is authentic
-    /// whatever its address is: it is delivered, and the control room hears that the peer may have moved (protocol 6.8).
+    /// whatever its address is: it is delivered, and the control room hears that the peer may have moved (protocol 8.4).
     pub fn datagram(&mut self, now: Instant, flow: Option<ConnId>, remote: SocketAddr, bytes: &mut [u8], sink: &mut dyn Sink) {
         match flow {
             Some(conn) => self.take(now, Via { conn, handle: None }, bytes, sink),

@@ -8,6 +8,8 @@
 //! ```
 //! The order on each path is always the order of the counters, and each path carries an unbroken run of them; so a receiver
 //! that takes whatever copy comes first delivers in order without waiting (protocol 7.2, 7.5).
+mod words;
+
 use super::{
     Paths, Report, Sink,
     queue::FairQueue,
@@ -20,9 +22,7 @@ use crate::{
     id::{LinkId, PathId},
     session::Sealer,
     time::{Duration, Instant},
-    wire::{
-        Counter, FRAME_HEADER_LEN, FRAME_OVERHEAD, FrameHeader, INNER_CONTROL, LANE_CONTROL_BIT, LaneControl, Receipt, ReceiptMask, TAG_LEN,
-    },
+    wire::{Counter, FRAME_HEADER_LEN, FRAME_OVERHEAD, FrameHeader, Receipt, ReceiptMask},
 };
 use std::sync::Arc;
 
@@ -315,26 +315,6 @@ impl SendLane {
         }
     }
 
-    /// The DRAIN of a generation that never comes: behind all copies that are owed, on the path that carried the last frame, and not before
-    /// all that other paths carry has come (protocol 7.3).
-    fn send_end(&mut self, paths: &Paths, sink: &mut dyn Sink) {
-        if !self.end_owed {
-            return;
-        }
-        let (path, owes) = match self.rescue {
-            // it has copies of all
-            Some(rescue) if self.main_broken => (rescue.path, self.owes_copies()),
-            Some(_) | None => (self.main, self.catchup.is_some() || (self.mode != Mode::Off && self.ring.unreceipted_off(self.main) > 0)),
-        };
-        if owes || paths.via(path).is_none() {
-            return;
-        }
-        self.end_owed = false;
-        let generation = self.generation.wrapping_add(1);
-        let drain = LaneControl::Drain { lane: self.lane, generation, start: self.ring.next(), path };
-        self.send_control(paths, path, &drain, sink);
-    }
-
     /// Takes the other end's receipt. False when it contradicts what was sent.
     pub(crate) fn receipt(&mut self, now: Instant, paths: &mut Paths, receipt: &Receipt) -> bool {
         if receipt.next > self.ring.next() || receipt.floor > self.ring.next() {
@@ -429,52 +409,6 @@ impl SendLane {
         {
             self.probed = Some(oldest);
         }
-    }
-
-    /// Seals one control message of this lane and sends it on `path` (protocol 4.3: lane 80+n).
-    pub(crate) fn send_control(&mut self, paths: &Paths, path: PathId, message: &LaneControl, sink: &mut dyn Sink) {
-        let Some(via) = paths.via(path) else { return };
-        self.send_control_via(via, message, sink);
-    }
-
-    /// The same, to where a frame came from.
-    pub(crate) fn send_control_via(&mut self, via: super::Via, message: &LaneControl, sink: &mut dyn Sink) {
-        let mut frame = Vec::with_capacity(FRAME_OVERHEAD + 64);
-        frame.resize(FRAME_HEADER_LEN, 0);
-        frame.push(INNER_CONTROL);
-        message.emit(&mut frame);
-        frame.resize(frame.len() + TAG_LEN, 0);
-        let counter = Counter::new(LANE_CONTROL_BIT | self.lane, self.control_next);
-        self.control_next += 1;
-        let header = FrameHeader { epoch: self.sealer.epoch() as u8, generation: self.generation, receiver: self.receiver, counter };
-        self.sealer.seal(header, &mut frame);
-        sink.send(via, &frame);
-    }
-
-    fn send_switch(&mut self, now: Instant, paths: &Paths, sink: &mut dyn Sink) {
-        let Some(switch) = &mut self.switch_out else { return };
-        let wait = paths.pto(self.main) * 2 * (1 << switch.repeats.min(6));
-        switch.again_at = now + wait.min(SWITCH_REPEAT_MOST);
-        switch.repeats += 1;
-        let message =
-            LaneControl::Switch { lane: self.lane, generation: self.generation, start: switch.start, from: switch.from, to: self.main };
-        let (from, to, drain) = (switch.from, self.main, switch.drain);
-        self.send_control(paths, to, &message, sink);
-        if from != to {
-            self.send_control(paths, from, &message, sink);
-        }
-        // where a hedge carried the frames alone, DRAIN follows them there
-        if let Some(drain) = drain.filter(|drain| *drain != from && *drain != to) {
-            self.send_control(paths, drain, &message, sink);
-        }
-    }
-
-    fn send_drain(&mut self, paths: &Paths, sink: &mut dyn Sink) {
-        let oldest = self.ring.unreceipted_from(0);
-        let Some(switch) = self.switch_out.as_mut().filter(|switch| oldest.is_none_or(|oldest| oldest >= switch.after)) else { return };
-        let Some(path) = switch.drain.take() else { return };
-        let message = LaneControl::Drain { lane: self.lane, generation: self.generation, start: switch.start, path };
-        self.send_control(paths, path, &message, sink);
     }
 
     /// Sends again, on the main path, all that is owed there; then DRAIN.

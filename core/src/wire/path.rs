@@ -14,7 +14,7 @@ use super::{
 use crate::id::PathId;
 use core::net::SocketAddr;
 
-/// Bytes of `PATH_REQ` without padding. A padded one shows that datagrams of its length come through (protocol 6.9).
+/// Bytes of `PATH_REQ` without padding. A padded one shows that datagrams of its length come through (protocol 8.3).
 pub const PATH_REQUEST_LEN: usize = 108;
 /// Bytes of `PATH_RSP` without padding: always as long as the request that it answers.
 pub const PATH_RESPONSE_LEN: usize = 108;

@@ -22,6 +22,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         scenario("migrate_to_direct", migrate_to_direct),
         v6("ipv6_underlay", migrate_to_direct),
         scenario("drop_of_direct_path_loses_nothing", drop_of_direct_path),
+        scenario("wss_drop_of_direct_path_loses_nothing", drop_of_wss_path),
         scenario("reset_of_direct_path_loses_nothing", reset_of_direct_path),
         v6("ipv6_drop_of_direct_path_loses_nothing", drop_of_direct_path),
         v6("ipv6_reset_of_direct_path_loses_nothing", reset_of_direct_path),
@@ -93,22 +94,28 @@ fn migrate_to_direct(world: &World) {
 }
 
 fn drop_of_direct_path(world: &World) {
-    journey(world, Cut { cut: World::drop_between, heal: World::heal });
+    journey(world, Cut { transports: "udp,wss", away: World::drop_between, heal: World::heal });
+}
+
+fn drop_of_wss_path(world: &World) {
+    journey(world, Cut { transports: "wss", away: World::drop_between, heal: World::heal });
 }
 
 fn reset_of_direct_path(world: &World) {
-    journey(world, Cut { cut: |_, a, b| reset_between(a, b), heal: |_, a, b| end_resets(a, b) });
+    journey(world, Cut { transports: "wss", away: |_, a, b| reset_between(a, b), heal: |_, a, b| end_resets(a, b) });
 }
 
 /// A way to take the direct path away, and back.
 struct Cut {
-    cut: fn(&World, &Host, &Host),
+    /// Direct transports of the peers.
+    transports: &'static str,
+    away: fn(&World, &Host, &Host),
     heal: fn(&World, &Host, &Host),
 }
 
 /// Relay, direct, relay, direct again, with both kinds of traffic under way.
-fn journey(world: &World, Cut { cut, heal }: Cut) {
-    let mut mesh = Mesh::start(world, &["a", "b"], true, |options| options);
+fn journey(world: &World, Cut { transports, away, heal }: Cut) {
+    let mut mesh = Mesh::start(world, &["a", "b"], true, |options| options.set("SHADOWMESH_P2P_TRANSPORTS", transports));
     let [a, b] = [0, 1].map(|index| mesh.peers[index].host.clone());
     mesh.until_all("relay");
     let stream = Stream::start(mesh.end(0), mesh.end(1));
@@ -117,7 +124,7 @@ fn journey(world: &World, Cut { cut, heal }: Cut) {
     mesh.join();
     mesh.until_all("direct");
     stream.step(world, "to direct", A_WHILE);
-    cut(world, &a, &b);
+    away(world, &a, &b);
     mesh.until_all("relay");
     stream.step(world, "back to the relay", A_WHILE);
     heal(world, &a, &b);

@@ -1,11 +1,14 @@
 //! The driver of `Node` and `Plane` in this world: what runtime-smol's `peer::drive` does, without tasks.
+mod ports;
+mod udp;
+
 use super::{
     air::{Air, End, HostId, Parcel, Side, Tick, WireId},
-    datagram::Heard,
     dial::{Certificate, DialId, Pin},
     journal::Scribe,
     outbox::Outbox,
 };
+use ports::Ports;
 use shadowmesh_core::{
     Node,
     bound::Bound,
@@ -16,10 +19,9 @@ use shadowmesh_core::{
     id::{ConnId, Handle, PathId, PeerId},
     machine::{Deadline, Machine},
     network::host_port,
-    plane::{Edit, Plane, Report, Sink, Via},
+    plane::{Edit, Plane, Report},
     status::Status,
     time::{Duration, Instant},
-    wire::{TYPE_FWD, record_header},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -35,8 +37,6 @@ const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 const JOB_TIME: Duration = Duration::from_millis(1);
 /// Connections that came in by the direct listener, at once.
 const ACCEPTED: usize = 256;
-/// Bytes that a flow of datagrams takes at once.
-const FLOW_ROOM: usize = 64 * 1024;
 /// Turns in one moment after which a machine is said to turn for ever.
 const TURNS: usize = 100_000;
 
@@ -51,48 +51,6 @@ enum Pending {
     Report(Report),
     Sockets(Option<u16>),
     Datagram { remote: SocketAddr, bytes: Vec<u8> },
-}
-
-/// What the plane writes to.
-#[derive(Default)]
-struct Ports {
-    outboxes: BTreeMap<ConnId, Outbox>,
-    inbox: VecDeque<Pending>,
-    delivered: Vec<Vec<u8>>,
-    /// Far ends of the flows of datagrams.
-    flows: BTreeMap<ConnId, SocketAddr>,
-    /// Datagrams on their way out of this process.
-    datagrams: VecDeque<(SocketAddr, Vec<u8>)>,
-}
-
-impl Sink for Ports {
-    fn room(&self, conn: ConnId) -> usize {
-        if conn.is_flow() {
-            return if self.flows.contains_key(&conn) { FLOW_ROOM } else { 0 };
-        }
-        self.outboxes.get(&conn).map_or(0, Outbox::room)
-    }
-    fn send(&mut self, via: Via, frame: &[u8]) {
-        if let Some(remote) = self.flows.get(&via.conn) {
-            self.datagrams.push_back((*remote, frame.to_vec()));
-            return;
-        }
-        if let (Some(outbox), Ok(len)) = (self.outboxes.get_mut(&via.conn), u16::try_from(frame.len())) {
-            outbox.record(&record_header(TYPE_FWD, 0, via.handle.unwrap_or(Handle(0)), len), frame);
-        }
-    }
-    fn deliver(&mut self, packet: &[u8]) {
-        self.delivered.push(packet.to_vec());
-    }
-    fn punt(&mut self, conn: ConnId, handle: Option<Handle>, bytes: &mut [u8]) {
-        self.inbox.push_back(Pending::Message { conn, handle, bytes: bytes.to_vec() });
-    }
-    fn report(&mut self, report: Report) {
-        self.inbox.push_back(Pending::Report(report));
-    }
-    fn stray(&mut self, remote: SocketAddr, bytes: &mut [u8]) {
-        self.inbox.push_back(Pending::Datagram { remote, bytes: bytes.to_vec() });
-    }
 }
 
 /// Packets that wait for a slow interface; more are lost there, as behind a full queue of the kernel.
@@ -536,21 +494,6 @@ impl Peer {
         }
     }
 
-    /// The plane hears of a path by UDP when the other end asks on it, and again when that end has proven that it is there.
-    fn note_proof(&mut self, air: &mut Air, edit: &Edit) {
-        match edit {
-            Edit::Path { path, via, .. } if via.conn.is_flow() => {
-                if let (false, Some(remote), Some(port)) = (self.asked.insert(*path), self.ports.flows.get(&via.conn), self.udp_port) {
-                    air.validate(self.host, port, *remote);
-                }
-            }
-            Edit::Unpath { path, .. } => {
-                self.asked.remove(path);
-            }
-            _ => {}
-        }
-    }
-
     fn hang_up(&mut self, air: &mut Air, conn: ConnId) {
         self.known.remove(&conn);
         self.ports.flows.remove(&conn);
@@ -569,25 +512,6 @@ impl Peer {
         if let Some((wire, side)) = self.wires.remove(&conn) {
             air.finish(wire, side, Ended::Reset);
             self.ports.inbox.push_back(Pending::Closed { conn, why: Ended::TimedOut });
-        }
-    }
-
-    /// Opens its UDP socket, of both families.
-    pub(super) fn open_socket(&mut self, air: &mut Air) {
-        let port = air.fresh_port();
-        air.open_socket(self.host, port);
-        self.udp_port = Some(port);
-        self.ports.inbox.push_back(Pending::Sockets(Some(port)));
-    }
-
-    /// Takes what its socket has heard.
-    fn datagrams(&mut self, air: &mut Air) {
-        let Some(port) = self.udp_port else { return };
-        for heard in air.hear(self.host, port) {
-            if let Heard::Datagram { from, mut bytes } = heard {
-                let flow = self.ports.flows.iter().find(|(_, known)| **known == from).map(|(conn, _)| *conn);
-                self.plane.datagram(self.now(air), flow, from, &mut bytes, &mut self.ports);
-            }
         }
     }
 

@@ -1,0 +1,32 @@
+//! What a relay connection tells of our UDP address (protocol 8.1).
+use super::{Room, State, Uplink};
+use crate::{drops::Drop, time::Instant};
+use core::net::SocketAddr;
+
+impl Uplink {
+    /// Our UDP address as the relay sees it.
+    pub(crate) fn reflexive(&self) -> Option<SocketAddr> {
+        self.up()?.reflexive.as_ref()?.address()
+    }
+
+    /// Whether our UDP address varies with whom we speak to.
+    pub(crate) fn mapping_varies(&self) -> Option<bool> {
+        self.up()?.reflexive.as_ref()?.varies()
+    }
+
+    /// Our sockets or our addresses have changed.
+    pub(crate) fn ask_anew(&mut self, now: Instant, room: &Room) {
+        if let State::Up(up) = &mut self.state
+            && let Some(reflexive) = &mut up.reflexive
+        {
+            reflexive.ask_anew(now, room);
+        }
+    }
+
+    /// BOUND came. True when our UDP address is another now; None when it is for another session.
+    pub(crate) fn bound(&mut self, now: Instant, receiver: u32, remote: SocketAddr, bytes: &[u8]) -> Option<Result<bool, Drop>> {
+        let State::Up(up) = &mut self.state else { return None };
+        let reflexive = up.reflexive.as_mut().filter(|reflexive| reflexive.own_sid() == receiver)?;
+        Some(reflexive.bound(now, remote, bytes))
+    }
+}
