@@ -112,6 +112,22 @@ fn a_peer_that_moves_is_followed_and_nothing_is_lost() {
     world.assert_whole(&flows);
 }
 
+// protocol 6.1, 6.3
+#[test]
+fn peers_that_went_direct_otherwise_take_to_udp_when_it_comes_through() {
+    let mut world = World::new(7);
+    let (a, b) = pair(&mut world);
+    world.change_way(a, b, |way| way.mtu = 600);
+    world.until_connected(a, b);
+    let flows = world.both_ways(a, b, 100);
+    world.until("a direct connection of the other kind", SOON, |world| world.label(a, b) == Some(PathLabel::DirectWss));
+    world.run(Duration::from_secs(30));
+    world.change_way(a, b, |way| way.mtu = 1_500);
+    world.until_udp(a, b);
+    world.run(Duration::from_secs(1));
+    world.assert_whole(&flows);
+}
+
 /// Boxes in front of a peer, as RFC 4787 names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Front {

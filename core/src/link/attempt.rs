@@ -382,7 +382,7 @@ impl Link {
     }
 
     /// A direct path was proven: the other dials of the round are not needed, nor is a worse kind of path.
-    pub(super) fn attempt_succeeded(&mut self, room: &mut Room, path: PathId) {
+    pub(super) fn attempt_succeeded(&mut self, now: Instant, room: &mut Room, path: PathId) {
         let Some(direct) = self.directs.iter().find(|direct| direct.path() == path) else { return };
         let (way, by_udp) = (Way::of(direct), direct.is_datagrams());
         if let Some(mut round) = self.attempt.round.take() {
@@ -413,6 +413,8 @@ impl Link {
         }
         self.attempt.last_failure = None;
         self.attempt.backoff.reset();
-        self.attempt.at = None;
+        // a better kind of path is looked for from time to time
+        let again = !by_udp && self.attempt.round.is_none() && self.wants_path(room);
+        self.attempt.at = again.then(|| now + self.attempt.backoff.fail(&mut room.entropy));
     }
 }

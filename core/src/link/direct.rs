@@ -387,7 +387,7 @@ impl Link {
             room.edit(Edit::Path { link, path, via, window: None, rtt });
             room.note(Note::PathValidated { peer: self.peer, path, rehandshake: took, rtt });
             self.measure(now, room, path);
-            self.attempt_succeeded(room, path);
+            self.attempt_succeeded(now, room, path);
             self.consider(now, room);
             self.supersede(now, room, path);
             return;
