@@ -171,3 +171,29 @@ fn peers_of_every_home_find_each_other() {
         holds(&Plan { homes, ..PLAIN }, &[]);
     }
 }
+
+/// FIN took four seconds over a relay that lost much: this end began anew, and the other sealed in the session that was given up (3.9).
+#[test]
+fn keys_of_an_attempt_that_was_given_up_open_what_its_late_fin_brings() {
+    let plan = Plan {
+        seed: 299,
+        peers: 1,
+        relays: 0,
+        mode: Redundant,
+        layer2: false,
+        close_relay: false,
+        retry: 0,
+        homes: [Open, OpenV6, Twice { rules: 166 }, Open, Open],
+        between: Quality { latency: 86, jitter: 3, loss: 214, flavour: 53 },
+        to_relays: Quality { latency: 228, jitter: 242, loss: 217, flavour: 32 },
+    };
+    let steps = [
+        Step { wait: 84, deed: Stream { from: 175, to: 198, rate: 149, packets: 200, len: 12 } },
+        Step { wait: 124, deed: Stream { from: 156, to: 25, rate: 104, packets: 68, len: 62 } },
+        Step { wait: 184, deed: Move { host: 224 } },
+        Step { wait: 77, deed: Stream { from: 83, to: 235, rate: 194, packets: 215, len: 182 } },
+        Step { wait: 194, deed: Cut { a: 201, b: 143 } },
+        Step { wait: 228, deed: Stream { from: 106, to: 253, rate: 196, packets: 93, len: 111 } },
+    ];
+    holds(&plan, &steps);
+}

@@ -6,7 +6,7 @@
 //!
 //! From FIN on the other end may already seal in the session, so this end keeps its keys also while no relay has the peer.
 //! ```
-use super::{Adoption, Link, Live};
+use super::{Adoption, Link, Live, live::RETIRING};
 use crate::{
     drops::Drop,
     edges::{Chart, States, edges, turn},
@@ -96,6 +96,25 @@ edges!(Stage, "A peer's own handshake with another peer", [Idle, Waiting, Offeri
     Unconfirmed => Idle: "a frame of the session came: it is adopted; or given up, or not confirmed in 4 s over a relay, 30 s without",
 );
 
+/// A session whose FIN went out and that was given up; the other end may have taken it up all the same.
+pub(super) struct Late {
+    local: u32,
+    until: Instant,
+    /// None once a newer session was adopted: frames are still opened, and nothing more.
+    adoption: Option<Box<Adoption>>,
+}
+
+impl Late {
+    pub(super) fn until(&self) -> Instant {
+        self.until
+    }
+
+    /// Another session stands.
+    pub(super) fn is_overtaken(&mut self) {
+        self.adoption = None;
+    }
+}
+
 /// Our own handshake towards a peer.
 pub(crate) struct Greeting(Stage);
 
@@ -138,6 +157,7 @@ impl Greeting {
 impl Link {
     /// Starts a handshake.
     pub(super) fn greet(&mut self, now: Instant, room: &mut Room) {
+        self.keep_for_late(now, room);
         self.abandon_greeting(room);
         if self.presences.is_empty() || room.leaving {
             return;
@@ -291,8 +311,38 @@ impl Link {
         );
     }
 
-    /// A frame of the session that waits for its confirmation: it is confirmed when the frame opens. True when it was for that session.
+    /// A new attempt begins while FIN of the one before is out. FIN may be slow and not lost, and the other end seals in that session from
+    /// the moment it has it: its keys stay for a while (protocol 3.9).
+    fn keep_for_late(&mut self, now: Instant, room: &mut Room) {
+        if !matches!(self.greeting.0, Stage::Unconfirmed { .. }) {
+            return;
+        }
+        if let Stage::Unconfirmed { live, params, started, .. } = turn(&mut self.greeting.0, Stage::Idle) {
+            self.forget_late(room);
+            let local = live.local();
+            self.late =
+                Some(Late { local, until: now + RETIRING, adoption: Some(Box::new(Adoption { live: *live, params: *params, started })) });
+        }
+    }
+
+    /// Lets go of the keys of an attempt that was given up.
+    pub(super) fn forget_late(&mut self, room: &mut Room) {
+        if let Some(late) = self.late.take()
+            && self.live.as_ref().is_none_or(|live| live.local() != late.local)
+        {
+            room.sids.remove(&late.local);
+            room.edit(Edit::Retire { link: self.id, local: late.local });
+        }
+    }
+
+    /// A frame of a session that waits for its confirmation: it is confirmed when the frame opens. True when it was for such a session.
     pub(super) fn confirm(&mut self, now: Instant, room: &mut Room, receiver: u32) -> bool {
+        if let Some(late) = self.late.as_mut().filter(|late| late.local == receiver) {
+            let Some(adoption) = late.adoption.take() else { return false };
+            self.late = None;
+            self.adopt(now, room, *adoption);
+            return true;
+        }
         if !matches!(&self.greeting.0, Stage::Unconfirmed { live, .. } if live.local() == receiver) {
             return false;
         }
@@ -304,6 +354,10 @@ impl Link {
 
     /// The session that waits for its confirmation, if `receiver` is its index.
     pub(super) fn unconfirmed(&mut self, receiver: u32) -> Option<&mut Live> {
+        let late = self.late.as_mut().filter(|late| late.local == receiver);
+        if let Some(adoption) = late.and_then(|late| late.adoption.as_mut()) {
+            return Some(&mut adoption.live);
+        }
         match &mut self.greeting.0 {
             Stage::Unconfirmed { live, .. } if live.local() == receiver => Some(live),
             _ => None,

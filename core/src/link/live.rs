@@ -32,7 +32,7 @@ const REKEY_LEAST: Duration = Duration::from_secs(2);
 const TURN_REPEATS: u32 = 3;
 const TURN_FIRST: Duration = Duration::from_secs(1);
 /// The plane keeps a replaced session for so long (protocol 3.10).
-const RETIRING: Duration = Duration::from_secs(10);
+pub(super) const RETIRING: Duration = Duration::from_secs(10);
 
 /// The id of our own pings; a person's never has it.
 pub(crate) const PROD: u32 = 0;
@@ -160,6 +160,9 @@ impl Link {
             // the initiator's was installed when FIN went out
             room.edit(Edit::Install { link: self.id, install: Box::new(live.install()) });
             self.abandon_greeting(room);
+        }
+        if let Some(late) = &mut self.late {
+            late.is_overtaken();
         }
         let local = live.local;
         let suite = live.chain.suite().label();

@@ -61,6 +61,8 @@ pub(crate) struct Link {
     presences: BTreeMap<usize, (Presence, Via, u64)>,
     greeting: Greeting,
     live: Option<Live>,
+    /// Our attempt before, whose FIN may be on its way still.
+    late: Option<greeting::Late>,
     /// Own index of the session before, and when the plane has let go of it.
     old: Option<(u32, Instant)>,
     directs: Vec<Direct>,
@@ -107,6 +109,7 @@ impl Link {
             presences: BTreeMap::new(),
             greeting: Greeting::idle(),
             live: None,
+            late: None,
             old: None,
             directs: Vec::new(),
             next_path: 0,
@@ -141,7 +144,7 @@ impl Link {
 
     /// Nothing is known of the peer but its name: no session, no relay that has it, no handshake under way.
     pub(crate) fn is_idle(&self) -> bool {
-        self.live.is_none() && self.presences.is_empty() && self.greeting.is_idle() && self.old.is_none()
+        self.live.is_none() && self.presences.is_empty() && self.greeting.is_idle() && self.old.is_none() && self.late.is_none()
     }
 
     pub(crate) fn live(&self) -> Option<&Live> {
@@ -295,6 +298,7 @@ impl Link {
             self.steer.deadline(),
             self.verify_by,
             self.old.map(|(_, at)| at),
+            self.late.as_ref().map(greeting::Late::until),
         ]
         .into_iter()
         .flatten()
@@ -315,6 +319,9 @@ impl Link {
                 self.greet(now, room);
             }
         }
+        if self.late.as_ref().is_some_and(|late| late.until() <= now) {
+            self.forget_late(room);
+        }
         if let Some((sid, at)) = self.old
             && at <= now
         {
@@ -327,6 +334,7 @@ impl Link {
     fn end(&mut self, now: Instant, room: &mut Room, why: &'static str) {
         self.drop_directs(now, room);
         self.attempt.stop(room);
+        self.forget_late(room);
         if let Some(live) = self.live.take() {
             room.sids.remove(&live.local());
             room.edit(Edit::Retire { link: self.id, local: live.local() });
