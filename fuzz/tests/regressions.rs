@@ -197,3 +197,31 @@ fn keys_of_an_attempt_that_was_given_up_open_what_its_late_fin_brings() {
     ];
     holds(&plan, &steps);
 }
+
+/// A clock went 52 minutes ahead between REKEY2 and the first frame under the new keys: the old ones were gone, and what was sealed with
+/// them could not be opened (4.5).
+#[test]
+fn keys_whose_time_passed_while_a_host_slept_still_open_what_was_under_way() {
+    let plan = Plan {
+        seed: 4507,
+        peers: 1,
+        relays: 1,
+        mode: Lossless,
+        layer2: false,
+        close_relay: false,
+        retry: 0,
+        homes: [Open, Open, Open, Open, Open],
+        between: Quality { latency: 45, jitter: 0, loss: 0, flavour: 0 },
+        to_relays: Quality { latency: 45, jitter: 0, loss: 0, flavour: 0 },
+    };
+    let steps = [
+        Step { wait: 23, deed: Heal { a: 200, b: 105 } },
+        Step { wait: 61, deed: Move { host: 74 } },
+        Step { wait: 156, deed: Move { host: 144 } },
+        Step { wait: 0, deed: Jump { host: 41, minutes: 33 } },
+        Step { wait: 96, deed: Calm },
+        Step { wait: 0, deed: Stream { from: 215, to: 145, rate: 49, packets: 76, len: 116 } },
+        Step { wait: 226, deed: Jump { host: 217, minutes: 52 } },
+    ];
+    holds(&plan, &steps);
+}

@@ -19,6 +19,8 @@ use std::sync::Arc;
 const RECEIPT_FRAMES: u32 = 64;
 /// A way on which data came so recently still gets receipts beside the newest one.
 const SECOND_WAY: Duration = Duration::from_millis(200);
+/// An alarm so late was slept through.
+const ASLEEP: Duration = Duration::from_secs(5);
 /// Epochs whose keys a lane keeps: rekeys are two seconds apart, and old keys go after a minute at the latest (protocol 4.5).
 const EPOCHS_MAX: usize = 32;
 
@@ -26,6 +28,25 @@ const EPOCHS_MAX: usize = 32;
 struct Epoch {
     opener: Arc<Opener>,
     until: Option<Instant>,
+    /// Its time passed while this machine slept, and it was given a little more.
+    overslept: bool,
+}
+
+impl Epoch {
+    fn new(keys: &EpochKeys) -> Self {
+        Self { opener: Arc::clone(&keys.open), until: None, overslept: false }
+    }
+
+    /// Whether its keys are still here. An alarm is served within milliseconds: one that comes seconds late says that the machine slept,
+    /// and what the other end has sealed meanwhile, or seals until it hears of the new keys, must still be opened (protocol 4.5).
+    fn stays(&mut self, now: Instant) -> bool {
+        let Some(until) = self.until.filter(|until| *until <= now) else { return true };
+        let slept = !self.overslept && now.since(until) >= ASLEEP;
+        if slept {
+            (self.overslept, self.until) = (true, Some(now + OLD_EPOCH));
+        }
+        slept
+    }
 }
 
 /// A way on which data of this lane came.
@@ -66,7 +87,7 @@ pub(crate) enum Opened<'a> {
 impl RecvLane {
     pub(crate) fn new(keys: &EpochKeys, reliable: bool) -> Self {
         Self {
-            epochs: vec![Epoch { opener: Arc::clone(&keys.open), until: None }],
+            epochs: vec![Epoch::new(keys)],
             newest_opened: keys.epoch,
             order: Order::new(reliable),
             control: Window::new(CONTROL_WINDOW_BITS),
@@ -107,7 +128,7 @@ impl RecvLane {
     /// Keys of a further epoch; those before it go on for a while.
     pub(crate) fn add_epoch(&mut self, now: Instant, keys: &EpochKeys) {
         self.retire_below(keys.epoch, now + OLD_EPOCH_MOST);
-        self.epochs.push(Epoch { opener: Arc::clone(&keys.open), until: None });
+        self.epochs.push(Epoch::new(keys));
     }
 
     /// The newest epoch in which a frame came.
@@ -234,7 +255,7 @@ impl RecvLane {
 
     /// Gives up old keys and old holes.
     pub(crate) fn alarm(&mut self, now: Instant, deliver: &mut dyn FnMut(&[u8])) {
-        self.epochs.retain(|epoch| epoch.until.is_none_or(|until| now < until));
+        self.epochs.retain_mut(|epoch| epoch.stays(now));
         self.order.alarm(now, deliver);
     }
 
