@@ -180,6 +180,8 @@ pub struct PathStatus {
 pub struct CandidateStatus {
     /// The address.
     pub address: SocketAddr,
+    /// `udp` or `wss`.
+    pub transport: &'static str,
     /// Where it comes from: `host`, `observed`, `port-mapped` or `configured`.
     pub kind: &'static str,
     /// What became of the last try: `untried`, `not allowed`, `trying`, `proven`, or why it failed.

@@ -22,6 +22,8 @@ pub(crate) struct Happened {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CandidateReport {
     pub(crate) address: String,
+    /// `udp` or `wss`.
+    pub(crate) transport: String,
     /// `host`, `observed`, `port-mapped` or `configured`.
     pub(crate) kind: String,
     /// What became of the last try.
@@ -48,6 +50,7 @@ impl Explanation {
     pub(crate) fn new(now: Instant, status: &PeerStatus, peer: PeerReport, history: Vec<Happened>, direct_transports: Vec<String>) -> Self {
         let candidates = status.candidates.iter().map(|candidate| CandidateReport {
             address: candidate.address.to_string(),
+            transport: candidate.transport.to_owned(),
             kind: candidate.kind.to_owned(),
             result: candidate.result.clone(),
         });
@@ -116,7 +119,7 @@ pub(crate) fn run(peer: &str, json: bool, files: &FileArgs) -> Result<(), Failur
         out::line(format!("  path {}/{}{remote}: {} since {} s{rtt}", path.kind, path.transport, path.state, path.since_s));
     }
     for candidate in &explanation.candidates {
-        out::line(format!("  candidate {} ({}): {}", candidate.address, candidate.kind, candidate.result));
+        out::line(format!("  candidate {}/{} ({}): {}", candidate.address, candidate.transport, candidate.kind, candidate.result));
     }
     for refused in &about.refused {
         out::line(format!("  address {} refused: {}", refused.address, refused.why));

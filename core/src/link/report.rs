@@ -3,7 +3,7 @@ use super::{Link, direct::Direct};
 use crate::{
     id::PathId,
     status::{CandidateStatus, PathStatus, PeerState, PeerStatus},
-    wire::{CandidateKind, PathLabel},
+    wire::{CandidateKind, PathLabel, Transport},
 };
 use core::net::SocketAddr;
 
@@ -89,5 +89,9 @@ fn candidate_status(candidate: &crate::wire::Candidate, result: &str) -> Candida
         CandidateKind::PortMapped => "port-mapped",
         CandidateKind::Configured => "configured",
     };
-    CandidateStatus { address: candidate.address, kind, result: result.to_owned() }
+    let transport = match candidate.transport {
+        Transport::Udp => "udp",
+        Transport::Wss => "wss",
+    };
+    CandidateStatus { address: candidate.address, transport, kind, result: result.to_owned() }
 }
