@@ -198,3 +198,29 @@ fn peers_behind_boxes_meet_by_udp_wherever_theory_allows() {
         assert_eq!(world.amplified(), None, "{x:?} and {y:?}");
     }
 }
+
+// protocol 8.1
+#[test]
+fn peers_behind_strict_boxes_meet_again_soon_when_one_gets_another_mapping() {
+    let mut world = World::new(8);
+    let relay = world.relay();
+    let [a, b] = [(); 2].map(|()| {
+        let host = world.idle_peer(&[relay], |plan| plan.config.direct = Transports::UDP);
+        PortRestricted.put(&mut world, host);
+        host
+    });
+    for host in [a, b] {
+        world.start(host);
+    }
+    world.until_connected(a, b);
+    let flows = world.both_ways(a, b, 1_000);
+    world.until_udp(a, b);
+    world.run(Duration::from_secs(10));
+    // b's box lets nothing in from the new mapping, and b does not know of it: both go back to the relay
+    world.remap(world.is_behind(a).expect("a is behind a box"));
+    world.run(Duration::from_secs(5));
+    let udp = Some(PathLabel::DirectUdp);
+    assert_eq!((world.label(a, b), world.label(b, a)), (udp, udp), "{}", world.story());
+    world.run(Duration::from_secs(1));
+    world.assert_whole(&flows);
+}

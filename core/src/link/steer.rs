@@ -155,6 +155,9 @@ impl Link {
 
     /// Leaves a direct path that died (protocol 7.5): for the relay, since other direct paths often share its fate; they must show life.
     pub(super) fn fall_back(&mut self, now: Instant, room: &mut Room, dead: &Direct, why: &'static str) {
+        if dead.is_datagrams() {
+            room.doubt_udp();
+        }
         let other = self.directs.iter().find(|direct| direct.is_usable() && !direct.is_suspect());
         let label = other.map_or(PathLabel::RelayWss, Direct::label);
         let other = other.map(Direct::path);

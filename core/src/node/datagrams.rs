@@ -78,4 +78,13 @@ impl Node {
             uplink.ask_anew(now, &self.room);
         }
     }
+
+    /// A path by UDP died: relays may see us elsewhere by now, and the other end has to learn where (protocol 8.1).
+    pub(super) fn doubt_reflexive(&mut self, now: Instant) {
+        if self.room.take_udp_doubt() {
+            for uplink in &mut self.uplinks {
+                uplink.doubt_reflexive(now);
+            }
+        }
+    }
 }

@@ -545,6 +545,7 @@ impl Machine for Node {
             Event::Datagram { remote, bytes } => self.datagram(now, remote, bytes),
         }
         self.park_or_wake(now);
+        self.doubt_reflexive(now);
         self.room.drain(ACTIONS_MAX, actions);
     }
 

@@ -1,7 +1,7 @@
 //! Our UDP address as one relay sees it, and whether it varies with whom we speak to (protocol 8.1).
 //!
 //! ```text
-//!   session stands, sockets or addresses changed ──▶ ask the first port ──BOUND──▶ address; again in 25 s
+//!   session stands, sockets or addresses changed ──▶ ask the first port ──BOUND──▶ address; again in 25 s, or when a path by UDP dies
 //!                                                        │  silence: after 0.5, 1, 2 s, then each 25 s
 //!                                                        └─ ask the other port, until it is known ──BOUND──▶ the same address, or another
 //! ```
@@ -23,6 +23,8 @@ use std::{collections::VecDeque, sync::Arc};
 const INTERVAL: Duration = Duration::from_secs(25);
 /// Waits for an answer, one after the other; then a whole interval each.
 const WAITS: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
+/// Paths that die make it ask sooner, but not more often than this, however many they are.
+const DOUBT_INTERVAL: Duration = Duration::from_secs(1);
 /// Questions to one port that may be answered at one time: those of the waits.
 const OUT_MAX: usize = WAITS.len() + 1;
 /// An address that so many questions in a row did not confirm is ours no more.
@@ -47,6 +49,7 @@ pub(super) struct Reflexive {
     first: Question,
     /// The relay's other port, once it was told.
     other: Option<Question>,
+    asked_at: Option<Instant>,
     address: Option<SocketAddr>,
     varies: Option<bool>,
 }
@@ -55,7 +58,7 @@ impl Reflexive {
     /// Nothing is known, and `ask_anew` begins. `relay` is where the first port is.
     pub(super) fn new(key: Arc<PathKey>, own_sid: u32, relay_sid: u32, relay: SocketAddr) -> Self {
         let relay = SocketAddr::new(relay.ip().to_canonical(), relay.port());
-        Self { key, own_sid, relay_sid, first: Question::new(relay), other: None, address: None, varies: None }
+        Self { key, own_sid, relay_sid, first: Question::new(relay), other: None, asked_at: None, address: None, varies: None }
     }
 
     /// What it keeps, beside the most.
@@ -87,6 +90,12 @@ impl Reflexive {
         }
     }
 
+    /// A path by UDP died: the mapping may be another one by now.
+    pub(super) fn doubt(&mut self, now: Instant) {
+        let at = self.asked_at.map_or(now, |asked_at| now.max(asked_at + DOUBT_INTERVAL));
+        self.first.next_at = self.first.next_at.map(|next_at| next_at.min(at));
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         [&self.first].into_iter().chain(&self.other).filter_map(|question| question.next_at).min()
     }
@@ -95,6 +104,7 @@ impl Reflexive {
     pub(super) fn alarm(&mut self, now: Instant, room: &mut Room) {
         if self.first.is_due(now) {
             self.first.ask(room, &self.key, self.relay_sid);
+            self.asked_at = Some(now);
             let wait = WAITS.get(self.first.unanswered - 1).copied().unwrap_or(INTERVAL);
             self.first.next_at = Some(now + wait);
             if self.first.unanswered > SILENT_MAX {

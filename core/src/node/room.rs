@@ -91,6 +91,8 @@ pub(crate) struct Room {
     pub(crate) leaving: bool,
     listening: bool,
     relays: Relays,
+    /// A path by UDP died since the last look: what relays told of our UDP address may be wrong.
+    udp_in_doubt: bool,
     pings: BTreeMap<u32, (PeerId, Instant)>,
     /// Dials of the last minute by address.
     dialled: BTreeMap<IpAddr, VecDeque<Instant>>,
@@ -128,6 +130,7 @@ impl Room {
             leaving: false,
             listening: false,
             relays: Relays::Keep,
+            udp_in_doubt: false,
             pings: BTreeMap::new(),
             dialled: BTreeMap::new(),
             probed: BTreeMap::new(),
@@ -244,6 +247,16 @@ impl Room {
     /// What was asked for the relay connections since the last call.
     pub(super) fn take_relays(&mut self) -> Relays {
         core::mem::take(&mut self.relays)
+    }
+
+    /// A path by UDP died: perhaps a NAT gives us another mapping now.
+    pub(crate) fn doubt_udp(&mut self) {
+        self.udp_in_doubt = true;
+    }
+
+    /// Whether a path by UDP died since the last call.
+    pub(super) fn take_udp_doubt(&mut self) -> bool {
+        core::mem::take(&mut self.udp_in_doubt)
     }
 
     /// Moves up to `most` actions out.

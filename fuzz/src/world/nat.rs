@@ -184,6 +184,13 @@ impl Nat {
         mapping.invited.contains(&key(self.kind.filtering, remote)).then_some(inner)
     }
 
+    /// It forgets its mappings of UDP and gives other ports from now on.
+    pub(super) fn remap(&mut self) {
+        self.mappings.retain(|(protocol, ..), _| *protocol != Protocol::Udp);
+        self.by_port.retain(|(protocol, _), _| *protocol != Protocol::Udp);
+        self.kind.ports = Ports::Sequential;
+    }
+
     fn expiry(&self, protocol: Protocol) -> Duration {
         match protocol {
             Protocol::Tcp => TCP_EXPIRY,

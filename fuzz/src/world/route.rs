@@ -117,6 +117,11 @@ impl World {
         }
     }
 
+    /// A box forgets its mappings of UDP and gives other ports from now on.
+    pub fn remap(&mut self, nat: NatId) {
+        self.air.nats[nat.0].remap();
+    }
+
     /// The box that a host is behind.
     pub fn is_behind(&self, host: HostId) -> Option<NatId> {
         self.air.behind.get(&host).copied()

@@ -175,6 +175,29 @@ fn new_sockets_and_new_addresses_are_asked_for_at_once() {
 
 // protocol 8.1
 #[test]
+fn a_path_that_died_makes_it_ask_sooner_and_at_most_once_a_second() {
+    let mut world = World::new();
+    world.pass(10_000);
+    world.asked();
+    world.seen = [Some(at("192.0.2.44:7000")); 2];
+    world.reflexive.doubt(world.now);
+    world.pass(100);
+    assert_eq!(world.known(), (Some(at("192.0.2.44:7000")), Some(false)));
+    for _ in 0..5 {
+        world.reflexive.doubt(world.now);
+        world.pass(100);
+    }
+    world.pass(50_000);
+    assert_eq!(world.asked(), [(10_000, at(RELAY)), (10_000, at(OTHER)), (11_000, at(RELAY)), (36_000, at(RELAY))]);
+    // without a socket there is nothing to ask for
+    world.room.udp_ports = (None, Some(9));
+    world.reflexive.ask_anew(world.now, &world.room);
+    world.reflexive.doubt(world.now);
+    assert_eq!(world.reflexive.deadline(), None);
+}
+
+// protocol 8.1
+#[test]
 fn only_the_answer_to_a_question_that_is_out_counts_and_only_once() {
     let mut world = World::new();
     world.reflexive.alarm(world.now, &mut world.room);

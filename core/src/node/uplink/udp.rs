@@ -23,6 +23,15 @@ impl Uplink {
         }
     }
 
+    /// A path by UDP died.
+    pub(crate) fn doubt_reflexive(&mut self, now: Instant) {
+        if let State::Up(up) = &mut self.state
+            && let Some(reflexive) = &mut up.reflexive
+        {
+            reflexive.doubt(now);
+        }
+    }
+
     /// BOUND came. True when our UDP address is another now; None when it is for another session.
     pub(crate) fn bound(&mut self, now: Instant, receiver: u32, remote: SocketAddr, bytes: &[u8]) -> Option<Result<bool, Drop>> {
         let State::Up(up) = &mut self.state else { return None };
