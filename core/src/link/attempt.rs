@@ -9,7 +9,7 @@ use crate::{
     id::ConnId,
     id::PathId,
     node::{Room, Use},
-    path::{backoff::Backoff, candidate::permitted},
+    path::backoff::Backoff,
     session::Side,
     time::{Duration, Instant},
     wire::{Candidate, PeerMessage, Transport},
@@ -245,7 +245,7 @@ impl Link {
                 ways.push((Way::of(known), address));
                 continue;
             }
-            let refused = match permitted(&room.around, address, theirs) {
+            let refused = match room.permits(candidate, theirs) {
                 Err(why) => Some(why),
                 Ok(()) if room.udp_port_for(address.ip()).is_none() => Some("not tried: no UDP socket of this address family here"),
                 Ok(()) if !room.may_probe(now, address.ip()) => Some("not tried: this address was asked often in the last minute"),
@@ -277,7 +277,7 @@ impl Link {
         }
         let mut dials = 0;
         for (candidate, result) in self.candidates.iter_mut().filter(|(candidate, _)| candidate.transport == Transport::Wss) {
-            if let Err(why) = permitted(&room.around, candidate.address, theirs) {
+            if let Err(why) = room.permits(candidate, theirs) {
                 room.drops.count(Drop::Candidate);
                 why.clone_into(result);
                 continue;

@@ -260,6 +260,23 @@ fn an_address_is_dialled_eight_times_a_minute_at_most_whoever_names_it() {
 
 // protocol 6.3
 #[test]
+fn nobody_asks_itself_because_a_peer_has_the_same_address_in_another_place() {
+    let room = &mut room(Vec::new());
+    room.around.interfaces = vec![("192.168.1.2".parse().expect("an address"), 24)];
+    (room.listen_port, room.udp_ports) = (Some(4_001), (Some(4_002), None));
+    let may = |room: &Room, transport, address: &str| {
+        let address = address.parse().expect("an address");
+        room.permits(&Candidate { kind: CandidateKind::Host, transport, priority: 1, address }, None).is_ok()
+    };
+    for (own, other, transport) in [(4_001, 4_002, Transport::Wss), (4_002, 4_001, Transport::Udp)] {
+        assert!(!may(room, transport, &format!("192.168.1.2:{own}")), "{transport:?}");
+        assert!(may(room, transport, &format!("192.168.1.2:{other}")), "another process on this host may be the peer");
+        assert!(may(room, transport, &format!("192.168.1.3:{own}")), "another host of this place");
+    }
+}
+
+// protocol 6.3
+#[test]
 fn candidates_of_a_lower_or_equal_generation_are_dropped() {
     let room = &mut room(Vec::new());
     let mut link = connected(room, Side::Initiator);

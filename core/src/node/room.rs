@@ -7,12 +7,12 @@ use crate::{
     event::{Action, Note},
     handshake::{Job, Setup, Ticket, Work},
     id::{ConnId, PathId, PeerId},
-    path::candidate::Surroundings,
+    path::candidate::{Surroundings, permitted},
     plane::Edit,
     status::Totals,
     time::{Duration, Instant},
     wire::params::is_name,
-    wire::{Candidate, Params, RECORD_FLAG_URGENT, RECORD_HEADER_LEN, TYPE_FRAME, TYPE_FWD, record_header},
+    wire::{Candidate, Params, RECORD_FLAG_URGENT, RECORD_HEADER_LEN, TYPE_FRAME, TYPE_FWD, Transport, record_header},
 };
 use core::net::{IpAddr, SocketAddr};
 use std::collections::{BTreeMap, VecDeque};
@@ -177,6 +177,19 @@ impl Room {
     /// The port of our UDP socket that can send to this address.
     pub(crate) fn udp_port_for(&self, remote: IpAddr) -> Option<u16> {
         if remote.is_ipv4() { self.udp_ports.0 } else { self.udp_ports.1 }
+    }
+
+    /// Whether a peer's candidate may be tried (protocol 6.3); `theirs` is its address as the relay sees it.
+    pub(crate) fn permits(&self, candidate: &Candidate, theirs: Option<IpAddr>) -> Result<(), &'static str> {
+        let (ip, port) = (candidate.address.ip(), candidate.address.port());
+        let own_port = match candidate.transport {
+            Transport::Udp => self.udp_port_for(ip),
+            Transport::Wss => self.listen_port,
+        };
+        if own_port == Some(port) && (ip.is_loopback() || self.around.interfaces.iter().any(|(own, _)| *own == ip)) {
+            return Err("not tried: here this address and port are our own");
+        }
+        permitted(&self.around, candidate.address, theirs)
     }
 
     /// A peer may come by a direct path from now on.
