@@ -3,7 +3,7 @@
 use crate::bulk::Transfer;
 use crate::frames::{BROADCAST, Capture, Station};
 use crate::stream::Stream;
-use crate::world::{Host, World, end_resets, reset_between};
+use crate::world::{Host, World, drop_between, end_resets, heal, reset_between};
 use crate::{Scenario, once};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream};
@@ -32,10 +32,10 @@ fn loss_and_gap(world: &World) {
     stream.wait_for_more(world, 200);
     let seen = capture.totals();
     assert!(seen.found > 0, "the capture does not find the text of the stream: {seen:?}");
-    world.drop_between(&a, &b);
+    drop_between(&a, &b);
     let before = stream.arrived();
     std::thread::sleep(Duration::from_millis(300));
-    world.heal(&a, &b);
+    heal(&a, &b);
     assert!(stream.arrived() - before < 200, "the cut did not cut");
     stream.wait_for_more(world, 200);
     for account in stream.finish() {
@@ -81,9 +81,9 @@ fn file_across_a_cut(world: &World) {
     let total = 20_000_000;
     let file = Transfer::start(&a, to, total, 8_000_000);
     file.wait_for_more(world, 4_000_000);
-    world.drop_between(&a, &b);
+    drop_between(&a, &b);
     std::thread::sleep(Duration::from_millis(300));
-    world.heal(&a, &b);
+    heal(&a, &b);
     file.wait_for_more(world, 4_000_000);
     assert!(file.received() < total, "the file has to wait for its release");
     let arrived = file.finish(world, Duration::from_secs(20));

@@ -11,8 +11,10 @@ mod instruments;
 mod layer2;
 mod life;
 mod mesh;
+mod nats;
 mod paths;
 mod process;
+mod router;
 mod stream;
 mod sys;
 mod world;
@@ -52,7 +54,7 @@ struct Scenario {
 const RUNTIMES: [&str; 2] = ["smol", "threads"];
 
 fn all() -> Vec<Scenario> {
-    [instruments::all(), doors::all(), life::all(), paths::all(), layer2::all()].into_iter().flatten().collect()
+    [instruments::all(), doors::all(), life::all(), paths::all(), nats::all(), layer2::all()].into_iter().flatten().collect()
 }
 
 /// A scenario on hosts with IPv4 and IPv6.

@@ -2,7 +2,7 @@
 //! commands and by nothing else.
 
 use crate::process::{Output, Process, bounded};
-use crate::world::{Host, World};
+use crate::world::{Host, World, drop_between, heal};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -249,6 +249,15 @@ impl<'w> Peer<'w> {
         find(&status, peer).expect("just seen").clone()
     }
 
+    /// Waits until it sends to that peer over a direct path by this transport, and gives what it knows of that peer.
+    pub(crate) fn until_transport(&mut self, peer: &str, transport: &str) -> Value {
+        let what = format!("sends to {peer} over a direct path by {transport}");
+        let status = self.until(&what, MIGRATION_LIMIT, |status| {
+            find(status, peer).is_some_and(|peer| peer["path"]["kind"] == "direct" && peer["path"]["transport"] == transport)
+        });
+        find(&status, peer).expect("just seen").clone()
+    }
+
     /// What it knows of another peer now.
     pub(crate) fn knows(&self, peer: &str) -> Value {
         let status = self.status().expect("a running peer answers status");
@@ -271,7 +280,6 @@ impl<'w> Peer<'w> {
 
 /// A relay and peers `a`, `b`, … on one switch, all connected with the relay.
 pub(crate) struct Mesh<'w> {
-    pub(crate) world: &'w World,
     pub(crate) relay: Relay,
     pub(crate) relay_host: Host,
     pub(crate) peers: Vec<Peer<'w>>,
@@ -283,12 +291,17 @@ impl<'w> Mesh<'w> {
     pub(crate) fn start(world: &'w World, names: &[&str], apart: bool, change: impl Fn(Options) -> Options) -> Self {
         let relay_host = world.host("relay");
         let hosts: Vec<_> = names.iter().map(|name| world.host(name)).collect();
+        Self::start_on(world, relay_host, &hosts, apart, change)
+    }
+
+    /// The same on hosts that are there.
+    pub(crate) fn start_on(world: &'w World, relay_host: Host, hosts: &[Host], apart: bool, change: impl Fn(Options) -> Options) -> Self {
         if apart {
-            pairs(&hosts).for_each(|(a, b)| world.drop_between(a, b));
+            pairs(hosts).for_each(|(a, b)| drop_between(a, b));
         }
         let relay = Relay::new(world, &relay_host);
         let peers = hosts.iter().zip(1..).map(|(host, number)| Peer::start_with(world, host, &relay.token, number, &change));
-        let mut mesh = Self { world, peers: peers.collect(), relay, relay_host };
+        let mut mesh = Self { peers: peers.collect(), relay, relay_host };
         mesh.peers.iter_mut().for_each(|peer| drop(peer.until_relay()));
         mesh
     }
@@ -296,7 +309,7 @@ impl<'w> Mesh<'w> {
     /// Ends the separation of `start(…, apart: true, …)`.
     pub(crate) fn join(&self) {
         let hosts: Vec<_> = self.peers.iter().map(|peer| peer.host.clone()).collect();
-        pairs(&hosts).for_each(|(a, b)| self.world.heal(a, b));
+        pairs(&hosts).for_each(|(a, b)| heal(a, b));
     }
 
     /// Waits until each peer sends to each other one over paths of this kind.

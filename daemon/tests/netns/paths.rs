@@ -4,7 +4,7 @@ use crate::bulk::{Iperf, Transfer};
 use crate::frames::Capture;
 use crate::mesh::{Mesh, counter, remote};
 use crate::stream::Stream;
-use crate::world::{Host, Underlay, World, end_resets, reset_between};
+use crate::world::{Host, Underlay, World, drop_between, end_resets, heal, reset_between};
 use crate::{Scenario, scenario};
 use std::time::Duration;
 
@@ -94,23 +94,23 @@ fn migrate_to_direct(world: &World) {
 }
 
 fn drop_of_direct_path(world: &World) {
-    journey(world, Cut { transports: "udp,wss", away: World::drop_between, heal: World::heal });
+    journey(world, Cut { transports: "udp,wss", away: drop_between, heal });
 }
 
 fn drop_of_wss_path(world: &World) {
-    journey(world, Cut { transports: "wss", away: World::drop_between, heal: World::heal });
+    journey(world, Cut { transports: "wss", away: drop_between, heal });
 }
 
 fn reset_of_direct_path(world: &World) {
-    journey(world, Cut { transports: "wss", away: |_, a, b| reset_between(a, b), heal: |_, a, b| end_resets(a, b) });
+    journey(world, Cut { transports: "wss", away: reset_between, heal: end_resets });
 }
 
 /// A way to take the direct path away, and back.
 struct Cut {
     /// Direct transports of the peers.
     transports: &'static str,
-    away: fn(&World, &Host, &Host),
-    heal: fn(&World, &Host, &Host),
+    away: fn(&Host, &Host),
+    heal: fn(&Host, &Host),
 }
 
 /// Relay, direct, relay, direct again, with both kinds of traffic under way.
@@ -124,10 +124,10 @@ fn journey(world: &World, Cut { transports, away, heal }: Cut) {
     mesh.join();
     mesh.until_all("direct");
     stream.step(world, "to direct", A_WHILE);
-    away(world, &a, &b);
+    away(&a, &b);
     mesh.until_all("relay");
     stream.step(world, "back to the relay", A_WHILE);
-    heal(world, &a, &b);
+    heal(&a, &b);
     mesh.until_all("direct");
     stream.step(world, "to direct again", A_WHILE);
     if let Some(iperf) = iperf {
@@ -149,11 +149,11 @@ fn file_100mb_across_all(world: &World) {
     mesh.until_all("direct");
     file.wait_for_more(world, 5_000_000);
     stream.step(world, "to direct", A_WHILE);
-    world.drop_between(&mesh.peers[0].host, &mesh.peers[1].host);
+    drop_between(&mesh.peers[0].host, &mesh.peers[1].host);
     mesh.until_all("relay");
     file.wait_for_more(world, 5_000_000);
     stream.step(world, "back to the relay", A_WHILE);
-    world.heal(&mesh.peers[0].host, &mesh.peers[1].host);
+    heal(&mesh.peers[0].host, &mesh.peers[1].host);
     mesh.until_all("direct");
     stream.step(world, "to direct again", A_WHILE);
     assert!(file.received() < total, "the file was still under way at each change");
@@ -179,7 +179,7 @@ fn three_peers_at_once(world: &World) {
     }
     // One pair loses its direct path; the others must not notice.
     let [a, b] = [0, 1].map(|index| mesh.peers[index].host.clone());
-    world.drop_between(&a, &b);
+    drop_between(&a, &b);
     mesh.peers[0].until_path("b", "relay");
     mesh.peers[1].until_path("a", "relay");
     for (peer, other) in [(0, "c"), (1, "c"), (2, "a"), (2, "b")] {
@@ -187,7 +187,7 @@ fn three_peers_at_once(world: &World) {
         assert_eq!(peer["path"]["kind"], "direct", "only a and b are cut: {peer:#}");
         assert_eq!(counter(&peer, "fallbacks"), 0, "{peer:#}");
     }
-    world.heal(&a, &b);
+    heal(&a, &b);
     mesh.until_all("direct");
     for stream in streams {
         stream.finish_perfect();

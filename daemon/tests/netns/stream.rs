@@ -95,16 +95,25 @@ struct Arrivals {
 impl Stream {
     /// Starts it between two hosts, each named with the address at which the other reaches it.
     pub(crate) fn start(a: (&Host, IpAddr), b: (&Host, IpAddr)) -> Self {
+        Self::start_ways(a, b, &[(0, 1), (1, 0)])
+    }
+
+    /// The same from `a` to `b` alone.
+    pub(crate) fn one_way(a: (&Host, IpAddr), b: (&Host, IpAddr)) -> Self {
+        Self::start_ways(a, b, &[(0, 1)])
+    }
+
+    fn start_ways(a: (&Host, IpAddr), b: (&Host, IpAddr), ways: &[(usize, usize)]) -> Self {
         let epoch = Instant::now();
         let stop = Arc::new(AtomicBool::new(false));
         let sockets = [a, b].map(|(host, address)| host.enter(|| socket(address)));
         let addresses = sockets.each_ref().map(|socket| socket.local_addr().expect("a bound socket"));
-        let directions = [(0, 1), (1, 0)].map(|(from, to)| {
+        let directions = ways.iter().map(|&(from, to)| {
             let name = format!("{}→{}", [a, b][from].0.name, [a, b][to].0.name);
             let ends = [&sockets[from], &sockets[to]].map(|end| end.try_clone().expect("a second handle"));
             Direction::start(name, ends, addresses[to], epoch, &stop)
         });
-        Self { stop, directions: directions.into() }
+        Self { directions: directions.collect(), stop }
     }
 
     /// Datagrams that have arrived so far in the slower direction.
@@ -120,9 +129,10 @@ impl Stream {
     }
 
     /// Waits until another `count` datagrams have arrived both ways, and demands that up to here everything
-    /// is whole: so a fault shows in the step that caused it.
-    pub(crate) fn step(&self, world: &World, name: &str, count: u64) {
+    /// is whole: so a fault shows in the step that caused it. Gives the longest gap of either direction.
+    pub(crate) fn step(&self, world: &World, name: &str, count: u64) -> Duration {
         self.wait_for_more(world, count);
+        let mut longest = Duration::ZERO;
         for direction in &self.directions {
             let sent = direction.sent.load(Ordering::Relaxed);
             let what = format!("{name}: all of the first {sent} datagrams {}", direction.name);
@@ -132,7 +142,9 @@ impl Stream {
             assert_eq!(wrong, (0, 0), "{name}: duplicated and reordered datagrams {}", direction.name);
             let gap = std::mem::take(&mut arrivals.step_gap);
             eprintln!("    {name}: {} whole, longest gap {:.1} ms", direction.name, gap.as_secs_f64() * 1e3);
+            longest = longest.max(gap);
         }
+        longest
     }
 
     /// Stops sending, waits for stragglers, and gives the account of each direction.

@@ -7,6 +7,8 @@
 //!         │ p1                  │ p2                │ p3
 //!        ─┴─────────────────────┴───────────────────┴─   br0 in sm<pid>-<n>-switch: faults are set here
 //! ```
+//!
+//! Hosts behind a NAT or a firewall are made in `router`.
 
 use crate::process::{Patience, bounded, tail};
 use crate::sys;
@@ -44,11 +46,21 @@ pub(crate) struct Host {
     pub(crate) namespace: String,
     /// Underlay address; `None` in an IPv6 world.
     pub(crate) v4: Option<Ipv4Addr>,
-    /// Underlay address.
+    /// Underlay address; unspecified behind a router, where there is IPv4 alone.
     pub(crate) v6: Ipv6Addr,
+    /// Under which IPv4 address the others see it: its own, or that of the NAT before it.
+    pub(crate) outside: Option<Ipv4Addr>,
     /// What drives the programs that run here.
     pub(crate) runtime: &'static str,
-    port: String,
+    /// The ports that all it sends to others passes: nearest first, that of the world's switch last.
+    pub(crate) ports: Vec<Port>,
+}
+
+/// A port of a bridge, and the namespace of that bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Port {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
 }
 
 /// The namespaces, the scratch folder and the clock of one test.
@@ -90,52 +102,45 @@ impl World {
         format!("{}switch", self.prefix)
     }
 
-    /// Adds a host to the switch.
-    pub(crate) fn host(&self, name: &str) -> Host {
+    /// A number that no other host of the switch has.
+    pub(crate) fn number(&self) -> u8 {
         let number = self.next.get();
         self.next.set(number + 1);
-        let host = Host {
-            name: name.to_owned(),
-            namespace: format!("{}{name}", self.prefix),
-            v4: (self.underlay == Underlay::Both).then(|| Ipv4Addr::new(10, 98, 0, number)),
-            v6: Ipv6Addr::new(0xfd98, 0, 0, 0, 0, 0, 0, u16::from(number)),
-            runtime: self.runtime,
-            port: format!("p{number}"),
-        };
-        let (namespace, switch) = (&host.namespace, self.switch());
-        ip(&["netns", "add", namespace]);
-        // Known from here on, so that it is removed even when the next line fails.
-        self.hosts.borrow_mut().push(host.clone());
+        number
+    }
+
+    /// Adds a host to the switch.
+    pub(crate) fn host(&self, name: &str) -> Host {
+        let number = self.number();
+        let v4 = (self.underlay == Underlay::Both).then(|| Ipv4Addr::new(10, 98, 0, number));
+        let port = Port { namespace: self.switch(), name: format!("p{number}") };
+        let mut host = self.bare(name, vec![port]);
+        host.v6 = Ipv6Addr::new(0xfd98, 0, 0, 0, 0, 0, 0, u16::from(number));
+        (host.v4, host.outside) = (v4, v4);
+        let namespace = &host.namespace;
         // Duplicate address detection would keep addresses tentative for a second or two.
-        host.enter(|| {
-            for place in ["all", "default"] {
-                fs::write(format!("/proc/sys/net/ipv6/conf/{place}/accept_dad"), "0")
-                    .expect("duplicate address detection can be switched off");
-            }
-        });
-        let link = ["link", "add", &host.port, "type", "veth", "peer", "name", "eth0", "netns", namespace];
-        ip_in(&switch, &link);
-        ip_in(&switch, &["link", "set", &host.port, "master", "br0", "up"]);
+        for place in ["all", "default"] {
+            host.set(&format!("ipv6/conf/{place}/accept_dad"), "0");
+        }
+        host.plug("br0");
         if let Some(v4) = host.v4 {
             ip_in(namespace, &["address", "add", &format!("{v4}/24"), "dev", "eth0"]);
         }
         ip_in(namespace, &["address", "add", &format!("{}/64", host.v6), "dev", "eth0", "nodad"]);
-        ip_in(namespace, &["link", "set", "lo", "up"]);
         ip_in(namespace, &["link", "set", "eth0", "up"]);
         host
     }
 
-    /// The switch silently drops all TCP and UDP between these two; ARP and ND still work.
-    pub(crate) fn drop_between(&self, a: &Host, b: &Host) {
-        let (p, q) = (&a.port, &b.port);
-        let rules = [(p, q), (q, p)].map(|(from, to)| format!("iifname \"{from}\" oifname \"{to}\" meta l4proto {{ tcp, udp }} drop"));
-        let chain = chain("forward", &rules);
-        nft(&self.switch(), &format!("table bridge cut_{p}_{q} {chain}"));
-    }
-
-    /// Ends `drop_between`.
-    pub(crate) fn heal(&self, a: &Host, b: &Host) {
-        nft(&self.switch(), &format!("delete table bridge cut_{}_{}\n", a.port, b.port));
+    /// A namespace with nothing in it but `lo`, and without addresses.
+    pub(crate) fn bare(&self, name: &str, ports: Vec<Port>) -> Host {
+        let namespace = format!("{}{name}", self.prefix);
+        let host =
+            Host { name: name.to_owned(), namespace, v4: None, v6: Ipv6Addr::UNSPECIFIED, outside: None, runtime: self.runtime, ports };
+        ip(&["netns", "add", &host.namespace]);
+        // Known from here on, so that it is removed even when the next line fails.
+        self.hosts.borrow_mut().push(host.clone());
+        ip_in(&host.namespace, &["link", "set", "lo", "up"]);
+        host
     }
 
     /// A folder of this test's own.
@@ -200,6 +205,27 @@ impl Drop for World {
 }
 
 impl Host {
+    /// Connects `eth0` with the nearest of its ports, which becomes part of this bridge.
+    pub(crate) fn plug(&self, bridge: &str) {
+        let port = self.ports.first().expect("a host has a port");
+        let link = ["link", "add", &port.name, "type", "veth", "peer", "name", "eth0", "netns", &self.namespace];
+        ip_in(&port.namespace, &link);
+        ip_in(&port.namespace, &["link", "set", &port.name, "master", bridge, "up"]);
+    }
+
+    /// Writes a setting below `/proc/sys/net`.
+    pub(crate) fn set(&self, name: &str, value: &str) {
+        let path = Path::new("/proc/sys/net").join(name);
+        self.enter(|| fs::write(&path, value)).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+
+    /// The two ports, one of each, of the nearest bridge that both have.
+    fn meets<'h>(&'h self, other: &'h Self) -> (&'h Port, &'h Port) {
+        let pairs = self.ports.iter().flat_map(|p| other.ports.iter().map(move |q| (p, q)));
+        let mut met = pairs.filter(|(p, q)| p.namespace == q.namespace && p.name != q.name);
+        met.next().expect("two hosts of one world meet at a bridge")
+    }
+
     /// Runs `work` on a thread of its own inside this host's namespace. A socket made there stays
     /// there, whichever thread uses it later.
     pub(crate) fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
@@ -251,6 +277,20 @@ impl Host {
     }
 }
 
+/// The bridge where the ways of these two meet silently drops all TCP and UDP between them; ARP and ND still work.
+pub(crate) fn drop_between(a: &Host, b: &Host) {
+    let (p, q) = a.meets(b);
+    let ways = [(&p.name, &q.name), (&q.name, &p.name)];
+    let rules = ways.map(|(from, to)| format!("iifname \"{from}\" oifname \"{to}\" meta l4proto {{ tcp, udp }} drop"));
+    nft(&p.namespace, &format!("table bridge {} {}", cut(p, q), chain("forward", &rules)));
+}
+
+/// Ends `drop_between`.
+pub(crate) fn heal(a: &Host, b: &Host) {
+    let (p, q) = a.meets(b);
+    nft(&p.namespace, &format!("delete table bridge {}\n", cut(p, q)));
+}
+
 /// Each TCP segment that one of the two sends to the other is answered with a reset.
 pub(crate) fn reset_between(a: &Host, b: &Host) {
     for (host, other) in [(a, b), (b, a)] {
@@ -258,15 +298,23 @@ pub(crate) fn reset_between(a: &Host, b: &Host) {
         let v6 = format!("ip6 daddr {{ {}, fe80::/10 }}", other.v6);
         let rules: Vec<_> = v4.into_iter().chain([v6]).map(|to| format!("{to} meta l4proto tcp reject with tcp reset")).collect();
         let chain = chain("output", &rules);
-        nft(&host.namespace, &format!("table inet reset_{} {chain}", other.port));
+        nft(&host.namespace, &format!("table inet {} {chain}", resets(other)));
     }
 }
 
 /// Ends `reset_between`.
 pub(crate) fn end_resets(a: &Host, b: &Host) {
     for (host, other) in [(a, b), (b, a)] {
-        nft(&host.namespace, &format!("delete table inet reset_{}\n", other.port));
+        nft(&host.namespace, &format!("delete table inet {}\n", resets(other)));
     }
+}
+
+fn resets(other: &Host) -> String {
+    format!("reset_{}", other.ports.first().expect("a host has a port").name)
+}
+
+fn cut(p: &Port, q: &Port) -> String {
+    format!("cut_{}_{}", p.name, q.name)
 }
 
 /// Runs `ip` and demands success.
@@ -288,7 +336,8 @@ fn chain(hook: &str, rules: &[String]) -> String {
     format!("{{\nchain {hook} {{\ntype filter hook {hook} priority 0;\n{rules}\n}}\n}}\n")
 }
 
-fn nft(namespace: &str, script: &str) {
+/// Gives rules to the kernel and demands that it takes them.
+pub(crate) fn nft(namespace: &str, script: &str) {
     let mut child =
         Command::new("ip").args(["netns", "exec", namespace, "nft", "-f", "-"]).stdin(Stdio::piped()).spawn().expect("nft starts");
     let mut input = child.stdin.take().expect("stdin was piped");

@@ -1,0 +1,220 @@
+//! Hosts behind a NAT or a firewall, each behind a router in a namespace of its own, with IPv4 alone.
+//!
+//! ```text
+//!   sm<pid>-<n>-a           sm<pid>-<n>-nat-a
+//!        eth0 ──────────── p1 lan0 ⇄ eth0 ──── p<k>   the world's switch
+//!        192.168.1.2            192.168.1.1   10.98.0.k
+//! ```
+//!
+//! All private networks have the same addresses, as at home. A router tells nobody when it drops something.
+
+use crate::world::{Host, Port, World, ip_in, nft};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::cell::Cell;
+use std::fmt;
+use std::io::Read;
+use std::net::Ipv4Addr;
+
+/// The port of every UDP mapping of `Nat::Renumbering`.
+pub(crate) const RENUMBERED: u16 = 6000;
+
+/// What is between a host and the switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Nat {
+    /// Nothing: a host of the switch.
+    Open,
+    /// Ports are kept; in comes what answers from the same address and port.
+    PortRestricted,
+    /// The same, but the port outside is another one, the same towards everybody.
+    Renumbering,
+    /// Ports are kept; in comes what is from an address that was sent to.
+    AddressRestricted,
+    /// Ports are kept; everything comes in.
+    FullCone,
+    /// A port by chance for each destination; in comes what answers.
+    Symmetric,
+    /// No translation; in comes what answers.
+    Firewall,
+    /// `PortRestricted`, but no UDP at all.
+    UdpBlocked,
+    /// `PortRestricted` behind `PortRestricted`.
+    CarrierGrade,
+}
+
+/// A router with a private network.
+pub(crate) struct Router<'w> {
+    world: &'w World,
+    /// `eth0` is outside, `lan0` inside.
+    host: Host,
+    nat: Nat,
+    network: [u8; 3],
+    next: Cell<u8>,
+}
+
+/// The private network of homes, and that between a carrier and its homes.
+const HOME: [u8; 3] = [192, 168, 1];
+const CARRIER: [u8; 3] = [100, 64, 0];
+/// By this mark a router knows its entries for UDP in the table of connections.
+const UDP_MARK: u32 = 1;
+
+impl World {
+    /// A host behind a router of its own, or none.
+    pub(crate) fn behind(&self, name: &str, nat: Nat) -> Host {
+        match nat {
+            Nat::Open => self.host(name),
+            Nat::CarrierGrade => {
+                let carrier = Router::of(self, self.host(&format!("carrier-{name}")), Nat::PortRestricted, CARRIER);
+                let home = carrier.host(&format!("nat-{name}"));
+                Router::of(self, home, Nat::PortRestricted, HOME).host(name)
+            }
+            nat => Router::new(self, &format!("nat-{name}"), nat).host(name),
+        }
+    }
+}
+
+impl<'w> Router<'w> {
+    /// A router on the switch.
+    pub(crate) fn new(world: &'w World, name: &str, nat: Nat) -> Self {
+        Self::of(world, world.host(name), nat, HOME)
+    }
+
+    /// Makes a router of a host.
+    fn of(world: &'w World, host: Host, nat: Nat, network: [u8; 3]) -> Self {
+        let router = Self { world, host, nat, network, next: Cell::new(2) };
+        let namespace = &router.host.namespace;
+        router.host.set("ipv4/ip_forward", "1");
+        ip_in(namespace, &["link", "add", "lan0", "type", "bridge", "mcast_snooping", "0"]);
+        router.host.set("ipv6/conf/lan0/disable_ipv6", "1");
+        ip_in(namespace, &["link", "set", "lan0", "up"]);
+        if nat == Nat::Firewall {
+            // It answers for the addresses behind it, at once.
+            router.host.set("ipv4/conf/eth0/proxy_arp", "1");
+            router.host.set("ipv4/neigh/eth0/proxy_delay", "0");
+        } else {
+            ip_in(namespace, &["address", "add", &format!("{}/24", router.inside(1)), "dev", "lan0"]);
+        }
+        nft(namespace, &router.rules());
+        router
+    }
+
+    /// Adds a host to its private network.
+    pub(crate) fn host(&self, name: &str) -> Host {
+        let number = self.next.replace(self.next.get() + 1);
+        let near = Port { namespace: self.host.namespace.clone(), name: format!("p{number}") };
+        let ports = [near].into_iter().chain(self.host.ports.iter().cloned()).collect();
+        let mut host = self.world.bare(name, ports);
+        host.plug("lan0");
+        host.set("ipv6/conf/eth0/disable_ipv6", "1");
+        let gateway = if self.nat == Nat::Firewall {
+            let address = Ipv4Addr::new(10, 98, 0, self.world.number());
+            (host.v4, host.outside) = (Some(address), Some(address));
+            ip_in(&host.namespace, &["address", "add", &format!("{address}/32"), "dev", "eth0"]);
+            ip_in(&self.host.namespace, &["route", "add", &format!("{address}/32"), "dev", "lan0"]);
+            self.host.v4.expect("a router has an address of IPv4")
+        } else {
+            let address = self.inside(number);
+            (host.v4, host.outside) = (Some(address), self.host.outside);
+            ip_in(&host.namespace, &["address", "add", &format!("{address}/24"), "dev", "eth0"]);
+            self.inside(1)
+        };
+        ip_in(&host.namespace, &["link", "set", "eth0", "up"]);
+        ip_in(&host.namespace, &["route", "add", "default", "via", &gateway.to_string(), "dev", "eth0", "onlink"]);
+        host
+    }
+
+    /// It forgets all mappings of UDP, and maps all UDP to this port from now on; connections by TCP live on.
+    pub(crate) fn rebind(&self, port: u16) {
+        let rule = format!("oifname \"eth0\" meta l4proto udp masquerade to :{port}");
+        nft(&self.host.namespace, &format!("insert rule ip nat post {rule}\n"));
+        self.host.enter(forget_udp);
+    }
+
+    fn inside(&self, number: u8) -> Ipv4Addr {
+        let [a, b, c] = self.network;
+        Ipv4Addr::new(a, b, c, number)
+    }
+
+    /// Translation and filter of this kind.
+    fn rules(&self) -> String {
+        let udp = "oifname \"eth0\" meta l4proto udp masquerade";
+        let translate = match self.nat {
+            Nat::Firewall => String::new(),
+            Nat::Renumbering => format!("{udp} to :{RENUMBERED}"),
+            Nat::Symmetric => format!("{udp} fully-random"),
+            _ => udp.to_owned(),
+        };
+        let rest = if self.nat == Nat::Firewall { "" } else { "oifname \"eth0\" masquerade" };
+        let inwards = match self.nat {
+            Nat::FullCone | Nat::AddressRestricted => format!("iifname \"eth0\" udp dport 1024-65535 dnat to {}", self.inside(2)),
+            _ => String::new(),
+        };
+        let answers = "iifname \"eth0\" ct state { new, invalid } drop";
+        let filter = match self.nat {
+            Nat::FullCone => String::new(),
+            Nat::AddressRestricted => format!(
+                "iifname \"lan0\" update @asked {{ ip daddr . udp sport }}\niifname \"eth0\" ip saddr . udp dport @asked accept\n{answers}"
+            ),
+            Nat::UdpBlocked => format!("meta l4proto udp drop\n{answers}"),
+            _ => answers.to_owned(),
+        };
+        // What comes to the router itself goes nowhere: else it would stand in the table of connections, and an
+        // answer that passes a moment later would find its port taken.
+        format!(
+            "table ip nat {{
+                chain post {{
+                    type nat hook postrouting priority 100;
+                    {translate}
+                    {rest}
+                }}
+                chain pre {{
+                    type nat hook prerouting priority -100;
+                    {inwards}
+                }}
+            }}
+            table ip door {{
+                set asked {{
+                    type ipv4_addr . inet_service; flags dynamic, timeout; timeout 1m;
+                }}
+                chain forward {{
+                    type filter hook forward priority 0;
+                    meta l4proto udp ct mark set {UDP_MARK}
+                    {filter}
+                }}
+                chain input {{
+                    type filter hook input priority 0;
+                    meta l4proto {{ tcp, udp }} drop
+                }}
+            }}\n"
+        )
+    }
+}
+
+impl fmt::Display for Nat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+/// Removes from the table of connections of the calling thread's namespace all that have `UDP_MARK`:
+/// `IPCTNL_MSG_CT_DELETE` with a mark and a mask.
+fn forget_udp() {
+    const NETLINK: i32 = 16;
+    const NETFILTER: i32 = 12;
+    const DELETE: u16 = 0x0102;
+    const REQUEST_AND_ACK: u16 = 5;
+    const MARK: u16 = 8;
+    const MARK_MASK: u16 = 21;
+    let socket = Socket::new(Domain::from(NETLINK), Type::RAW, Some(Protocol::from(NETFILTER))).expect("a netlink socket");
+    // A header of 16 bytes (length, type, flags, sequence, port), one of 4 (family, version, resource), two attributes.
+    let mut request = Vec::from(36_u32.to_ne_bytes());
+    request.extend([DELETE, REQUEST_AND_ACK, 0, 0, 0, 0, 0, 0].into_iter().flat_map(u16::to_ne_bytes));
+    for (attribute, value) in [(MARK, UDP_MARK), (MARK_MASK, u32::MAX)] {
+        request.extend([8, attribute].into_iter().flat_map(u16::to_ne_bytes));
+        request.extend(value.to_be_bytes());
+    }
+    assert_eq!(socket.send(&request).expect("the kernel takes the request"), 36);
+    let mut answer = [0_u8; 128];
+    let length = (&socket).read(&mut answer).expect("the kernel answers");
+    assert!(length >= 20, "an answer of {length} bytes");
+    assert_eq!(answer[16..20], [0; 4], "the kernel did not forget");
+}
