@@ -37,8 +37,11 @@ pub(crate) enum Line {
 #[derive(Debug)]
 pub(crate) struct Forwarder {
     address: SocketAddr,
-    line: flume::Sender<Line>,
+    line: flume::Sender<Order>,
 }
+
+/// What the line shall do, and whom to tell when nothing is carried otherwise any more.
+type Order = (Line, flume::Sender<()>);
 
 impl Forwarder {
     /// Listens on a port of 127.0.0.1 and carries to `target` as `first` says.
@@ -59,22 +62,27 @@ impl Forwarder {
         self.address
     }
 
-    /// Changes what the line does, for connections there are and for those to come.
+    /// Changes what the line does, for connections there are and for those to come: what is written from now on meets the line as it is then.
     pub(crate) fn set(&self, line: Line) {
+        let (done, heard) = flume::bounded(1);
         // The thread lives as long as this sender.
-        let _ = self.line.send(line);
+        if self.line.send((line, done)).is_ok() {
+            let _ = heard.recv();
+        }
     }
 }
 
-async fn serve(executor: &LocalExecutor<'_>, listener: TcpListener, target: SocketAddr, mut line: Line, lines: flume::Receiver<Line>) {
+async fn serve(executor: &LocalExecutor<'_>, listener: TcpListener, target: SocketAddr, mut line: Line, lines: flume::Receiver<Order>) {
     let mut connections: Vec<flume::Sender<Line>> = Vec::new();
     loop {
         let order = async { Err(lines.recv_async().await) };
         let accept = async { Ok(listener.accept().await) };
         match future::or(order, accept).await {
-            Err(Ok(wanted)) => {
+            Err(Ok((wanted, done))) => {
                 line = wanted;
                 connections.retain(|connection| connection.send(line).is_ok());
+                // Each connection looks at its orders first whenever it runs, and they share this thread.
+                let _ = done.send(());
             }
             Err(Err(_)) => return,
             Ok(Ok((near, _))) => {
