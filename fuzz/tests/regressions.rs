@@ -225,3 +225,26 @@ fn keys_whose_time_passed_while_a_host_slept_still_open_what_was_under_way() {
     ];
     holds(&plan, &steps);
 }
+
+/// A stranger dialled a peer's listener and repeated there what it had overheard on the way to a relay, handles included (6.2).
+#[test]
+fn a_handle_in_a_record_makes_no_relay_of_a_stranger() {
+    let plan = Plan {
+        seed: 3421,
+        peers: 0,
+        relays: 0,
+        mode: Lossless,
+        layer2: false,
+        close_relay: false,
+        retry: 0,
+        homes: [Open, Open, Open, Open, Open],
+        between: Quality { latency: 45, jitter: 0, loss: 0, flavour: 0 },
+        to_relays: Quality { latency: 184, jitter: 21, loss: 246, flavour: 11 },
+    };
+    let steps = [
+        Step { wait: 178, deed: Cut { a: 84, b: 159 } },
+        Step { wait: 59, deed: Stream { from: 241, to: 14, rate: 71, packets: 194, len: 59 } },
+        Step { wait: 161, deed: Stranger { target: 150, how: 39 } },
+    ];
+    holds(&plan, &steps);
+}

@@ -2,7 +2,7 @@
 use super::{PlaneBytes, Rtt, Via, queue::FairQueue, session::Session};
 use crate::{
     drops::Drops,
-    id::{LinkId, PathId},
+    id::{ConnId, LinkId, PathId},
     session::{EpochKeys, SessionId},
     time::{Duration, Instant},
     wire::PATH_REQUEST_LEN,
@@ -279,6 +279,11 @@ impl Paths {
         if let Some(entry) = self.0.iter_mut().find(|entry| entry.path == path) {
             entry.rtt.sample(sample);
         }
+    }
+
+    /// Whether this connection leads to a relay that has the peer.
+    pub(super) fn has_relay(&self, conn: ConnId) -> bool {
+        self.0.iter().any(|entry| entry.via.conn == conn && entry.via.handle.is_some())
     }
 
     /// A path of datagrams: this one, or the first.

@@ -346,12 +346,19 @@ impl Plane {
             self.drops.count(Drop::UnknownSession);
             return;
         };
-        if via.handle.is_none() && self.peers.get(&session.link).is_some_and(|peer| !peer.paths.has(via)) {
+        if !self.is_proven(session.link, via) {
             // nobody has proven yet who sends here; whoever overheard a frame could bring it before its time (protocol 6.2)
             sink.punt(via.conn, via.handle, bytes);
             return;
         }
         self.open(now, header, via, bytes, sink);
+    }
+
+    /// Whether frames of this link may come this way: on a path of its own, or over a relay, from a place there that is not known yet. A
+    /// handle alone makes no relay: anybody can write one into a record.
+    fn is_proven(&self, link: LinkId, via: Via) -> bool {
+        let own = self.peers.get(&link).is_some_and(|peer| peer.paths.has(via));
+        own || (via.handle.is_some() && self.peers.values().any(|peer| peer.paths.has_relay(via.conn)))
     }
 
     /// A datagram from an address that is nobody's flow.
