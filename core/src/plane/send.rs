@@ -399,9 +399,14 @@ impl SendLane {
     }
 
     /// A path that lives but lost all that is out, or the receipts of it, would stand still for ever when its window is used up:
-    /// the oldest frame goes again, and its receipt tells which it was.
+    /// the oldest frame goes again, and its receipt tells which it was. In mode `off`, which sends nothing twice, what is out is given up.
     fn probe(&mut self, now: Instant, paths: &Paths, sink: &mut dyn Sink) {
-        if self.mode == Mode::Off || self.rescue.is_some() || self.catchup.is_some() {
+        if self.mode == Mode::Off {
+            self.received_next = self.ring.next();
+            self.ring.release_below(self.received_next);
+            return;
+        }
+        if self.rescue.is_some() || self.catchup.is_some() {
             return;
         }
         if let Some(oldest) = self.ring.unreceipted_from(0)

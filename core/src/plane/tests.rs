@@ -51,8 +51,8 @@ struct End {
 }
 
 impl End {
-    fn new(own: u8, other: u8) -> Self {
-        let config = PlaneConfig { layer2: false, addresses: vec![host(own)], mac: [2; 6], mode: Mode::SwitchLossless };
+    fn new(own: u8, other: u8, mode: Mode) -> Self {
+        let config = PlaneConfig { layer2: false, addresses: vec![host(own)], mac: [2; 6], mode };
         let mut end = Self { plane: Plane::new(config), ports: Ports::default() };
         end.apply(at(0), Edit::Peer { link: LINK, addresses: vec![host(other)], mac: [4; 6] });
         end
@@ -85,7 +85,11 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let mut world = Self { a: End::new(1, 2), b: End::new(2, 1), now: at(1), sent: 0 };
+        Self::of(Mode::SwitchLossless)
+    }
+
+    fn of(mode: Mode) -> Self {
+        let mut world = Self { a: End::new(1, 2, mode), b: End::new(2, 1, mode), now: at(1), sent: 0 };
         world.a.path(at(1), PathId::RELAY, RELAY);
         world.b.path(at(1), PathId::RELAY, RELAY);
         world.a.session(at(1), &chain(7), Side::Initiator, (10, 20));
@@ -232,6 +236,20 @@ fn a_relay_that_dropped_the_whole_window_does_not_stop_the_lane_for_ever() {
     world.wait(1, &[RELAY]);
     world.wait(2000, &[]);
     world.all_came_in_order();
+}
+
+// protocol 7.7
+#[test]
+fn with_mode_off_a_relay_that_dropped_the_whole_window_does_not_stop_the_lane_for_ever_either() {
+    let mut world = World::of(Mode::Off);
+    world.packets(300);
+    world.wait(1, &[RELAY]);
+    world.wait(2000, &[]);
+    let first = world.b.ports.delivered.first().copied().expect("the lane goes on");
+    assert!(first > 0, "nothing is sent twice");
+    assert!(world.b.ports.delivered.iter().copied().eq(first..300), "{:?}", world.b.ports.delivered);
+    let tally = world.a.plane.tally();
+    assert_eq!((tally.links[0].resent, tally.links[0].lost), (0, u64::from(first)), "what was lost is counted");
 }
 
 // protocol 7.6
