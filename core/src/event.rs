@@ -297,6 +297,8 @@ pub enum Note {
     Migrated {
         /// To whom.
         peer: PeerId,
+        /// The path before; `None`: it was gone, and nothing took its place until now.
+        from: Option<PathLabel>,
         /// The new path.
         to: PathLabel,
         /// From the decision to go direct to the first frame on the new path.
@@ -309,10 +311,12 @@ pub enum Note {
         /// Why.
         why: String,
     },
-    /// Traffic to a peer is back on the relay.
+    /// A direct path died, and traffic to a peer goes another way: back over the relay, or over another direct path where no relay is.
     FellBack {
         /// To whom.
         peer: PeerId,
+        /// The path it takes now.
+        to: PathLabel,
         /// Why.
         why: &'static str,
         /// How long data had been unanswered on the dead path; zero when its end was noticed at once.

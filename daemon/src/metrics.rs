@@ -246,7 +246,7 @@ mod tests {
     fn durations_land_in_their_histograms() {
         let metrics = Metrics::new();
         let peer = PeerId([1; 32]);
-        metrics.note(&Note::Migrated { peer, to: PathLabel::DirectWss, took: Duration::from_millis(3) });
+        metrics.note(&Note::Migrated { peer, from: Some(PathLabel::RelayWss), to: PathLabel::DirectWss, took: Duration::from_millis(3) });
         metrics.note(&Note::Retry { peer, success: true });
         let text = metrics.render(&nobody(), Duration::ZERO);
         assert!(text.contains("shadowmesh_p2p_migration_duration_seconds_bucket{le=\"0.002\"} 0"), "{text}");

@@ -248,3 +248,25 @@ fn a_handle_in_a_record_makes_no_relay_of_a_stranger() {
     ];
     holds(&plan, &steps);
 }
+
+/// A host that moved each two seconds, its relays parked, had nowhere to go but to the next direct path: no flapping (7.5).
+#[test]
+fn a_move_from_a_path_that_is_gone_is_not_damped() {
+    let plan = Plan {
+        seed: 5_064_015_606_766_099_202,
+        peers: 0,
+        relays: 183,
+        mode: Redundant,
+        layer2: true,
+        close_relay: true,
+        retry: 192,
+        homes: [Open, Twice { rules: 30 }, Behind { rules: 0, forwards: true }, OpenV4, OpenV6],
+        between: Quality { latency: 55, jitter: 51, loss: 38, flavour: 66 },
+        to_relays: Quality { latency: 84, jitter: 78, loss: 98, flavour: 115 },
+    };
+    let mut steps = vec![Step { wait: 84, deed: Move { host: 175 } }];
+    steps.extend([Step { wait: 175, deed: Move { host: 175 } }; 9]);
+    steps.push(Step { wait: 175, deed: Crash { host: 78 } });
+    steps.push(Step { wait: 65, deed: Restart { host: 158 } });
+    holds(&plan, &steps);
+}

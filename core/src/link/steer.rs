@@ -134,12 +134,13 @@ impl Link {
         self.switches.retain(|at| now.since(*at) < MINUTE);
         let oldest = self.switches.front().copied();
         let damped = (self.switches.len() >= SWITCHES_PER_MINUTE).then(|| oldest.map_or(now + MINUTE, |at| at + MINUTE));
-        // a present path that carries nothing is left at once
+        // a path that is gone or carries nothing is left at once
         let stuck = !options.iter().any(|option| option.path == self.steer.main);
         if let Some(until) = self.steer.hold_until.filter(|until| *until > now).max(damped).filter(|_| !stuck) {
             self.steer.hold_until = Some(until);
             return;
         }
+        let from = self.label_of_main();
         self.steer.hold_until = None;
         room.edit(Edit::Switch { link: self.id, to });
         self.steer.main = to;
@@ -149,8 +150,16 @@ impl Link {
         room.totals.migrations_ok += 1;
         let decided = self.attempt.decided_at().or_else(|| self.directs.iter().find(|direct| direct.path() == to).map(Direct::first_at));
         let took = decided.map_or(Duration::ZERO, |at| now.since(at));
-        room.note(Note::Migrated { peer: self.peer, to: label, took });
+        room.note(Note::Migrated { peer: self.peer, from, to: label, took });
         room.park_when_direct();
+    }
+
+    /// The path that new data takes, if it is there.
+    fn label_of_main(&self) -> Option<PathLabel> {
+        if self.steer.main == PathId::RELAY {
+            return self.relay_via().map(|_| PathLabel::RelayWss);
+        }
+        self.directs.iter().find(|direct| direct.path() == self.steer.main && direct.is_usable()).map(Direct::label)
     }
 
     /// Leaves a direct path that died (protocol 7.5): for the relay, since other direct paths often share its fate; they must show life.
@@ -159,21 +168,20 @@ impl Link {
             room.doubt_udp();
         }
         let other = self.directs.iter().find(|direct| direct.is_usable() && !direct.is_suspect());
-        let label = other.map_or(PathLabel::RelayWss, Direct::label);
-        let other = other.map(Direct::path);
-        let to = if self.relay_via().is_some() { PathId::RELAY } else { other.unwrap_or(PathId::RELAY) };
+        let (other, label) = (other.map(Direct::path), other.map(Direct::label));
+        let to = other.filter(|_| self.relay_via().is_none()).unwrap_or(PathId::RELAY);
+        let label = label.filter(|_| to != PathId::RELAY).unwrap_or(PathLabel::RelayWss);
         room.edit(Edit::FallBack { link: self.id, to });
         self.steer.main = to;
         self.steer.main_since = now;
         self.switches.push_back(now);
         self.examine_directs(now, room);
-        if to != PathId::RELAY {
-            room.note(Note::Migrated { peer: self.peer, to: label, took: Duration::ZERO });
-            return;
-        }
         self.fallbacks += 1;
         room.totals.fallbacks += 1;
-        room.note(Note::FellBack { peer: self.peer, why, silent: dead.silent(now) });
+        room.note(Note::FellBack { peer: self.peer, to: label, why, silent: dead.silent(now) });
+        if to != PathId::RELAY {
+            return;
+        }
         if dead.usable_since().is_some_and(|since| now.since(since) >= LIVED_WELL) {
             self.steer.hold.reset();
         }

@@ -301,11 +301,16 @@ mod tests {
     #[test]
     fn a_move_counts_when_both_directions_made_it() {
         let mut story = Story::default();
-        let moved = |took| Note::Migrated { peer: PEER, to: PathLabel::DirectWss, took: Duration::from_millis(took) };
+        let moved = |took| Note::Migrated {
+            peer: PEER,
+            from: Some(PathLabel::RelayWss),
+            to: PathLabel::DirectWss,
+            took: Duration::from_millis(took),
+        };
         story.note(0, &moved(3));
         assert_eq!((story.migrations(), story.peers[0].direct), (0, true));
         story.note(1, &moved(7));
-        story.note(1, &Note::FellBack { peer: PEER, why: "silent", silent: Duration::ZERO });
+        story.note(1, &Note::FellBack { peer: PEER, to: PathLabel::RelayWss, why: "silent", silent: Duration::ZERO });
         assert_eq!((story.migrations(), story.fallbacks(), story.migration), (1, 0, Duration::from_millis(7)));
         assert!(!story.peers[1].direct);
     }

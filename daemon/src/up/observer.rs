@@ -57,15 +57,17 @@ impl Observer {
             Note::PathValidated { peer, rehandshake, .. } => {
                 self.remember(at, *peer, "validated", format!("a path was proven, re-handshake {:.2} ms", millis(*rehandshake)));
             }
-            Note::Migrated { peer, to, took } => {
+            Note::Migrated { peer, to, took, .. } => {
                 let (kind, transport) = label(*to);
                 self.remember(at, *peer, "migrated", format!("traffic moved to {kind}/{transport} in {:.1} ms", millis(*took)));
             }
             Note::MigrationFailed { peer, why } => {
                 self.remember(at, *peer, "migration_failed", format!("an attempt at a direct path failed ({why})"));
             }
-            Note::FellBack { peer, why, silent } => {
-                let what = format!("the direct path was lost after {:.0} ms of silence ({why})", millis(*silent));
+            Note::FellBack { peer, to, why, silent } => {
+                let (kind, transport) = label(*to);
+                let what =
+                    format!("back to {kind}/{transport}: the direct path was lost after {:.0} ms of silence ({why})", millis(*silent));
                 self.remember(at, *peer, "fell_back", what);
             }
             Note::Retry { peer, success: true } => {

@@ -46,7 +46,7 @@ pub enum Rule {
     DirectInTime,
     /// When all is well, everything comes out, once and in order.
     WholeAgain,
-    /// At most six moves a minute.
+    /// At most six moves a minute, but those from a path that is gone.
     Damped,
     /// Without a switch, all modes put out the same.
     LikeOff,
@@ -181,7 +181,8 @@ impl Model {
 
     /// A peer said something.
     pub fn note(&mut self, at: Instant, host: HostId, note: &Note) {
-        if let Note::Migrated { peer, .. } = note {
+        // a move from a path that is gone is no flapping: nothing else carries the traffic
+        if let Note::Migrated { peer, from: Some(_), .. } = note {
             let moves = self.moves.entry((host, *peer)).or_default();
             moves.push_back(at);
             while moves.front().is_some_and(|first| at.since(*first) >= MINUTE) {
@@ -244,6 +245,7 @@ impl Model {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shadowmesh_core::wire::PathLabel;
 
     const HOST: HostId = HostId(1);
     const WHOLE: Account = Account { handed: 9, lost: 0, doubled: 0, reordered: 0 };
@@ -301,10 +303,12 @@ mod tests {
 
     #[test]
     fn a_seventh_move_within_a_minute_is_a_breach() {
-        let note = Note::Migrated { peer: PeerId([1; 32]), to: shadowmesh_core::wire::PathLabel::DirectWss, took: Duration::ZERO };
-        let after = |gap_ms: u64| breach(|model| (0..7).for_each(|turn| model.note(Instant::from_millis(turn * gap_ms), HOST, &note)));
-        assert_eq!(after(10_000), None);
-        assert_eq!(after(9_000), Some(Rule::Damped));
+        let note = |from| Note::Migrated { peer: PeerId([1; 32]), from, to: PathLabel::DirectWss, took: Duration::ZERO };
+        let after =
+            |gap_ms: u64, from| breach(|model| (0..7).for_each(|turn| model.note(Instant::from_millis(turn * gap_ms), HOST, &note(from))));
+        assert_eq!(after(10_000, Some(PathLabel::RelayWss)), None);
+        assert_eq!(after(9_000, Some(PathLabel::RelayWss)), Some(Rule::Damped));
+        assert_eq!(after(9_000, None), None, "there was no choice");
     }
 
     #[test]

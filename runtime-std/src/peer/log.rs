@@ -45,14 +45,14 @@ impl NoteLog {
             Note::PathValidated { peer, path, rehandshake, rtt } => {
                 tracing::debug!(peer = %peer.short(), path = path.0, ?rehandshake, ?rtt, "path validated");
             }
-            Note::Migrated { peer, to, took } => {
+            Note::Migrated { peer, to, took, .. } => {
                 tracing::info!(peer = %peer.short(), to = %path_name(*to), ?took, "moved to another path");
             }
             Note::MigrationFailed { peer, why } => {
                 tracing::debug!(peer = %peer.short(), %why, "no direct path");
             }
-            Note::FellBack { peer, why, silent } => {
-                tracing::info!(peer = %peer.short(), why, ?silent, "fell back to the relay");
+            Note::FellBack { peer, to, why, silent } => {
+                tracing::info!(peer = %peer.short(), to = %path_name(*to), why, ?silent, "fell back to another path");
             }
             Note::Retry { peer, success } => {
                 tracing::debug!(peer = %peer.short(), success, "tried for a direct path");
