@@ -41,6 +41,15 @@ fn canonical<T>(bytes: &[u8], parsed: Result<T, Malformed>, emit: fn(&T, &mut Ve
     }
 }
 
+/// Zeros may follow (protocol 8.3).
+fn padded<T>(bytes: &[u8], parsed: Result<T, Malformed>, emit: fn(&T, &mut Vec<u8>)) {
+    if let Ok(value) = parsed {
+        let again = emitted(&value, emit);
+        assert_eq!(again, bytes[..again.len()], "what was read is not what is written");
+        assert!(bytes[again.len()..].iter().all(|byte| *byte == 0), "padding says something");
+    }
+}
+
 fn records(bytes: &[u8]) {
     let mut walked = 0;
     for record in Records::new(bytes) {
@@ -97,8 +106,8 @@ fn params(bytes: &[u8]) {
 
 fn path_messages(bytes: &[u8]) {
     let before_mac = &bytes[..bytes.len().saturating_sub(PATH_MAC_LEN)];
-    canonical(before_mac, PathRequest::parse(bytes), PathRequest::emit);
-    canonical(before_mac, PathResponse::parse(bytes), PathResponse::emit);
+    padded(before_mac, PathRequest::parse(bytes), PathRequest::emit);
+    padded(before_mac, PathResponse::parse(bytes), PathResponse::emit);
     canonical(before_mac, PathComplete::parse(bytes), PathComplete::emit);
     if let Ok(header) = PathHeader::parse(bytes) {
         let again = emitted(&header, PathHeader::emit);
