@@ -209,12 +209,15 @@ pub enum Action {
     /// Open one UDP socket a family, on the ports of the configuration; answer with `Sockets`. Ordered once.
     Sockets,
     /// Datagrams to and from `remote` are the messages of connection `conn` from now on, until `Hangup`. A flow has no `Opened` and no
-    /// `Closed`; an address has one flow at most.
+    /// `Closed`. An address has one flow at most in the family's socket, beside those with sockets of their own.
     Flow {
         /// A fresh number with [`ConnId::is_flow`].
         conn: ConnId,
         /// The other end.
         remote: SocketAddr,
+        /// Through a socket of its own, on a port by chance, which `Hangup` closes. What comes there from elsewhere is dropped. If there
+        /// can be none, nothing comes and what is sent is lost.
+        is_own: bool,
     },
     /// One datagram to an address that need not be a flow's; may be dropped.
     Datagram {

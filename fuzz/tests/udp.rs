@@ -1,7 +1,7 @@
 //! Direct paths by UDP: found, proven, used, left, followed when an address changes; and what they do not do.
 use shadowmesh_core::{config::Transports, event::Note, wire::PathLabel};
 use shadowmesh_fuzz::world::{Depends, HostId, NatKind, Ports, World};
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 const SOON: Duration = Duration::from_secs(15);
 
@@ -138,14 +138,16 @@ enum Front {
     /// Endpoint-independent mapping with ports by chance, and the strictest filter.
     RandomPorts,
     Symmetric,
+    /// The same, with ports in order.
+    Sequential,
     /// Two boxes, one behind the other.
     CarrierGrade,
 }
 
-use Front::{AddressRestricted, CarrierGrade, FullCone, Open, PortRestricted, RandomPorts, Symmetric};
+use Front::{AddressRestricted, CarrierGrade, FullCone, Open, PortRestricted, RandomPorts, Sequential, Symmetric};
 
 impl Front {
-    const ALL: [Self; 7] = [Open, FullCone, AddressRestricted, PortRestricted, RandomPorts, Symmetric, CarrierGrade];
+    const ALL: [Self; 8] = [Open, FullCone, AddressRestricted, PortRestricted, RandomPorts, Symmetric, Sequential, CarrierGrade];
 
     fn put(self, world: &mut World, host: HostId) {
         let kind = |mapping, filtering, ports| NatKind { mapping, filtering, ports, ..NatKind::default() };
@@ -157,6 +159,7 @@ impl Front {
             PortRestricted => kind(any, port, Ports::Preserved),
             RandomPorts => kind(any, port, Ports::Random),
             Symmetric => kind(port, port, Ports::Random),
+            Sequential => kind(port, port, Ports::Sequential),
             CarrierGrade => {
                 let outer = world.nat(kind(any, port, Ports::Random), None);
                 let inner = world.nat(kind(any, port, Ports::Preserved), Some(outer));
@@ -167,10 +170,10 @@ impl Front {
         world.put_behind(host, nat);
     }
 
-    /// Whether peers behind these can meet by UDP without a box's help and without guessing ports.
+    /// Whether peers behind these can meet by UDP without a box's help: where one port is known, the other can be guessed (8.5).
     fn can_meet(self, other: Self) -> bool {
-        let strict = |front| matches!(front, PortRestricted | RandomPorts | Symmetric | CarrierGrade);
-        !(self == Symmetric && strict(other) || other == Symmetric && strict(self))
+        let varies = |front| matches!(front, Symmetric | Sequential);
+        !(varies(self) && varies(other))
     }
 }
 
@@ -223,4 +226,52 @@ fn peers_behind_strict_boxes_meet_again_soon_when_one_gets_another_mapping() {
     assert_eq!((world.label(a, b), world.label(b, a)), (udp, udp), "{}", world.story());
     world.run(Duration::from_secs(1));
     world.assert_whole(&flows);
+}
+
+/// How long it takes from the session to the path, for peers behind these.
+fn until_met(seed: u64, x: Front, y: Front, noise: usize) -> Option<Duration> {
+    let mut world = World::new(seed);
+    let relay = world.relay();
+    let [a, b] = [x, y].map(|front| {
+        let host = world.idle_peer(&[relay], |plan| plan.config.direct = Transports::UDP);
+        front.put(&mut world, host);
+        host
+    });
+    for host in [a, b] {
+        world.start(host);
+    }
+    world.until_connected(a, b);
+    // what else goes on behind the box takes ports, too
+    for port in 0..noise {
+        world.open_socket(a, 5_000);
+        world.send_datagram(a, 5_000, SocketAddr::from(([198, 51, 100, 77], 1_000 + port as u16)), b"something else");
+    }
+    let start = world.now();
+    while world.now().since(start) < Duration::from_secs(2) {
+        if world.label(a, b) == Some(PathLabel::DirectUdp) && world.label(b, a) == Some(PathLabel::DirectUdp) {
+            return Some(world.now().since(start));
+        }
+        world.run(Duration::from_millis(10));
+    }
+    None
+}
+
+// protocol 8.5
+#[test]
+fn a_port_by_chance_is_met_within_two_seconds_in_38_of_40_runs() {
+    for strict in [PortRestricted, RandomPorts, CarrierGrade] {
+        let met = (0..40).filter_map(|run| until_met(1_000 + run, Symmetric, strict, 0)).count();
+        assert!(met >= 38, "{strict:?}: {met} of 40");
+    }
+}
+
+// protocol 8.5
+#[test]
+fn a_port_in_order_is_foreseen_whatever_else_goes_on_behind_the_box() {
+    for (number, strict) in [PortRestricted, RandomPorts, CarrierGrade].into_iter().enumerate() {
+        for noise in [0, 7, 300, 900] {
+            let took = until_met(2_000 + number as u64, Sequential, strict, noise);
+            assert!(took.is_some_and(|took| took < Duration::from_secs(1)), "{strict:?}, {noise} ports: {took:?}");
+        }
+    }
 }

@@ -17,7 +17,7 @@ use shadowmesh_core::{
 pub use shadowmesh_runtime_std::peer::{Interface, MemoryInterface, Peer, PeerOptions};
 use shadowmesh_runtime_std::{
     StartError, clock, listen,
-    peer::{Command, Control, DOOR, FAMILIES, PeerDoors, Seat, Setup},
+    peer::{Command, Control, DOOR, Number, PeerDoors, Seat, Setup},
     room::Doors,
 };
 use smol::{Async, LocalExecutor, Task, future};
@@ -43,8 +43,8 @@ struct TaskDoors {
     port: Port,
     listen_tcp: SocketAddr,
     server_config: Arc<ServerConfig>,
-    sockets: [Option<Rc<Async<UdpSocket>>>; FAMILIES],
-    datagrams: Vec<Task<()>>,
+    /// The UDP sockets, and the tasks that read them.
+    sockets: BTreeMap<Number, (Rc<Async<UdpSocket>>, Task<()>)>,
 }
 
 /// Runs a peer to its end.
@@ -53,18 +53,7 @@ fn run(seat: Seat, commands: flume::Receiver<Command>, interface: Opened) -> Res
     let (source, port) = interface.split().map_err(|why| format!("the interface cannot be used: {why}"))?;
     let shared = Shared::new(&executor, |pumps| {
         let (listen_tcp, server_config) = (seat.listen_tcp, Arc::clone(&seat.server_config));
-        seat.control(
-            clock::now(),
-            TaskDoors {
-                pumps,
-                dials: BTreeMap::new(),
-                port,
-                listen_tcp,
-                server_config,
-                sockets: [const { None }; FAMILIES],
-                datagrams: Vec::new(),
-            },
-        )
+        seat.control(clock::now(), TaskDoors { pumps, dials: BTreeMap::new(), port, listen_tcp, server_config, sockets: BTreeMap::new() })
     });
     shared.spawn(Rc::clone(&shared).obey(commands)).detach();
     let carrying = Rc::clone(&shared);
@@ -142,26 +131,31 @@ impl PeerDoors for TaskDoors {
         }
     }
 
-    fn watch_datagrams(&mut self, family: usize, socket: &UdpSocket) -> io::Result<()> {
+    fn watch_datagrams(&mut self, number: Number, socket: &UdpSocket) -> io::Result<()> {
         let socket = Rc::new(Async::new(socket.try_clone()?)?);
         let shared = self.pumps.shared();
         let (reading, room) = (Rc::clone(&socket), Rc::clone(&shared));
-        self.datagrams.push(shared.spawn(async move {
+        let task = shared.spawn(async move {
             while reading.readable().await.is_ok() {
-                while room.with(|room| room.datagrams(clock::now(), family)) {
+                while room.with(|room| room.datagrams(clock::now(), number)) {
                     future::yield_now().await;
                 }
             }
-        }));
-        self.sockets[family] = Some(socket);
+        });
+        self.sockets.insert(number, (socket, task));
         Ok(())
     }
 
-    fn await_datagram_room(&mut self, family: usize) {
-        let Some(socket) = self.sockets[family].clone() else { return };
+    fn unwatch_datagrams(&mut self, number: Number) {
+        self.sockets.remove(&number);
+    }
+
+    fn await_datagram_room(&mut self, number: Number) {
+        let Some((socket, _)) = self.sockets.get(&number) else { return };
+        let socket = Rc::clone(socket);
         let shared = self.pumps.shared();
         let room = Rc::clone(&shared);
-        let waiting = async move { while socket.writable().await.is_ok() && room.with(|room| room.datagram_room(clock::now(), family)) {} };
+        let waiting = async move { while socket.writable().await.is_ok() && room.with(|room| room.datagram_room(clock::now(), number)) {} };
         shared.spawn(waiting).detach();
     }
 }

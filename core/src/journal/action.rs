@@ -66,9 +66,10 @@ pub(super) fn put_node(action: &Action, out: &mut Vec<u8>) {
             format!("{note:?}").put(out);
         }
         Action::Sockets => out.push(8),
-        Action::Flow { conn, remote } => {
+        Action::Flow { conn, remote, is_own } => {
             out.push(9);
             (*conn, *remote).put(out);
+            is_own.put(out);
         }
         Action::Datagram { remote, bytes } => {
             out.push(10);
@@ -229,7 +230,10 @@ pub(super) fn tell_node(action: &Action) -> String {
         Action::Note(Note::Refused { who, what }) => format!("Note: refused {}: {what}", who.map_or("somebody".into(), |id| id.short())),
         Action::Note(note) => format!("Note: {note:?}"),
         Action::Sockets => "Sockets".into(),
-        Action::Flow { conn, remote } => format!("Flow with {remote} as {}", name(*conn)),
+        Action::Flow { conn, remote, is_own } => {
+            let socket = if *is_own { ", a socket of its own" } else { "" };
+            format!("Flow with {remote} as {}{socket}", name(*conn))
+        }
         Action::Datagram { remote, bytes } => format!("Datagram to {remote}: {}", message(bytes)),
     }
 }

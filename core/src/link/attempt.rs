@@ -22,6 +22,9 @@ const DIALS_PER_ROUND: usize = 4;
 const RESPONDER_WAITS: Duration = Duration::from_millis(300);
 /// Dials wait so long for a path by UDP, where that is tried.
 const UDP_FIRST: Duration = Duration::from_millis(500);
+/// A path by UDP that has not come so long after the first request may need a guess; looked at again as often, since relays may not have told
+/// yet how our NAT maps.
+const SEARCH_AFTER: Duration = Duration::from_millis(300);
 /// UDP targets that are asked at once; the others follow so far apart: 20 a second (protocol 6.3).
 const KNOCKS_AT_ONCE: u32 = 4;
 const KNOCK_SPACING: Duration = Duration::from_millis(50);
@@ -37,6 +40,8 @@ pub(super) enum Way {
     Dial(ConnId),
     /// A path by UDP.
     Flow(PathId),
+    /// The search for a port.
+    Search,
 }
 
 impl Way {
@@ -47,7 +52,7 @@ impl Way {
     fn transport(self) -> Transport {
         match self {
             Self::Dial(_) => Transport::Wss,
-            Self::Flow(_) => Transport::Udp,
+            Self::Flow(_) | Self::Search => Transport::Udp,
         }
     }
 }
@@ -58,6 +63,8 @@ struct Round {
     ways: Vec<(Way, SocketAddr)>,
     /// When dials begin.
     dial_at: Option<Instant>,
+    /// When it is looked at whether ports have to be guessed.
+    search_at: Option<Instant>,
 }
 
 /// What is under way to find a direct path.
@@ -81,7 +88,8 @@ impl Attempt {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         let dials = self.round.as_ref().and_then(|round| round.dial_at);
-        [self.at, dials, self.round.as_ref().map(|round| round.until)].into_iter().flatten().min()
+        let search = self.round.as_ref().and_then(|round| round.search_at);
+        [self.at, dials, search, self.round.as_ref().map(|round| round.until)].into_iter().flatten().min()
     }
 
     pub(super) fn next_at(&self) -> Option<Instant> {
@@ -185,6 +193,7 @@ impl Link {
         if self.attempt.round.as_ref().and_then(|round| round.dial_at).is_some_and(|at| at <= now) {
             self.dial_candidates(now, room);
         }
+        self.search_if_due(now, room);
         if self.attempt.at.is_none_or(|at| at > now) {
             return;
         }
@@ -225,7 +234,8 @@ impl Link {
             (true, true) => Some(now),
             (false, true) => Some(now + UDP_FIRST + self.courtesy_of_dials()),
         };
-        self.attempt.round = Some(Round { started: now, until: now + timeout, ways: knocks, dial_at });
+        let search_at = (!knocks.is_empty()).then(|| now + SEARCH_AFTER);
+        self.attempt.round = Some(Round { started: now, until: now + timeout, ways: knocks, dial_at, search_at });
         if dial_at == Some(now) {
             self.dial_candidates(now, room);
         } else if dial_at.is_none() && self.attempt.round.as_ref().is_some_and(|round| round.ways.is_empty()) {
@@ -298,6 +308,25 @@ impl Link {
         }
         if round.ways.is_empty() {
             self.attempt_failed(now, room, "none of its candidates may be tried from here".into());
+        }
+    }
+
+    /// Begins to search a port of ours, where that may help.
+    fn search_if_due(&mut self, now: Instant, room: &mut Room) {
+        let Some(round) = self.attempt.round.as_mut().filter(|round| round.search_at.is_some_and(|at| at <= now)) else { return };
+        round.search_at = Some(now + SEARCH_AFTER);
+        if let Some(target) = self.begin_search(now, room)
+            && let Some(round) = &mut self.attempt.round
+        {
+            round.search_at = None;
+            round.ways.push((Way::Search, target));
+        }
+    }
+
+    /// One more way of the round under way, if there is one.
+    pub(super) fn attempt_joined(&mut self, way: Way, address: SocketAddr) {
+        if let Some(round) = &mut self.attempt.round {
+            round.ways.push((way, address));
         }
     }
 
@@ -385,9 +414,12 @@ impl Link {
     pub(super) fn attempt_succeeded(&mut self, now: Instant, room: &mut Room, path: PathId) {
         let Some(direct) = self.directs.iter().find(|direct| direct.path() == path) else { return };
         let (way, by_udp) = (Way::of(direct), direct.is_datagrams());
+        if by_udp {
+            self.end_search(room);
+        }
         if let Some(mut round) = self.attempt.round.take() {
             self.attempt.decided_at = Some(round.started);
-            let goes_on = |known: Way| matches!(known, Way::Flow(_)) && known != way;
+            let goes_on = |known: Way| matches!(known, Way::Flow(_) | Way::Search) && known != way;
             let (rest, over): (Vec<_>, Vec<_>) = round.ways.drain(..).partition(|(known, _)| goes_on(*known));
             for (known, address) in over {
                 self.say_of(known, address, if known == way { "proven" } else { "not needed" });

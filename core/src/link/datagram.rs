@@ -15,7 +15,7 @@ use crate::{
     drops::Drop,
     edges::turn,
     id::PathId,
-    node::Room,
+    node::{Room, Source},
     plane::Edit,
     rehandshake::Ground,
     session::{PathKey, Side},
@@ -34,7 +34,7 @@ const SIZE_WAIT: Duration = Duration::from_millis(250);
 const SIZE_REQUESTS: u32 = 5;
 const SIZE_TIME: Duration = Duration::from_secs(2);
 /// A path of datagrams has no TLS below it.
-const NO_BINDING: [u8; 32] = [0; 32];
+pub(super) const NO_BINDING: [u8; 32] = [0; 32];
 
 impl Direct {
     /// The next request of a path of datagrams that is not usable yet is due.
@@ -71,26 +71,28 @@ impl Link {
         Some(path)
     }
 
-    /// A message of the re-handshake came in a datagram from `remote`.
-    pub(crate) fn path_datagram(&mut self, now: Instant, room: &mut Room, remote: SocketAddr, bytes: &[u8]) {
+    /// A message of the re-handshake came in a datagram.
+    pub(crate) fn path_datagram(&mut self, now: Instant, room: &mut Room, source: Source, bytes: &[u8]) {
         let Ok(header) = PathHeader::parse(bytes) else {
             room.drops.count(Drop::Malformed);
             return;
         };
         let known = self.directs.iter().find(|direct| direct.path == header.path).map(Direct::is_datagrams);
         match known {
-            Some(true) => self.path_message(now, room, header.path, Some(remote), bytes),
-            None if header.kind == TYPE_PATH_REQ => self.asked_from(now, room, remote, header, bytes),
+            Some(true) => self.path_message(now, room, header.path, Some(source), bytes),
+            None if header.kind == TYPE_PATH_REQ => self.asked_from(now, room, source, header, bytes),
             Some(false) | None => room.drops.count(Drop::Rehandshake),
         }
     }
 
     /// The other end asks on a path of its own. Where both ask at one address, the initiator's path stands (protocol 5.4).
-    fn asked_from(&mut self, now: Instant, room: &mut Room, remote: SocketAddr, header: PathHeader, bytes: &[u8]) {
+    fn asked_from(&mut self, now: Instant, room: &mut Room, source: Source, header: PathHeader, bytes: &[u8]) {
+        let remote = source.remote;
         let crossing = self
             .directs
             .iter()
-            .position(|direct| direct.is_datagrams() && direct.remote == remote && matches!(direct.state, State::Proving { .. }));
+            .position(|direct| direct.is_datagrams() && direct.remote == remote && matches!(direct.state, State::Proving { .. }))
+            .filter(|_| source.own_flow.is_none());
         let ours_stands = self.live.as_ref().is_some_and(|live| live.side() == Side::Initiator);
         if let (Some(index), true) = (crossing, ours_stands) {
             self.knock_again(now, room, index, header, bytes);
@@ -100,7 +102,7 @@ impl Link {
             room.drops.count(Drop::Rehandshake);
             return;
         }
-        let conn = room.flow(remote);
+        let conn = room.flow_of(source);
         if !self.answer_first(now, room, (conn, remote), NO_BINDING, header, bytes) {
             room.hang_up(conn);
             return;

@@ -11,8 +11,8 @@ use crate::{
     drops::Drop,
     edges::{Chart, States, edges, turn},
     event::{Action, Note, TlsFacts},
-    id::{ConnId, PathId},
-    node::{Room, Use},
+    id::{ConnId, LinkId, PathId},
+    node::{Room, Source, Use},
     plane::{Edit, Rtt, Via},
     rehandshake::{Answerer, Asker, Ground, Refusal},
     session::{PathKey, Side},
@@ -202,8 +202,7 @@ impl Direct {
 
     /// Asks another address of the other end.
     pub(super) fn request_at(&mut self, now: Instant, room: &mut Room, key: &PathKey, remote: SocketAddr, size: usize) {
-        let nonce = room.entropy.secret::<32>();
-        let message = self.asker.request(key, remote, 0, *nonce, size);
+        let message = self.request_for(room, key, remote, size);
         self.asked.push_back((self.asker.attempts(), now));
         if self.asked.len() > crate::rehandshake::LIVE_NONCES {
             self.asked.pop_front();
@@ -211,9 +210,25 @@ impl Direct {
         self.post(room, remote, message);
     }
 
+    /// A request, for whoever sends it. What it takes to be answered says nothing of the round trip.
+    pub(super) fn request_for(&mut self, room: &mut Room, key: &PathKey, remote: SocketAddr, size: usize) -> Vec<u8> {
+        let nonce = room.entropy.secret::<32>();
+        self.asker.request(key, remote, 0, *nonce, size)
+    }
+
+    /// A request of the other end came by another flow with a socket of its own, before the path is proven: that one it is.
+    fn adopt(&mut self, room: &mut Room, link: LinkId, source: Source) {
+        if matches!(self.state, State::Asked { .. }) && source.own_flow.is_some_and(|flow| flow != self.conn) {
+            let before = core::mem::replace(&mut self.conn, room.flow_of(source));
+            self.remote = source.remote;
+            room.edit(Edit::Path { link, path: self.path, via: self.via(), window: None, rtt: None });
+            room.hang_up(before);
+        }
+    }
+
     /// A message of the re-handshake goes to where its counterpart came from.
     fn post(&self, room: &mut Room, remote: SocketAddr, bytes: Vec<u8>) {
-        if self.is_datagrams() {
+        if self.is_datagrams() && !(remote == self.remote && room.is_own_flow(self.conn)) {
             room.act(Action::Datagram { remote, bytes });
         } else {
             room.send(self.via(), &bytes);
@@ -315,7 +330,7 @@ impl Link {
     }
 
     /// A re-handshake message on a path that is known; `from`: where a datagram came from, if not on a stream.
-    pub(crate) fn path_message(&mut self, now: Instant, room: &mut Room, path: PathId, from: Option<SocketAddr>, bytes: &[u8]) {
+    pub(crate) fn path_message(&mut self, now: Instant, room: &mut Room, path: PathId, from: Option<Source>, bytes: &[u8]) {
         let (Ok(header), Some(live)) = (PathHeader::parse(bytes), self.live.as_ref()) else {
             room.drops.count(Drop::Malformed);
             return;
@@ -325,11 +340,15 @@ impl Link {
             return;
         };
         let Some(direct) = self.directs.iter_mut().find(|direct| direct.path == path) else { return };
-        let from = from.unwrap_or(direct.remote);
+        let source = from.unwrap_or(Source { remote: direct.remote, own_flow: None });
+        let from = source.remote;
         let result = match header.kind {
             TYPE_PATH_REQ => {
                 let nonce = room.entropy.secret::<32>();
-                direct.answerer.answer(&key, bytes, from, 0, *nonce).map(|response| direct.post(room, from, response))
+                direct.answerer.answer(&key, bytes, from, 0, *nonce).map(|response| {
+                    direct.adopt(room, self.id, source);
+                    direct.post(room, from, response);
+                })
             }
             TYPE_PATH_RSP => match direct.asker.complete(&key, bytes, from, 0) {
                 Ok((complete, proven)) => {
@@ -495,6 +514,7 @@ impl Link {
             room.hang_up(direct.conn);
         }
         self.next_path = 0;
+        self.end_search(room);
     }
 }
 

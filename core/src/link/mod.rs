@@ -7,7 +7,7 @@
 //! ```
 //! One file an idea: `greeting` (the handshake we start), `live` (the session and its control messages), `attempt` (finding a
 //! direct path), `direct` (one direct path: proof, probes, death), `steer` (which path is used), `addresses` (whose overlay
-//! address is whose), `report` (status).
+//! address is whose), `search` (guessing ports of a NAT), `report` (status).
 mod addresses;
 mod attempt;
 mod datagram;
@@ -15,6 +15,7 @@ mod direct;
 mod greeting;
 mod live;
 mod report;
+mod search;
 mod steer;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -70,6 +71,7 @@ pub(crate) struct Link {
     candidates: Vec<(Candidate, String)>,
     candidates_generation: Option<u32>,
     attempt: Attempt,
+    search: Option<Box<search::Search>>,
     steer: Steer,
     /// The other end's control room must speak in this session by then.
     verify_by: Option<Instant>,
@@ -92,6 +94,8 @@ impl Link {
     pub(crate) fn bounds(&self, each: &mut dyn FnMut(Bound)) {
         each(Bound::new("direct paths of a peer", self.directs.len(), direct::DIRECTS_MAX));
         each(Bound::new("candidates of a peer", self.candidates.len(), MAX_CANDIDATES));
+        let sockets = self.search.as_ref().map_or(0, |search| search.sockets());
+        each(Bound::new("sockets of a search for ports", sockets, search::SOCKETS_MAX));
         if let Some(live) = &self.live {
             live.bounds(each);
         }
@@ -116,6 +120,7 @@ impl Link {
             candidates: Vec::new(),
             candidates_generation: None,
             attempt: Attempt::new(room.config.retry_interval),
+            search: None,
             steer: Steer::new(now, room.config.retry_interval),
             verify_by: None,
             begun_at: None,
@@ -295,6 +300,7 @@ impl Link {
             self.greeting.deadline(!self.presences.is_empty()),
             self.live.as_ref().and_then(|live| live.deadline(self.control_via().is_some(), self.may_greet())),
             self.attempt.deadline(),
+            self.search.as_ref().map(|search| search.deadline()),
             self.steer.deadline(),
             self.verify_by,
             self.old.map(|(_, at)| at),
@@ -312,6 +318,7 @@ impl Link {
         self.live_alarm(now, room);
         self.directs_alarm(now, room);
         self.attempt_alarm(now, room);
+        self.search_alarm(now, room);
         self.steer_alarm(now, room);
         if self.verify_by.is_some_and(|by| by <= now) {
             self.verify_by = None;

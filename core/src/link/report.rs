@@ -88,6 +88,7 @@ fn candidate_status(candidate: &crate::wire::Candidate, result: &str) -> Candida
         CandidateKind::Observed => "observed",
         CandidateKind::PortMapped => "port-mapped",
         CandidateKind::Configured => "configured",
+        CandidateKind::Varying => "varying",
     };
     let transport = match candidate.transport {
         Transport::Udp => "udp",

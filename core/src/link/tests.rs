@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 const PEER: PeerId = PeerId([0; 32]);
 const VIA: Via = Via { conn: ConnId(2), handle: Some(Handle(7)) };
 
-fn at(seconds: u64) -> Instant {
+pub(crate) fn at(seconds: u64) -> Instant {
     Instant::from_millis(seconds * 1000)
 }
 
@@ -56,7 +56,7 @@ fn link(room: &mut Room) -> Link {
 }
 
 /// A link with a session in which we have this side.
-fn connected(room: &mut Room, side: Side) -> Link {
+pub(crate) fn connected(room: &mut Room, side: Side) -> Link {
     let mut link = link(room);
     link.abandon_greeting(room);
     let sid = room.fresh_sid(PEER);

@@ -1,9 +1,10 @@
 //! Datagrams of a node: what comes from an address that is nobody's flow, and what relays tell of our own (protocol 8.1).
-use super::{Node, uplink::Uplink};
+use super::{Node, Source, uplink::Uplink};
 use crate::{
     drops::Drop,
+    path::candidate::Mapped,
     time::Instant,
-    wire::{Bound, FrameHeader, LANE_NODE, PathHeader, TYPE_BOUND, TYPE_FRAME},
+    wire::{Bound, FrameHeader, LANE_NODE, PathHeader, TYPE_BOUND, TYPE_FRAME, TYPE_OPENER},
 };
 use core::net::SocketAddr;
 
@@ -11,7 +12,7 @@ impl Node {
     /// A datagram of nobody's flow.
     pub(super) fn datagram(&mut self, now: Instant, remote: SocketAddr, bytes: &mut [u8]) {
         if bytes.first() != Some(&TYPE_FRAME) {
-            self.flow_message(now, remote, bytes);
+            self.flow_message(now, Source { remote, own_flow: None }, bytes);
             return;
         }
         let Some(header) = self.control_frame(bytes) else { return };
@@ -24,9 +25,13 @@ impl Node {
 
     /// What is no sealed frame, from any address. A message of the re-handshake tells by its session whose it is, since an address
     /// proves nothing.
-    pub(super) fn flow_message(&mut self, now: Instant, remote: SocketAddr, bytes: &[u8]) {
+    pub(super) fn flow_message(&mut self, now: Instant, source: Source, bytes: &[u8]) {
+        if bytes.first() == Some(&TYPE_OPENER) {
+            // it was meant for a NAT on the way
+            return;
+        }
         if bytes.first() == Some(&TYPE_BOUND) {
-            self.bound(now, remote, bytes);
+            self.bound(now, source.remote, bytes);
             return;
         }
         let Ok(header) = PathHeader::parse(bytes) else {
@@ -35,7 +40,7 @@ impl Node {
         };
         let peer = self.room.sids.get(&header.receiver).copied();
         match peer.and_then(|peer| self.links.get_mut(&peer)) {
-            Some(link) => link.path_datagram(now, &mut self.room, remote, bytes),
+            Some(link) => link.path_datagram(now, &mut self.room, source, bytes),
             None => self.room.drops.count(Drop::UnknownSession),
         }
     }
@@ -66,8 +71,8 @@ impl Node {
     }
 
     /// Our UDP addresses as relays see them.
-    pub(super) fn reflexive(&self) -> Vec<SocketAddr> {
-        let mut all: Vec<_> = self.uplinks.iter().filter_map(Uplink::reflexive).collect();
+    pub(super) fn reflexive(&self) -> Vec<Mapped> {
+        let mut all: Vec<_> = self.uplinks.iter().filter_map(Uplink::mapped).collect();
         all.sort_unstable();
         all.dedup();
         all

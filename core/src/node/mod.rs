@@ -17,7 +17,7 @@ mod uplink;
 
 pub(crate) use lane::NodeLane;
 use room::Relays;
-pub(crate) use room::{Owner, Room, Use};
+pub(crate) use room::{Owner, Room, Source, Use};
 pub(crate) use uplink::Presence;
 
 use crate::{
@@ -173,9 +173,9 @@ impl Node {
             (Some(Use::Uplink(index)), Some(handle)) => self.relayed(now, index, Via { conn, handle: Some(handle) }, handle, bytes),
             (Some(Use::Accepted { exporter, remote, .. }), _) => self.first_word(now, conn, exporter, remote, bytes),
             (Some(Use::Direct { peer, path }), _) => self.direct_message(now, peer, path, Via { conn, handle: None }, bytes),
-            (Some(Use::Flow { remote, .. }), _) => match bytes.first() {
+            (Some(Use::Flow { remote, is_own, .. }), _) => match bytes.first() {
                 Some(&TYPE_FRAME) => self.frame(now, Via { conn, handle: None }, bytes),
-                _ => self.flow_message(now, remote, bytes),
+                _ => self.flow_message(now, Source { remote, own_flow: is_own.then_some(conn) }, bytes),
             },
             (Some(Use::Dialled { .. }) | None, _) => self.room.drops.count(Drop::Unexpected),
         }

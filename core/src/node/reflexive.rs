@@ -12,6 +12,7 @@ use crate::{
     bound,
     drops::Drop,
     event::Action,
+    path::candidate::Mapped,
     session::PathKey,
     time::{Duration, Instant},
     wire::{Bind, Bound},
@@ -51,14 +52,15 @@ pub(super) struct Reflexive {
     other: Option<Question>,
     asked_at: Option<Instant>,
     address: Option<SocketAddr>,
-    varies: Option<bool>,
+    /// As the relay's other port sees it.
+    other_address: Option<SocketAddr>,
 }
 
 impl Reflexive {
     /// Nothing is known, and `ask_anew` begins. `relay` is where the first port is.
     pub(super) fn new(key: Arc<PathKey>, own_sid: u32, relay_sid: u32, relay: SocketAddr) -> Self {
         let relay = SocketAddr::new(relay.ip().to_canonical(), relay.port());
-        Self { key, own_sid, relay_sid, first: Question::new(relay), other: None, asked_at: None, address: None, varies: None }
+        Self { key, own_sid, relay_sid, first: Question::new(relay), other: None, asked_at: None, address: None, other_address: None }
     }
 
     /// What it keeps, beside the most.
@@ -68,20 +70,15 @@ impl Reflexive {
         }
     }
 
-    /// Our UDP address as the relay sees it.
-    pub(super) fn address(&self) -> Option<SocketAddr> {
-        self.address
-    }
-
-    /// Whether the relay's two ports see two addresses: then nobody else can use either.
-    pub(super) fn varies(&self) -> Option<bool> {
-        self.varies
+    /// Our UDP address as the relay sees it. Where its two ports see two addresses, nobody else can use either.
+    pub(super) fn mapped(&self) -> Option<Mapped> {
+        self.address.map(|address| Mapped { address, other: self.other_address })
     }
 
     /// Our sockets or our own addresses may have changed: what is known may be wrong. Without a socket nothing is known.
     pub(super) fn ask_anew(&mut self, now: Instant, room: &Room) {
         self.other = None;
-        self.varies = None;
+        self.other_address = None;
         self.first = Question::new(self.first.to);
         if room.udp_port_for(self.first.to.ip()).is_some() {
             self.first.next_at = Some(now);
@@ -108,7 +105,7 @@ impl Reflexive {
             let wait = WAITS.get(self.first.unanswered - 1).copied().unwrap_or(INTERVAL);
             self.first.next_at = Some(now + wait);
             if self.first.unanswered > SILENT_MAX {
-                (self.address, self.varies, self.other) = (None, None, None);
+                (self.address, self.other_address, self.other) = (None, None, None);
             }
         }
         if let Some(other) = self.other.as_mut().filter(|other| other.is_due(now)) {
@@ -130,25 +127,25 @@ impl Reflexive {
             BindError::Malformed => Drop::Malformed,
             BindError::Forged => Drop::Forged,
         })?;
-        let before = (self.address, self.varies);
+        let before = self.mapped();
         if is_first {
             self.first.answered(Some(now + INTERVAL));
             if self.address != Some(bound.address) {
-                (self.address, self.varies) = (Some(bound.address), None);
+                (self.address, self.other_address) = (Some(bound.address), None);
             }
             self.ask_other(now, bound.other_port);
         } else if let Some(other) = &mut self.other {
             other.answered(None);
-            self.varies = self.address.map(|address| address != bound.address);
+            self.other_address = Some(bound.address);
         }
-        Ok((self.address, self.varies) != before)
+        Ok(self.mapped() != before)
     }
 
     /// Asks the relay's other port, unless what it would say is known.
     fn ask_other(&mut self, now: Instant, port: u16) {
         if port == 0 {
-            (self.other, self.varies) = (None, None);
-        } else if self.varies.is_none() {
+            (self.other, self.other_address) = (None, None);
+        } else if self.other_address.is_none() {
             let mut other = Question::new(SocketAddr::new(self.first.to.ip(), port));
             other.next_at = Some(now);
             self.other = Some(other);

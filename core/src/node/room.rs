@@ -25,6 +25,8 @@ const ANSWERS_PER_SECOND: u32 = 50;
 const DIALS_PER_MINUTE: usize = 8;
 /// Targets at one address that get first requests within a minute, over all peers: five of 108 bytes each (protocol 6.3).
 const PROBED_PER_MINUTE: usize = 40;
+/// Searches of ports at one address within a minute, over all peers: 3,000 requests of 108 bytes each (protocol 8.5).
+const SEARCHES_PER_MINUTE: usize = 6;
 /// Addresses whose dials are counted; beyond, the oldest entries are forgotten only when they are a minute old.
 const DIALLED_MAX: usize = 1_024;
 /// Overlay pings that wait for an answer; the oldest is forgotten.
@@ -65,8 +67,16 @@ pub(crate) enum Use {
     Accepted { exporter: [u8; 32], remote: SocketAddr, until: Instant },
     /// A direct path of this peer.
     Direct { peer: PeerId, path: PathId },
-    /// Datagrams with this address; for how many direct paths.
-    Flow { remote: SocketAddr, paths: u32 },
+    /// Datagrams with this address; for how many direct paths; and whether by a socket of its own.
+    Flow { remote: SocketAddr, paths: u32, is_own: bool },
+}
+
+/// Where a datagram came from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Source {
+    pub(crate) remote: SocketAddr,
+    /// The flow that it came by, if that has a socket of its own.
+    pub(crate) own_flow: Option<ConnId>,
 }
 
 /// Shared by all links and uplinks.
@@ -98,7 +108,11 @@ pub(crate) struct Room {
     dialled: BTreeMap<IpAddr, VecDeque<Instant>>,
     /// Addresses that were sent first requests in the last minute.
     probed: BTreeMap<IpAddr, VecDeque<Instant>>,
-    /// Flows of datagrams by their far end.
+    /// Addresses at which ports were searched in the last minute.
+    searched: BTreeMap<IpAddr, VecDeque<Instant>>,
+    /// With whom ports are searched just now, and until when at the latest.
+    search: Option<(PeerId, Instant)>,
+    /// Flows of datagrams by their far end, but those with a socket of their own.
     flows: BTreeMap<SocketAddr, ConnId>,
     next_flow: u64,
     owners: BTreeMap<Ticket, Owner>,
@@ -134,6 +148,8 @@ impl Room {
             pings: BTreeMap::new(),
             dialled: BTreeMap::new(),
             probed: BTreeMap::new(),
+            searched: BTreeMap::new(),
+            search: None,
             flows: BTreeMap::new(),
             next_flow: 0,
             owners: BTreeMap::new(),
@@ -209,6 +225,21 @@ impl Room {
         granted(&mut self.probed, now, address, PROBED_PER_MINUTE)
     }
 
+    /// Whether a search of ports may begin with this peer, whose NAT has this address; there is one at a time (protocol 8.5).
+    pub(crate) fn may_search(&mut self, now: Instant, peer: PeerId, address: IpAddr, until: Instant) -> bool {
+        let is_free = self.search.is_none_or(|(_, until)| until <= now);
+        let granted = is_free && granted(&mut self.searched, now, address, SEARCHES_PER_MINUTE);
+        if granted {
+            self.search = Some((peer, until));
+        }
+        granted
+    }
+
+    /// The search with this peer is over.
+    pub(crate) fn end_search(&mut self, peer: PeerId) {
+        self.search.take_if(|(searcher, _)| *searcher == peer);
+    }
+
     /// The flow of datagrams with this address, for one more direct path.
     pub(crate) fn flow(&mut self, remote: SocketAddr) -> ConnId {
         if let Some(conn) = self.flows.get(&remote)
@@ -220,9 +251,34 @@ impl Room {
         let conn = ConnId::flow(self.next_flow);
         self.next_flow += 1;
         self.flows.insert(remote, conn);
-        self.conns.insert(conn, Use::Flow { remote, paths: 1 });
-        self.act(Action::Flow { conn, remote });
+        self.conns.insert(conn, Use::Flow { remote, paths: 1, is_own: false });
+        self.act(Action::Flow { conn, remote, is_own: false });
         conn
+    }
+
+    /// A flow of datagrams with this address by a socket of its own.
+    pub(crate) fn own_flow(&mut self, remote: SocketAddr) -> ConnId {
+        let conn = ConnId::flow(self.next_flow);
+        self.next_flow += 1;
+        self.conns.insert(conn, Use::Flow { remote, paths: 1, is_own: true });
+        self.act(Action::Flow { conn, remote, is_own: true });
+        conn
+    }
+
+    /// The flow by which something came, for one more direct path.
+    pub(crate) fn flow_of(&mut self, source: Source) -> ConnId {
+        match source.own_flow.map(|conn| (conn, self.conns.get_mut(&conn))) {
+            Some((conn, Some(Use::Flow { paths, .. }))) => {
+                *paths += 1;
+                conn
+            }
+            _ => self.flow(source.remote),
+        }
+    }
+
+    /// Whether a flow has a socket of its own.
+    pub(crate) fn is_own_flow(&self, conn: ConnId) -> bool {
+        matches!(self.conns.get(&conn), Some(Use::Flow { is_own: true, .. }))
     }
 
     /// No peer is left that could come by a direct path.
@@ -319,6 +375,7 @@ impl Room {
         each(Bound::new("addresses probed lately", self.probed.len(), DIALLED_MAX));
         let most = self.probed.values().map(VecDeque::len).max().unwrap_or(0);
         each(Bound::new("targets probed at one address in a minute", most, PROBED_PER_MINUTE));
+        each(Bound::new("addresses searched lately", self.searched.len(), DIALLED_MAX));
     }
 
     /// Ends a connection; a flow of datagrams when its last path lets go of it.
@@ -328,10 +385,10 @@ impl Room {
                 *paths -= 1;
                 return;
             }
-            Some(Use::Flow { remote, .. }) => {
+            Some(Use::Flow { remote, is_own: false, .. }) => {
                 self.flows.remove(remote);
             }
-            Some(Use::Uplink(_) | Use::Dialled { .. } | Use::Accepted { .. } | Use::Direct { .. }) => {}
+            Some(Use::Uplink(_) | Use::Dialled { .. } | Use::Accepted { .. } | Use::Direct { .. } | Use::Flow { .. }) => {}
             None => return,
         }
         self.conns.remove(&conn);

@@ -559,7 +559,7 @@ impl Uplink {
             state,
             rtt: self.up().and_then(|up| up.rtt),
             observed: self.observed(),
-            reflexive: self.reflexive(),
+            reflexive: self.mapped().map(|mapped| mapped.address),
             mapping_varies: self.mapping_varies(),
             last_error: self.last_error.clone(),
         }

@@ -15,9 +15,36 @@ pub(crate) struct Surroundings {
     /// Our address as relays see it.
     pub(crate) observed: Vec<IpAddr>,
     /// Our UDP sockets' addresses as relays see them.
-    pub(crate) reflexive: Vec<SocketAddr>,
+    pub(crate) reflexive: Vec<Mapped>,
     /// Own overlay prefixes.
     pub(crate) overlay: Vec<(IpAddr, u8)>,
+}
+
+/// The largest distance between two ports of a NAT that gives them in order; some count in the upper byte.
+const STEP_MOST: u16 = 1_024;
+
+/// Our UDP address as one relay sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Mapped {
+    /// As its first port sees it.
+    pub(crate) address: SocketAddr,
+    /// As its other port sees it, once that is known.
+    pub(crate) other: Option<SocketAddr>,
+}
+
+impl Mapped {
+    /// Whether others than this relay see another address.
+    pub(crate) fn varies(self) -> bool {
+        self.other.is_some_and(|other| other != self.address)
+    }
+
+    /// The port that the NAT gave last, and the distance to the next one; 0: ports are given by chance.
+    pub(crate) fn prediction(self) -> (SocketAddr, u16) {
+        let last = self.other.unwrap_or(self.address);
+        let step = last.port().wrapping_sub(self.address.port());
+        let foreseen = last.ip() == self.address.ip() && step <= STEP_MOST;
+        (last, if foreseen { step } else { 0 })
+    }
 }
 
 /// Where this peer listens.
@@ -66,9 +93,11 @@ pub(crate) fn gather(around: &Surroundings, advertise: &[SocketAddr], ports: Por
         }
     }
     // also where something is announced by hand: what the relay's reflector sees is true at this moment
-    for address in &around.reflexive {
+    for mapped in &around.reflexive {
+        let address = mapped.address;
         if is_reachable(address.ip()) && !address.ip().is_loopback() && ports.udp_of(address.ip()).is_some() {
-            add(CandidateKind::Observed, Transport::Udp, *address, 112);
+            let (kind, priority) = if mapped.varies() { (CandidateKind::Varying, 62) } else { (CandidateKind::Observed, 112) };
+            add(kind, Transport::Udp, address, priority);
         }
     }
     for ip in around.observed.iter().filter(|_| advertise.is_empty()) {
@@ -177,7 +206,7 @@ mod tests {
             interfaces: vec![(ip("127.0.0.1"), 8), (ip("192.168.1.5"), 24), (ip("fe80::1"), 64), (ip("2001:db8::5"), 64)],
             relay_ends: vec![(at("192.168.1.5:5000"), at("203.0.113.9:443"))],
             observed: vec![ip("198.51.100.7")],
-            reflexive: vec![at("198.51.100.7:61000")],
+            reflexive: vec![Mapped { address: at("198.51.100.7:61000"), other: None }],
             overlay: vec![(ip("10.77.0.1"), 24)],
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! NodeControl  10 STREAM  11 ACK  12 PING  13 PONG
-//! └─ STREAM carries PeerMessage  20 CANDIDATES … 25 UPDATE  (framed by crate::control)
+//! └─ STREAM carries PeerMessage  20 CANDIDATES … 26 SEARCH  (framed by crate::control)
 //! ```
 use super::{
     Malformed, Reader,
@@ -45,6 +45,7 @@ const REKEY2: u8 = 0x22;
 const REKEY_PLEASE: u8 = 0x23;
 const CLOSE: u8 = 0x24;
 const UPDATE: u8 = 0x25;
+const SEARCH: u8 = 0x26;
 
 /// Sealed on lane FF between peers; neither acknowledged nor ordered by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,6 +131,13 @@ pub enum PeerMessage {
         /// TLV params, at most 1,024 bytes.
         params: Vec<u8>,
     },
+    /// The sender has opened many ports of its NAT for us: find one (protocol 8.5).
+    Search {
+        /// The NAT's address, and the port that it gave last.
+        address: SocketAddr,
+        /// The distance of one such port to the next; 0: they are given by chance.
+        step: u16,
+    },
 }
 
 /// Where a candidate address comes from.
@@ -143,6 +151,8 @@ pub enum CandidateKind {
     PortMapped,
     /// Set by the operator; 3 on the wire.
     Configured,
+    /// The address that a relay saw, of a NAT that shows others another one; 4 on the wire.
+    Varying,
 }
 
 /// One address at which a peer may be reached.
@@ -271,6 +281,7 @@ impl PeerMessage {
             REKEY_PLEASE => Self::RekeyPlease,
             CLOSE => Self::Close { reason: reader.u8("close reason")? },
             UPDATE => Self::Update { params: reader.rest(MAX_PARAMS_LEN, "update params")?.to_vec() },
+            SEARCH => Self::Search { address: read_socket(&mut reader)?, step: reader.u16("search step")? },
             _ => return Err(Malformed("peer message type")),
         };
         reader.end("bytes after peer message")?;
@@ -301,6 +312,11 @@ impl PeerMessage {
                 out.push(UPDATE);
                 out.extend_from_slice(params);
             }
+            Self::Search { address, step } => {
+                out.push(SEARCH);
+                out.extend_from_slice(&socket_bytes(*address));
+                out.extend_from_slice(&step.to_be_bytes());
+            }
         }
     }
 }
@@ -329,6 +345,7 @@ impl Candidate {
             1 => CandidateKind::Observed,
             2 => CandidateKind::PortMapped,
             3 => CandidateKind::Configured,
+            4 => CandidateKind::Varying,
             _ => return Ok(None),
         };
         let transport = match entry.u8("candidate transport")? {
@@ -348,6 +365,7 @@ impl Candidate {
             CandidateKind::Observed => 1,
             CandidateKind::PortMapped => 2,
             CandidateKind::Configured => 3,
+            CandidateKind::Varying => 4,
         };
         let transport = match self.transport {
             Transport::Udp => 0,

@@ -61,6 +61,10 @@ pub const TYPE_PATH_CMP: u8 = 0x22;
 pub const TYPE_BIND: u8 = 0x24;
 /// First byte of BOUND (protocol 8.1).
 pub const TYPE_BOUND: u8 = 0x25;
+/// First byte of OPENER (protocol 8.5).
+pub const TYPE_OPENER: u8 = 0x26;
+/// A datagram that says nothing: it makes a NAT on the way give a mapping (protocol 8.5).
+pub const OPENER: [u8; 4] = [TYPE_OPENER, 0, 0, 0];
 /// First byte of a record to the relay, or on a direct connection (protocol 9.1).
 pub const TYPE_FWD: u8 = 0x30;
 /// First byte of a record from the relay (protocol 9.1).

@@ -22,13 +22,14 @@ const FOLLOW_LIMIT: Duration = Duration::from_secs(15);
 const REBOUND: u16 = 40_000;
 
 pub(crate) fn all() -> Vec<Scenario> {
-    use Nat::{AddressRestricted, CarrierGrade, Firewall, FullCone, Open, PortRestricted, Renumbering, Symmetric, UdpBlocked};
+    use Nat::{AddressRestricted, CarrierGrade, Firewall, FullCone, Open, PortRestricted, Renumbering, Sequential, Symmetric, UdpBlocked};
     vec![
         once("instruments_nat_port_restricted", |world| prove(world, PortRestricted, Mapping::Kept, Filter::AddressAndPort)),
         once("instruments_nat_renumbering", |world| prove(world, Renumbering, Mapping::Port(RENUMBERED), Filter::AddressAndPort)),
         once("instruments_nat_address_restricted", |world| prove(world, AddressRestricted, Mapping::Kept, Filter::Address)),
         once("instruments_nat_full_cone", |world| prove(world, FullCone, Mapping::Kept, Filter::None)),
         once("instruments_nat_symmetric", |world| prove(world, Symmetric, Mapping::Varies, Filter::AddressAndPort)),
+        once("instruments_nat_sequential", ports_follow_each_other),
         once("instruments_nat_firewall", |world| prove(world, Firewall, Mapping::Kept, Filter::AddressAndPort)),
         once("instruments_nat_carrier_grade", |world| prove(world, CarrierGrade, Mapping::Kept, Filter::AddressAndPort)),
         once("instruments_nat_udp_blocked", udp_is_blocked),
@@ -44,8 +45,16 @@ pub(crate) fn all() -> Vec<Scenario> {
         once("nat_carrier_grade_meets_port_restricted", |world| meet(world, [CarrierGrade, PortRestricted])),
         once("nat_same_lan_meets_inside", same_lan),
         once("nat_same_addresses_and_ports_inside", same_ports),
-        once("nat_symmetric_and_port_restricted_stay_on_relay", |world| stay(world, [Symmetric, PortRestricted])),
+        scenario("nat_symmetric_meets_port_restricted", |world| meet(world, [Symmetric, PortRestricted])),
+        once("nat_symmetric_meets_renumbering", |world| meet(world, [Symmetric, Renumbering])),
+        once("nat_symmetric_meets_firewall", |world| meet(world, [Symmetric, Firewall])),
+        once("nat_symmetric_meets_carrier_grade", |world| meet(world, [Symmetric, CarrierGrade])),
+        scenario("nat_sequential_meets_port_restricted", |world| meet(world, [Sequential, PortRestricted])),
+        once("nat_sequential_meets_renumbering", |world| meet(world, [Sequential, Renumbering])),
+        once("nat_sequential_meets_firewall", |world| meet(world, [Sequential, Firewall])),
+        once("nat_sequential_meets_carrier_grade", |world| meet(world, [Sequential, CarrierGrade])),
         once("nat_symmetric_and_symmetric_stay_on_relay", |world| stay(world, [Symmetric, Symmetric])),
+        once("nat_symmetric_and_sequential_stay_on_relay", |world| stay(world, [Symmetric, Sequential])),
         once("nat_udp_blocked_meets_open_by_wss", |world| meet_by(world, [UdpBlocked, Open], "wss")),
         scenario("nat_rebinding_loses_nothing", rebinding),
         once("nat_rebinding_under_traffic_one_way_loses_nothing", one_way_rebinding),
@@ -123,6 +132,14 @@ fn udp_is_blocked(world: &World) {
     host.enter(|| TcpStream::connect(target).expect("TCP comes through"));
     let (_, from) = listener.accept().expect("a connection");
     assert_eq!(Some(from.ip()), host.outside.map(IpAddr::V4));
+}
+
+fn ports_follow_each_other(world: &World) {
+    prove(world, Nat::Sequential, Mapping::Varies, Filter::AddressAndPort);
+    let (near, host) = (world.host("z"), world.behind("b", Nat::Sequential));
+    let inner = udp(&host);
+    let seen = [(); 4].map(|()| arrives(&inner, &udp(&near)).expect("what goes out comes through").port());
+    assert!(seen.windows(2).all(|pair| pair[1] == pair[0] + 1), "{seen:?}");
 }
 
 fn mapping_changes(world: &World) {
@@ -325,7 +342,11 @@ fn assert_learned(peer: &Peer<'_>, nat: Nat) {
     let relay = &list(&status, "relays")[0];
     let seen = relay["reflexive"].as_str().map(|text| text.parse::<SocketAddr>().expect("an address").ip());
     let varies = relay["mapping_varies"].as_bool();
-    let expected = if nat == Nat::UdpBlocked { (None, None) } else { (peer.host.outside.map(IpAddr::V4), Some(nat == Nat::Symmetric)) };
+    let expected = if nat == Nat::UdpBlocked {
+        (None, None)
+    } else {
+        (peer.host.outside.map(IpAddr::V4), Some(matches!(nat, Nat::Symmetric | Nat::Sequential)))
+    };
     assert_eq!((seen, varies), expected, "{nat}: {relay:#}");
 }
 

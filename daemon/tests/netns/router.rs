@@ -33,6 +33,8 @@ pub(crate) enum Nat {
     FullCone,
     /// A port by chance for each destination; in comes what answers.
     Symmetric,
+    /// The same, but one port behind the other.
+    Sequential,
     /// No translation; in comes what answers.
     Firewall,
     /// `PortRestricted`, but no UDP at all.
@@ -141,6 +143,7 @@ impl<'w> Router<'w> {
             Nat::Firewall => String::new(),
             Nat::Renumbering => format!("{udp} to :{RENUMBERED}"),
             Nat::Symmetric => format!("{udp} fully-random"),
+            Nat::Sequential => format!("{udp} to :numgen inc mod {IN_ORDER} map {{ {} }}", in_order()),
             _ => udp.to_owned(),
         };
         let rest = if self.nat == Nat::Firewall { "" } else { "oifname \"eth0\" masquerade" };
@@ -193,6 +196,13 @@ impl fmt::Display for Nat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self:?}")
     }
+}
+
+/// The ports that a router gives in order; counted by a map, since a number as such would be read with its bytes turned round.
+const IN_ORDER: u16 = 2_048;
+
+fn in_order() -> String {
+    (0..IN_ORDER).map(|turn| format!("{turn} : {}", 20_000 + turn)).collect::<Vec<_>>().join(", ")
 }
 
 /// Removes from the table of connections of the calling thread's namespace all that have `UDP_MARK`:

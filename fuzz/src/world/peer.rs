@@ -440,8 +440,8 @@ impl Peer {
             }
             Action::Send { conn, bytes } => {
                 air.trace.add(air.now, host.0, "send", &bytes);
-                if let Some(remote) = self.ports.flows.get(&conn) {
-                    self.ports.datagrams.push_back((*remote, bytes));
+                if let Some((remote, own)) = self.ports.flows.get(&conn) {
+                    self.ports.datagrams.push_back((*own, *remote, bytes));
                     return;
                 }
                 if self.ports.outboxes.get_mut(&conn).is_some_and(|outbox| !outbox.message(bytes)) {
@@ -460,14 +460,14 @@ impl Peer {
             }
             Action::Listen(open) => self.listen(air, open),
             Action::Sockets => self.open_socket(air),
-            Action::Flow { conn, remote } => {
+            Action::Flow { conn, remote, is_own } => {
                 air.trace.say(air.now, host.0, &("flow", conn, remote));
                 self.known.insert(conn);
-                self.ports.flows.insert(conn, remote);
+                self.open_flow(air, conn, remote, is_own);
             }
             Action::Datagram { remote, bytes } => {
                 air.trace.add(air.now, host.0, "datagram", &bytes);
-                self.ports.datagrams.push_back((remote, bytes));
+                self.ports.datagrams.push_back((None, remote, bytes));
             }
             Action::Remember { address, peer } => self.claims.push((address, peer)),
             Action::Note(note) => {
@@ -496,7 +496,7 @@ impl Peer {
 
     fn hang_up(&mut self, air: &mut Air, conn: ConnId) {
         self.known.remove(&conn);
-        self.ports.flows.remove(&conn);
+        self.close_flow(air, conn);
         if let Some(dial) = self.dials.remove(&conn) {
             air.after(Duration::ZERO, Tick::Dial { dial, step: super::dial::Step::Late });
         }
@@ -530,8 +530,8 @@ impl Peer {
 
     /// Moves what waits onto the wires, as far as they take it; true when something moved.
     fn write(&mut self, air: &mut Air) -> bool {
-        while let Some((remote, bytes)) = self.ports.datagrams.pop_front() {
-            if let Some(port) = self.udp_port {
+        while let Some((own, remote, bytes)) = self.ports.datagrams.pop_front() {
+            if let Some(port) = own.or(self.udp_port) {
                 air.send_from(self.host, port, remote, &bytes);
             }
         }

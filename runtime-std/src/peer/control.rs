@@ -8,7 +8,7 @@
 //! ```
 use super::{
     Command, PeerDoors, Seat,
-    flows::{DATAGRAM_BYTES, FAMILIES},
+    flows::{DATAGRAM_BYTES, Number},
     log::NoteLog,
     ports::{Pending, Ports},
 };
@@ -266,18 +266,19 @@ impl<D: PeerDoors> Control<D> {
         self.rearm();
     }
 
-    /// Takes the datagrams that wait in a family's socket, up to a number; true when there may be more.
-    pub fn datagrams(&mut self, now: Instant, family: usize) -> bool {
+    /// Takes the datagrams that wait in a socket, up to a number; true when there may be more.
+    pub fn datagrams(&mut self, now: Instant, number: Number) -> bool {
         let mut buffer = core::mem::take(&mut self.datagram);
         let mut more = !self.is_busy();
         for _ in 0..TURN_PACKETS {
             if !more {
                 break;
             }
-            match self.ports.flows.socket(family).map(|socket| udp::receive(socket, &mut buffer)) {
+            match self.ports.flows.socket(number).map(|socket| udp::receive(socket, &mut buffer)) {
                 Some(Ok(Some((len, remote)))) => {
-                    let flow = self.ports.flows.of(remote);
-                    self.plane.datagram(now, flow, remote, &mut buffer[..len], &mut self.ports);
+                    if let Ok(flow) = self.ports.flows.of(number, remote) {
+                        self.plane.datagram(now, flow, remote, &mut buffer[..len], &mut self.ports);
+                    }
                 }
                 Some(Ok(None)) | None => more = false,
                 Some(Err(why)) => {
@@ -291,9 +292,9 @@ impl<D: PeerDoors> Control<D> {
         more
     }
 
-    /// A family's socket has room again; true when it is still wanted.
-    pub fn datagram_room(&mut self, now: Instant, family: usize) -> bool {
-        if !self.ports.flows.flush(family) {
+    /// A socket has room again; true when that is still wanted.
+    pub fn datagram_room(&mut self, now: Instant, number: Number) -> bool {
+        if !self.ports.flows.flush(number) {
             return true;
         }
         // Which flow does not matter: whatever waits for room looks for it anew.
@@ -410,9 +411,13 @@ impl<D: PeerDoors> Control<D> {
             Action::Hangup { conn } => self.hang_up(now, conn),
             Action::Send { conn, bytes } => self.send(conn, bytes),
             Action::Sockets => self.open_sockets(),
-            Action::Flow { conn, remote } => {
+            Action::Flow { conn, remote, is_own } => {
                 self.known.insert(conn);
-                self.ports.flows.add(conn, remote);
+                if is_own {
+                    self.ports.open_own_flow(conn, remote);
+                } else {
+                    self.ports.flows.add(conn, remote);
+                }
             }
             Action::Datagram { remote, bytes } => self.ports.send_datagram(Err(remote), &bytes),
             Action::Compute(job) => {
@@ -451,7 +456,7 @@ impl<D: PeerDoors> Control<D> {
     fn hang_up(&mut self, now: Instant, conn: ConnId) {
         self.known.remove(&conn);
         if conn.is_flow() {
-            self.ports.flows.remove(conn);
+            self.ports.close_flow(conn);
         } else if self.ports.finish(conn) {
             self.closing.add(now, conn);
         }
@@ -468,10 +473,8 @@ impl<D: PeerDoors> Control<D> {
         if let Err(why) = self.ports.flows.open(self.listen_udp) {
             tracing::warn!(%why, "no direct paths by UDP");
         }
-        for family in 0..FAMILIES {
-            if let Some(socket) = self.ports.flows.socket(family)
-                && let Err(why) = self.ports.doors.watch_datagrams(family, socket)
-            {
+        for (number, socket) in self.ports.flows.families() {
+            if let Err(why) = self.ports.doors.watch_datagrams(number, socket) {
                 tracing::warn!(%why, "datagrams cannot be waited for");
             }
         }

@@ -1,4 +1,4 @@
-//! The UDP sockets of a peer, one a family, and which far address is which flow.
+//! The UDP sockets of a peer, one a family and some for one flow each, and which far address is which flow.
 //!
 //! A datagram goes to the kernel at once. What the kernel has no room for waits here, in order, and as long as something waits the data
 //! plane is told that there is no room: it drops where that is counted, before sealing.
@@ -17,23 +17,49 @@ const WAITING: usize = 256;
 /// A UDP payload at most, and one byte more, to see that something was cut off.
 pub(super) const DATAGRAM_BYTES: usize = 65_536;
 
-/// Sockets by family: IPv4, IPv6.
-pub const FAMILIES: usize = 2;
+/// A socket by number: 0 and 1 are those of IPv4 and IPv6, others serve one flow each.
+pub type Number = u32;
+/// Sockets of the families.
+const FAMILIES: Number = 2;
+
+/// One socket.
+struct Line {
+    socket: UdpSocket,
+    waiting: VecDeque<(SocketAddr, Vec<u8>)>,
+    awaited: bool,
+    /// The flow that it serves alone.
+    own: Option<(ConnId, SocketAddr)>,
+}
+
+/// A datagram that came to a flow's own socket from elsewhere.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unwanted;
 
 /// The sockets and flows.
-#[derive(Default)]
 pub(super) struct Flows {
-    sockets: [Option<UdpSocket>; FAMILIES],
-    waiting: [VecDeque<(SocketAddr, Vec<u8>)>; FAMILIES],
-    awaited: [bool; FAMILIES],
-    remotes: BTreeMap<ConnId, SocketAddr>,
+    lines: BTreeMap<Number, Line>,
+    next_line: Number,
+    /// By which socket a flow goes, and where to.
+    ways: BTreeMap<ConnId, (Number, SocketAddr)>,
     by_remote: HashMap<SocketAddr, ConnId>,
     /// Datagrams that nobody took.
     pub(super) lost: u64,
 }
 
-fn family(remote: SocketAddr) -> usize {
-    usize::from(remote.is_ipv6())
+impl Default for Flows {
+    fn default() -> Self {
+        Self { lines: BTreeMap::new(), next_line: FAMILIES, ways: BTreeMap::new(), by_remote: HashMap::new(), lost: 0 }
+    }
+}
+
+fn family(remote: SocketAddr) -> Number {
+    Number::from(remote.is_ipv6())
+}
+
+impl Line {
+    fn new(socket: UdpSocket, own: Option<(ConnId, SocketAddr)>) -> Self {
+        Self { socket, waiting: VecDeque::new(), awaited: false, own }
+    }
 }
 
 impl Flows {
@@ -43,15 +69,22 @@ impl Flows {
     /// A sentence: the address cannot be had.
     pub(super) fn open(&mut self, listen: SocketAddr) -> Result<(), String> {
         let socket = udp::bind(listen).map_err(|why| format!("no UDP on {listen}: {why}"))?;
-        self.sockets[family(listen)] = Some(socket);
-        if listen.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED) {
-            self.sockets[1] = udp::bind(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), listen.port())).ok();
+        self.lines.insert(family(listen), Line::new(socket, None));
+        if listen.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+            && let Ok(socket) = udp::bind(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), listen.port()))
+        {
+            self.lines.insert(1, Line::new(socket, None));
         }
         Ok(())
     }
 
-    pub(super) fn socket(&self, family: usize) -> Option<&UdpSocket> {
-        self.sockets.get(family)?.as_ref()
+    pub(super) fn socket(&self, number: Number) -> Option<&UdpSocket> {
+        self.lines.get(&number).map(|line| &line.socket)
+    }
+
+    /// The sockets of the families.
+    pub(super) fn families(&self) -> impl Iterator<Item = (Number, &UdpSocket)> {
+        self.lines.range(..FAMILIES).map(|(number, line)| (*number, &line.socket))
     }
 
     /// The ports that are open: IPv4, IPv6.
@@ -60,43 +93,67 @@ impl Flows {
         (port(0), port(1))
     }
 
+    /// A flow by its family's socket.
     pub(super) fn add(&mut self, conn: ConnId, remote: SocketAddr) {
-        self.remotes.insert(conn, remote);
+        self.ways.insert(conn, (family(remote), remote));
         self.by_remote.insert(remote, conn);
     }
 
-    /// Forgets a flow; false when there is none of this name.
-    pub(super) fn remove(&mut self, conn: ConnId) -> bool {
-        let Some(remote) = self.remotes.remove(&conn) else { return false };
-        self.by_remote.remove(&remote);
-        true
+    /// A flow by a socket of its own, at the address of its family's and any port; the socket's number, for whoever waits for it.
+    ///
+    /// # Errors
+    /// There is none of this family, or the machine has no more.
+    pub(super) fn add_own(&mut self, conn: ConnId, remote: SocketAddr) -> io::Result<Number> {
+        let family = self.socket(family(remote)).ok_or(io::ErrorKind::Unsupported)?;
+        let socket = udp::bind(SocketAddr::new(family.local_addr()?.ip(), 0))?;
+        let number = self.next_line;
+        self.next_line = self.next_line.checked_add(1).unwrap_or(FAMILIES);
+        self.lines.insert(number, Line::new(socket, Some((conn, remote))));
+        self.ways.insert(conn, (number, remote));
+        Ok(number)
     }
 
-    /// Whose flow this address is.
-    pub(super) fn of(&self, remote: SocketAddr) -> Option<ConnId> {
-        self.by_remote.get(&remote).copied()
+    /// Forgets a flow. Some: it had a socket of its own, of this number, which is closed.
+    pub(super) fn remove(&mut self, conn: ConnId) -> Option<Number> {
+        let (number, remote) = self.ways.remove(&conn)?;
+        if number < FAMILIES {
+            self.by_remote.remove(&remote);
+            return None;
+        }
+        self.lines.remove(&number).map(|_| number)
+    }
+
+    /// Whose flow it is when something comes to this socket from this address, if anybody's; `Err`: nobody wants it.
+    pub(super) fn of(&self, number: Number, remote: SocketAddr) -> Result<Option<ConnId>, Unwanted> {
+        match self.lines.get(&number).map(|line| line.own) {
+            Some(None) => Ok(self.by_remote.get(&remote).copied()),
+            Some(Some((conn, known))) if known == remote => Ok(Some(conn)),
+            Some(Some(_)) | None => Err(Unwanted),
+        }
     }
 
     /// Bytes that the data plane can send to this flow now.
     pub(super) fn room(&self, conn: ConnId) -> usize {
-        let Some(remote) = self.remotes.get(&conn) else { return 0 };
-        let family = family(*remote);
-        if self.sockets[family].is_some() && self.waiting[family].is_empty() { ROOM_BYTES } else { 0 }
+        let line = self.ways.get(&conn).and_then(|(number, _)| self.lines.get(number));
+        if line.is_some_and(|line| line.waiting.is_empty()) { ROOM_BYTES } else { 0 }
     }
 
     /// Sends to a flow, as [`Flows::send_to`] does; nothing happens when it is gone.
-    pub(super) fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Option<usize> {
-        let remote = *self.remotes.get(&conn)?;
-        self.send_to(remote, bytes)
+    pub(super) fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Option<Number> {
+        let (number, remote) = *self.ways.get(&conn)?;
+        self.send_by(number, remote, bytes)
     }
 
-    /// Sends to an address. Some: the kernel has no room in this family's socket, and somebody should wait until it has and then call
+    /// Sends to an address. Some: the kernel has no room in this socket, and somebody should wait until it has and then call
     /// [`Flows::flush`]; said once.
-    pub(super) fn send_to(&mut self, remote: SocketAddr, bytes: &[u8]) -> Option<usize> {
-        let family = family(remote);
-        let socket = self.sockets[family].as_ref()?;
-        if self.waiting[family].is_empty() {
-            match udp::send(socket, remote, bytes) {
+    pub(super) fn send_to(&mut self, remote: SocketAddr, bytes: &[u8]) -> Option<Number> {
+        self.send_by(family(remote), remote, bytes)
+    }
+
+    fn send_by(&mut self, number: Number, remote: SocketAddr, bytes: &[u8]) -> Option<Number> {
+        let line = self.lines.get_mut(&number)?;
+        if line.waiting.is_empty() {
+            match udp::send(&line.socket, remote, bytes) {
                 Err(why) if why.kind() == io::ErrorKind::WouldBlock => {}
                 Ok(()) => return None,
                 // no route, too long for the interface, forbidden by a firewall: a network would lose it likewise
@@ -106,26 +163,26 @@ impl Flows {
                 }
             }
         }
-        if self.waiting[family].len() >= WAITING {
+        if line.waiting.len() >= WAITING {
             self.lost += 1;
             return None;
         }
-        self.waiting[family].push_back((remote, bytes.to_vec()));
-        (!core::mem::replace(&mut self.awaited[family], true)).then_some(family)
+        line.waiting.push_back((remote, bytes.to_vec()));
+        (!core::mem::replace(&mut line.awaited, true)).then_some(number)
     }
 
     /// The kernel has room again: sends what waits. True when nothing waits any more; else somebody should go on waiting.
-    pub(super) fn flush(&mut self, family: usize) -> bool {
-        let (Some(Some(socket)), Some(waiting)) = (self.sockets.get(family), self.waiting.get_mut(family)) else { return true };
-        while let Some((remote, bytes)) = waiting.front() {
-            match udp::send(socket, *remote, bytes) {
+    pub(super) fn flush(&mut self, number: Number) -> bool {
+        let Some(line) = self.lines.get_mut(&number) else { return true };
+        while let Some((remote, bytes)) = line.waiting.front() {
+            match udp::send(&line.socket, *remote, bytes) {
                 Err(why) if why.kind() == io::ErrorKind::WouldBlock => return false,
                 Ok(()) => {}
                 Err(_) => self.lost += 1,
             }
-            waiting.pop_front();
+            line.waiting.pop_front();
         }
-        self.awaited[family] = false;
+        line.awaited = false;
         true
     }
 }
@@ -141,11 +198,35 @@ mod tests {
         assert!(flows.ports().0.is_some_and(|port| port != 0));
         let remote = SocketAddr::from(([127, 0, 0, 1], 9));
         let conn = ConnId(1 << 63);
-        assert_eq!((flows.of(remote), flows.room(conn)), (None, 0));
+        assert_eq!((flows.of(0, remote), flows.room(conn)), (Ok(None), 0));
         flows.add(conn, remote);
-        assert_eq!((flows.of(remote), flows.room(conn)), (Some(conn), ROOM_BYTES));
-        assert!(flows.remove(conn) && !flows.remove(conn));
-        assert_eq!((flows.of(remote), flows.room(conn)), (None, 0));
+        assert_eq!((flows.of(0, remote), flows.room(conn)), (Ok(Some(conn)), ROOM_BYTES));
+        assert_eq!(flows.remove(conn), None, "no socket is closed with it");
+        assert_eq!((flows.of(0, remote), flows.room(conn)), (Ok(None), 0));
+    }
+
+    #[test]
+    fn a_flow_with_a_socket_of_its_own_has_another_port_and_closes_it() {
+        let mut flows = Flows::default();
+        let here = udp::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("loopback");
+        let remote = here.local_addr().expect("bound");
+        let (shared, own) = (ConnId(1 << 63), ConnId((1 << 63) + 2));
+        assert!(flows.add_own(own, remote).is_err(), "no socket of this family");
+        flows.open(SocketAddr::from(([127, 0, 0, 1], 0))).expect("any port");
+        flows.add(shared, remote);
+        let number = flows.add_own(own, remote).expect("one more socket");
+        assert_eq!((flows.of(0, remote), flows.of(number, remote)), (Ok(Some(shared)), Ok(Some(own))));
+        assert_eq!(flows.of(number, SocketAddr::from(([127, 0, 0, 1], 9))), Err(Unwanted), "it is not for whoever else sends there");
+        here.set_nonblocking(false).expect("a socket");
+        let from = [shared, own].map(|conn| {
+            assert_eq!(flows.send(conn, b"hello"), None);
+            here.recv_from(&mut [0; 8]).expect("loopback").1
+        });
+        assert_eq!(from, [0, number].map(|number| flows.socket(number).and_then(|socket| socket.local_addr().ok()).expect("open")));
+        assert_eq!(flows.families().count(), 1);
+        assert_eq!((flows.remove(own), flows.remove(own)), (Some(number), None));
+        assert!(flows.socket(number).is_none());
+        assert_eq!(flows.of(0, remote), Ok(Some(shared)));
     }
 
     #[test]
@@ -162,7 +243,7 @@ mod tests {
         flows.open(SocketAddr::from(([127, 0, 0, 1], 0))).expect("any port");
         let here = udp::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("loopback");
         let remote = here.local_addr().expect("bound");
-        flows.waiting[0].push_back((remote, b"first".to_vec()));
+        flows.lines.get_mut(&0).expect("open").waiting.push_back((remote, b"first".to_vec()));
         assert_eq!(flows.send_to(remote, b"second"), Some(0));
         assert!(flows.flush(0));
         let mut buffer = [0; 16];

@@ -7,7 +7,7 @@ mod ports;
 
 pub use crate::threads::peer::start;
 pub use control::Control;
-pub use flows::FAMILIES;
+pub use flows::Number;
 
 use crate::{
     StartError,
@@ -115,13 +115,15 @@ pub trait PeerDoors: Doors {
     fn dial(&mut self, conn: ConnId, target: Target, timeout: Duration);
     /// Opens the direct listener and gives its port; `None` when it cannot be opened.
     fn open_listener(&mut self) -> Option<u16>;
-    /// Calls [`Control::datagrams`] whenever the socket of this family has some, to the end.
+    /// Calls [`Control::datagrams`] whenever the socket of this number has some, until it is closed.
     ///
     /// # Errors
     /// The kernel cannot tell.
-    fn watch_datagrams(&mut self, family: usize, socket: &UdpSocket) -> io::Result<()>;
-    /// Calls [`Control::datagram_room`] once the socket of this family has room.
-    fn await_datagram_room(&mut self, family: usize);
+    fn watch_datagrams(&mut self, number: Number, socket: &UdpSocket) -> io::Result<()>;
+    /// The socket of this number is closed.
+    fn unwatch_datagrams(&mut self, number: Number);
+    /// Calls [`Control::datagram_room`] once the socket of this number has room.
+    fn await_datagram_room(&mut self, number: Number);
 }
 
 /// Everything of a peer that does not depend on the runtime, before its thread starts.

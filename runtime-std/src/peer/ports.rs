@@ -76,8 +76,25 @@ impl<D: PeerDoors> Ports<D> {
             Ok(conn) => self.flows.send(conn, bytes),
             Err(remote) => self.flows.send_to(remote, bytes),
         };
-        if let Some(family) = full {
-            self.doors.await_datagram_room(family);
+        if let Some(number) = full {
+            self.doors.await_datagram_room(number);
+        }
+    }
+
+    /// A flow begins with a socket of its own. Without one, it is a flow that loses all.
+    pub(super) fn open_own_flow(&mut self, conn: ConnId, remote: SocketAddr) {
+        let opened = self.flows.add_own(conn, remote).and_then(|number| match self.flows.socket(number) {
+            Some(socket) => self.doors.watch_datagrams(number, socket),
+            None => Ok(()),
+        });
+        if let Err(why) = opened {
+            tracing::debug!(%why, "no socket of its own for a flow");
+        }
+    }
+
+    pub(super) fn close_flow(&mut self, conn: ConnId) {
+        if let Some(number) = self.flows.remove(conn) {
+            self.doors.unwatch_datagrams(number);
         }
     }
 

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     StartError, clock, listen,
-    peer::{Command, Control, DOOR, FAMILIES, Interface, MemoryInterface, Peer, PeerDoors, PeerOptions, Seat, Setup},
+    peer::{Command, Control, DOOR, Interface, MemoryInterface, Number, Peer, PeerDoors, PeerOptions, Seat, Setup},
     room::{Doors, Room, TURN_PACKETS},
     tun::{Device, Shape},
 };
@@ -25,8 +25,10 @@ use shadowmesh_core::{
     id::ConnId,
 };
 use std::{
+    collections::BTreeSet,
     io::{self, ErrorKind},
     net::UdpSocket,
+    ops::Bound,
     sync::Arc,
     time::Instant,
 };
@@ -67,7 +69,7 @@ struct ThreadDoors {
     listen_tcp: SocketAddr,
     server_config: Arc<ServerConfig>,
     /// Sockets that may have datagrams.
-    readable: [bool; FAMILIES],
+    readable: BTreeSet<Number>,
 }
 
 /// Runs a peer to its end.
@@ -77,8 +79,7 @@ fn run(seat: Seat, commands: flume::Receiver<Command>, interface: Opened) -> Res
     let pumps = Pumps::new(errands).map_err(unusable)?;
     let link = interface.link(&pumps).map_err(unusable)?;
     let (listen_tcp, server_config) = (seat.listen_tcp, Arc::clone(&seat.server_config));
-    let doors =
-        ThreadDoors { pumps, dials: Workers::new("mesh-dial", DIALS), link, listen_tcp, server_config, readable: [false; FAMILIES] };
+    let doors = ThreadDoors { pumps, dials: Workers::new("mesh-dial", DIALS), link, listen_tcp, server_config, readable: BTreeSet::new() };
     drive(seat.control(clock::now(), doors), commands, handed_in)
 }
 
@@ -125,26 +126,22 @@ impl Driven for PeerRoom {
     }
 
     fn datagrams_ready(&mut self, number: u32, writable: bool) {
-        let family = number as usize;
         if writable {
             // Told again by the next edge when there is too little.
-            self.datagram_room(clock::now(), family);
+            self.datagram_room(clock::now(), number);
         }
-        if let Some(readable) = self.doors().readable.get_mut(family) {
-            *readable = true;
-        }
+        self.doors().readable.insert(number);
     }
 
     fn read_datagrams(&mut self) -> bool {
-        let mut any = false;
-        for family in 0..FAMILIES {
-            if self.doors().readable[family] {
-                let more = self.datagrams(clock::now(), family) || self.is_busy();
-                self.doors().readable[family] = more;
-                any |= more;
+        let mut next = self.doors().readable.first().copied();
+        while let Some(number) = next {
+            if !(self.datagrams(clock::now(), number) || self.is_busy()) {
+                self.doors().readable.remove(&number);
             }
+            next = self.doors().readable.range((Bound::Excluded(number), Bound::Unbounded)).next().copied();
         }
-        any
+        !self.doors().readable.is_empty()
     }
 
     fn read_interface(&mut self, waker: &mut Context<'_>) -> bool {
@@ -258,11 +255,15 @@ impl PeerDoors for ThreadDoors {
         });
     }
 
-    fn watch_datagrams(&mut self, family: usize, socket: &UdpSocket) -> io::Result<()> {
-        self.pumps.poll().watch(socket, Token::Datagrams(family as u32))
+    fn watch_datagrams(&mut self, number: Number, socket: &UdpSocket) -> io::Result<()> {
+        self.pumps.poll().watch(socket, Token::Datagrams(number))
     }
 
-    fn await_datagram_room(&mut self, _family: usize) {
+    fn unwatch_datagrams(&mut self, number: Number) {
+        self.readable.remove(&number);
+    }
+
+    fn await_datagram_room(&mut self, _number: Number) {
         // The socket is watched for that, too.
     }
 

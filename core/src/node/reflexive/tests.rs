@@ -82,7 +82,10 @@ impl World {
     }
 
     fn known(&self) -> (Option<SocketAddr>, Option<bool>) {
-        (self.reflexive.address(), self.reflexive.varies())
+        {
+            let mapped = self.reflexive.mapped();
+            (mapped.map(|mapped| mapped.address), mapped.filter(|mapped| mapped.other.is_some()).map(Mapped::varies))
+        }
     }
 
     fn asked(&mut self) -> Vec<(u64, SocketAddr)> {

@@ -1,17 +1,17 @@
 //! What a relay connection tells of our UDP address (protocol 8.1).
 use super::{Room, State, Uplink};
-use crate::{drops::Drop, time::Instant};
+use crate::{drops::Drop, path::candidate::Mapped, time::Instant};
 use core::net::SocketAddr;
 
 impl Uplink {
     /// Our UDP address as the relay sees it.
-    pub(crate) fn reflexive(&self) -> Option<SocketAddr> {
-        self.up()?.reflexive.as_ref()?.address()
+    pub(crate) fn mapped(&self) -> Option<Mapped> {
+        self.up()?.reflexive.as_ref()?.mapped()
     }
 
-    /// Whether our UDP address varies with whom we speak to.
+    /// Whether our UDP address varies with whom we speak to; None: that is not known yet.
     pub(crate) fn mapping_varies(&self) -> Option<bool> {
-        self.up()?.reflexive.as_ref()?.varies()
+        self.mapped().filter(|mapped| mapped.other.is_some()).map(Mapped::varies)
     }
 
     /// Our sockets or our addresses have changed.

@@ -19,10 +19,10 @@ pub(super) struct Ports {
     pub(super) outboxes: BTreeMap<ConnId, Outbox>,
     pub(super) inbox: VecDeque<Pending>,
     pub(super) delivered: Vec<Vec<u8>>,
-    /// Far ends of the flows of datagrams.
-    pub(super) flows: BTreeMap<ConnId, SocketAddr>,
-    /// Datagrams on their way out of this process.
-    pub(super) datagrams: VecDeque<(SocketAddr, Vec<u8>)>,
+    /// Far ends of the flows of datagrams, and the ports of those with a socket of their own.
+    pub(super) flows: BTreeMap<ConnId, (SocketAddr, Option<u16>)>,
+    /// Datagrams on their way out of this process: from a port of a flow, to an address.
+    pub(super) datagrams: VecDeque<(Option<u16>, SocketAddr, Vec<u8>)>,
 }
 
 impl Sink for Ports {
@@ -33,8 +33,8 @@ impl Sink for Ports {
         self.outboxes.get(&conn).map_or(0, Outbox::room)
     }
     fn send(&mut self, via: Via, frame: &[u8]) {
-        if let Some(remote) = self.flows.get(&via.conn) {
-            self.datagrams.push_back((*remote, frame.to_vec()));
+        if let Some((remote, own)) = self.flows.get(&via.conn) {
+            self.datagrams.push_back((*own, *remote, frame.to_vec()));
             return;
         }
         if let (Some(outbox), Ok(len)) = (self.outboxes.get_mut(&via.conn), u16::try_from(frame.len())) {

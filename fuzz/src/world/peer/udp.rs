@@ -1,6 +1,8 @@
 //! The UDP socket of a peer in this world.
 use super::{Edit, Peer, Pending};
 use crate::world::{air::Air, datagram::Heard};
+use shadowmesh_core::id::ConnId;
+use std::net::SocketAddr;
 
 impl Peer {
     /// Opens its UDP socket, of both families.
@@ -11,13 +13,35 @@ impl Peer {
         self.ports.inbox.push_back(Pending::Sockets(Some(port)));
     }
 
-    /// Takes what its socket has heard.
+    /// A flow begins, perhaps with a socket of its own.
+    pub(super) fn open_flow(&mut self, air: &mut Air, conn: ConnId, remote: SocketAddr, is_own: bool) {
+        let own = is_own.then(|| air.fresh_port());
+        if let Some(port) = own {
+            air.open_socket(self.host, port);
+        }
+        self.ports.flows.insert(conn, (remote, own));
+    }
+
+    /// A flow ends, and with it a socket of its own.
+    pub(super) fn close_flow(&mut self, air: &mut Air, conn: ConnId) {
+        if let Some((_, Some(port))) = self.ports.flows.remove(&conn) {
+            air.sockets.remove(&(self.host, port));
+        }
+    }
+
+    /// Takes what its sockets have heard.
     pub(super) fn datagrams(&mut self, air: &mut Air) {
-        let Some(port) = self.udp_port else { return };
-        for heard in air.hear(self.host, port) {
-            if let Heard::Datagram { from, mut bytes } = heard {
-                let flow = self.ports.flows.iter().find(|(_, known)| **known == from).map(|(conn, _)| *conn);
-                self.plane.datagram(self.now(air), flow, from, &mut bytes, &mut self.ports);
+        let own = self.ports.flows.values().filter_map(|(_, port)| *port);
+        let ports: Vec<u16> = self.udp_port.into_iter().chain(own).collect();
+        for port in ports {
+            let own = Some(port).filter(|port| Some(*port) != self.udp_port);
+            for heard in air.hear(self.host, port) {
+                if let Heard::Datagram { from, mut bytes } = heard {
+                    let flow = self.ports.flows.iter().find(|(_, known)| **known == (from, own)).map(|(conn, _)| *conn);
+                    if flow.is_some() || own.is_none() {
+                        self.plane.datagram(self.now(air), flow, from, &mut bytes, &mut self.ports);
+                    }
+                }
             }
         }
     }
@@ -26,7 +50,10 @@ impl Peer {
     pub(super) fn note_proof(&mut self, air: &mut Air, edit: &Edit) {
         match edit {
             Edit::Path { path, via, .. } if via.conn.is_flow() => {
-                if let (false, Some(remote), Some(port)) = (self.asked.insert(*path), self.ports.flows.get(&via.conn), self.udp_port) {
+                let (told_before, flow) = (!self.asked.insert(*path), self.ports.flows.get(&via.conn));
+                if let (true, Some((remote, own))) = (told_before, flow)
+                    && let Some(port) = own.or(self.udp_port)
+                {
                     air.validate(self.host, port, *remote);
                 }
             }
