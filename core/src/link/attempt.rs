@@ -30,8 +30,10 @@ const KNOCKS_AT_ONCE: u32 = 4;
 const KNOCK_SPACING: Duration = Duration::from_millis(50);
 /// Wait after the first failure; then doubling (protocol 6.3).
 const RETRY_FIRST: Duration = Duration::from_secs(1);
-/// Rounds that new candidates of a peer may cause are at least so far apart (protocol 6.3).
+/// Rounds that new candidates of a peer may cause are so far apart in the long run, and some come sooner: where a peer is after a change
+/// is told in pieces, first its own address and then what relays see (protocol 6.3).
 const ROUND_LEAST: Duration = Duration::from_secs(5);
+const HASTY_ROUNDS: u32 = 2;
 
 /// One try at one address of the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +74,8 @@ pub(super) struct Attempt {
     backoff: Backoff,
     at: Option<Instant>,
     round: Option<Round>,
-    round_began_at: Option<Instant>,
+    /// Rounds that the peer's candidates caused are paid for until then, one `ROUND_LEAST` each.
+    rests_until: Instant,
     /// A direct path failed or was never found since the last success: the next round is a retry.
     retrying: bool,
     /// When the round began whose path was proven last.
@@ -83,7 +86,7 @@ pub(super) struct Attempt {
 impl Attempt {
     pub(super) fn new(retry_interval: Duration) -> Self {
         let backoff = Backoff::new(RETRY_FIRST.min(retry_interval), retry_interval);
-        Self { backoff, at: None, round: None, round_began_at: None, retrying: false, decided_at: None, last_failure: None }
+        Self { backoff, at: None, round: None, rests_until: Instant::ZERO, retrying: false, decided_at: None, last_failure: None }
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -128,7 +131,7 @@ impl Link {
     pub(super) fn forget_candidates(&mut self) {
         self.candidates_generation = None;
         self.candidates.clear();
-        self.attempt.round_began_at = None;
+        self.attempt.rests_until = Instant::ZERO;
     }
 
     /// The peer tells where it may be reached.
@@ -140,15 +143,12 @@ impl Link {
         self.candidates_generation = Some(generation);
         let mut sorted = candidates.to_vec();
         sorted.sort_by_key(|candidate| (core::cmp::Reverse(candidate.priority), candidate.address));
-        let first = self.candidates.is_empty();
         self.candidates = sorted.into_iter().map(|candidate| (candidate, "untried".to_owned())).collect();
-        // the first word starts at once; later ones at most every few seconds, whatever the peer says
-        let rested = self.attempt.round_began_at.is_none_or(|at| now.since(at) >= ROUND_LEAST);
-        if first || rested {
-            self.attempt_soon(now);
-        } else {
-            let at = now + ROUND_LEAST;
-            self.attempt.at = Some(self.attempt.at.map_or(at, |known| known.min(at)));
+        // the first words start at once; later ones at most every few seconds, whatever the peer says
+        let wait = self.attempt.rests_until.since(now).saturating_sub(ROUND_LEAST * HASTY_ROUNDS);
+        if self.attempt.at.is_none_or(|known| known > now + wait) {
+            self.attempt.rests_until = self.attempt.rests_until.max(now) + ROUND_LEAST;
+            self.attempt_soon(now + wait);
         }
     }
 
@@ -203,7 +203,12 @@ impl Link {
             self.attempt.at = Some(now + RETRY_FIRST);
             return;
         }
-        if self.live.is_some() && self.wants_path(room) && self.attempt.round.is_none() && !self.candidates.is_empty() {
+        if self.live.is_none() || self.candidates.is_empty() || !self.wants_path(room) {
+            return;
+        }
+        if self.attempt.round.is_some() {
+            self.widen_round(now, room);
+        } else {
             self.start_round(now, room);
         }
     }
@@ -223,7 +228,6 @@ impl Link {
     }
 
     fn start_round(&mut self, now: Instant, room: &mut Room) {
-        self.attempt.round_began_at = Some(now);
         let timeout = room.config.connect_timeout;
         if self.attempt.retrying {
             self.retries += 1;
@@ -241,6 +245,21 @@ impl Link {
         } else if dial_at.is_none() && self.attempt.round.as_ref().is_some_and(|round| round.ways.is_empty()) {
             self.attempt_failed(now, room, "none of its candidates may be tried from here".into());
         }
+    }
+
+    /// Candidates changed amid a round: those that are not asked yet are asked now, and become part of it.
+    fn widen_round(&mut self, now: Instant, room: &mut Room) {
+        let knocks = if self.may_knock(room) { self.knock_at_candidates(now, room) } else { Vec::new() };
+        let dials = room.config.direct.wss && self.directs.iter().all(Direct::is_datagrams);
+        let dial_at = now + UDP_FIRST + self.courtesy_of_dials();
+        let Some(round) = &mut self.attempt.round else { return };
+        for known in knocks {
+            if !round.ways.contains(&known) {
+                round.ways.push(known);
+            }
+        }
+        round.until = now + room.config.connect_timeout;
+        round.dial_at = round.dial_at.or(dials.then_some(dial_at));
     }
 
     /// First requests by UDP to all of the peer's candidates that may be tried.
@@ -294,6 +313,9 @@ impl Link {
             }
             if dials >= DIALS_PER_ROUND {
                 break;
+            }
+            if round.ways.iter().any(|(way, address)| matches!(way, Way::Dial(_)) && *address == candidate.address) {
+                continue;
             }
             if !room.may_dial(now, candidate.address.ip()) {
                 room.drops.count(Drop::Candidate);

@@ -292,6 +292,57 @@ fn candidates_of_a_lower_or_equal_generation_are_dropped() {
     assert_eq!(link.candidates.len(), 2);
 }
 
+// protocol 6.3
+#[test]
+fn rounds_that_new_candidates_cause_are_few_and_wait_from_those_before() {
+    let room = &mut room(Vec::new());
+    room.config.connect_timeout = Duration::from_mins(1);
+    let mut link = connected(room, Side::Initiator);
+    let candidate =
+        |port| Candidate { kind: CandidateKind::Host, transport: Transport::Wss, priority: 1, address: ([192, 0, 2, 7], port).into() };
+    link.alarm(at(9), room);
+    let mut told = 0;
+    let mut tell = |link: &mut Link, now, room: &mut Room| {
+        told += 1;
+        link.take_candidates(now, room, told, &[candidate(2_000 + told as u16)]);
+        link.attempt.next_at().expect("a round is due")
+    };
+    for _ in 0..3 {
+        assert_eq!(tell(&mut link, at(10), room), at(10), "where it is after a change comes in pieces");
+        link.alarm(at(10), room);
+    }
+    assert_eq!(tell(&mut link, at(12), room), at(15), "five seconds for each round so far, ten of them on credit");
+    assert_eq!(tell(&mut link, at(14), room), at(15), "more words put nothing off");
+    link.alarm(at(15), room);
+    assert_eq!(tell(&mut link, at(16), room), at(20));
+    link.alarm(at(20), room);
+    assert_eq!(tell(&mut link, at(60), room), at(60), "it has rested");
+}
+
+// protocol 6.3
+#[test]
+fn candidates_that_come_amid_a_round_are_asked_in_it() {
+    let room = &mut room(Vec::new());
+    (room.config.direct, room.udp_ports) = (Transports::UDP, (Some(4_000), None));
+    let mut link = connected(room, Side::Initiator);
+    let candidate =
+        |host| Candidate { kind: CandidateKind::Host, transport: Transport::Udp, priority: 1, address: ([192, 0, 2, host], 9_000).into() };
+    let asked = |link: &mut Link, generation, hosts: &[u8], room: &mut Room| {
+        let candidates: Vec<_> = hosts.iter().copied().map(candidate).collect();
+        link.take_candidates(at(10), room, generation, &candidates);
+        link.alarm(at(10), room);
+        let mut actions = Vec::new();
+        room.drain(usize::MAX, &mut actions);
+        let sent = actions.into_iter().filter_map(|action| match action {
+            Action::Datagram { remote, .. } => Some(remote),
+            _ => None,
+        });
+        sent.collect::<Vec<_>>()
+    };
+    assert_eq!(asked(&mut link, 1, &[7], room), [candidate(7).address]);
+    assert_eq!(asked(&mut link, 2, &[7, 8], room), [candidate(8).address], "the first is asked already");
+}
+
 // protocol 3.8
 #[test]
 fn fifty_new_handshakes_are_answered_in_a_second_and_no_more() {
