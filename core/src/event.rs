@@ -141,7 +141,8 @@ pub enum Event<'a> {
         /// TCP port.
         port: Option<u16>,
     },
-    /// Addresses of the local interfaces with prefix length, the overlay interface left out.
+    /// Addresses of the local interfaces with prefix length, the overlay interface left out. The same ones again: the ways to others may
+    /// be new ones, since a default route changed or this machine slept.
     Interfaces(&'a [(IpAddr, u8)]),
     /// What the plane noticed.
     Report(Report),

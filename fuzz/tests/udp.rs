@@ -1,6 +1,6 @@
 //! Direct paths by UDP: found, proven, used, left, followed when an address changes; and what they do not do.
 use shadowmesh_core::{config::Transports, event::Note, wire::PathLabel};
-use shadowmesh_fuzz::world::{Depends, HostId, NatKind, Ports, World};
+use shadowmesh_fuzz::world::{Depends, FlowId, HostId, NatKind, Ports, World};
 use std::{net::SocketAddr, time::Duration};
 
 const SOON: Duration = Duration::from_secs(15);
@@ -109,7 +109,58 @@ fn a_peer_that_moves_is_followed_and_nothing_is_lost() {
     world.run(Duration::from_secs(5));
     world.until_udp(a, b);
     world.run(Duration::from_secs(1));
+    assert_no_gap(&mut world, flows, Duration::from_millis(100));
     world.assert_whole(&flows);
+}
+
+// protocol 8.4
+#[test]
+fn peers_that_move_at_the_same_moment_find_each_other_over_the_relay_and_nothing_is_lost() {
+    let mut world = World::new(9);
+    let (a, b) = pair(&mut world);
+    world.until_connected(a, b);
+    let flows = world.both_ways(a, b, 1_000);
+    world.until_udp(a, b);
+    world.run(Duration::from_secs(1));
+    world.move_host(a);
+    world.move_host(b);
+    let took = world.until("both are direct again", SOON, |world| {
+        world.run(Duration::from_millis(200));
+        [(a, b), (b, a)].iter().all(|(x, y)| world.label(*x, *y) == Some(PathLabel::DirectUdp))
+    });
+    assert!(took <= Duration::from_secs(2), "{took:?}");
+    world.run(Duration::from_secs(1));
+    assert_no_gap(&mut world, flows, Duration::from_secs(1));
+    world.assert_whole(&flows);
+}
+
+// protocol 6.3, 7.5
+#[test]
+fn a_peer_that_was_nowhere_for_a_while_goes_direct_from_its_new_address_at_once() {
+    let mut world = World::new(10);
+    let (a, b) = pair(&mut world);
+    world.until_connected(a, b);
+    let flows = world.both_ways(a, b, 100);
+    world.until_udp(a, b);
+    world.run(Duration::from_secs(10));
+    let before: Vec<_> = world.interfaces_of(a).into_iter().map(|address| (address, 24)).collect();
+    world.set_interfaces(a, &[]);
+    world.run(Duration::from_secs(2));
+    world.set_interfaces(a, &before);
+    world.move_host(a);
+    let took = world.until("both are direct again", SOON, |world| {
+        [(a, b), (b, a)].iter().all(|(x, y)| world.label(*x, *y) == Some(PathLabel::DirectUdp))
+    });
+    assert!(took <= Duration::from_millis(500), "{took:?}");
+    world.run(Duration::from_secs(1));
+    world.assert_whole(&flows);
+}
+
+fn assert_no_gap(world: &mut World, flows: [FlowId; 2], limit: Duration) {
+    for flow in flows {
+        let gap = world.longest_gap(flow);
+        assert!(gap < limit, "{gap:?}");
+    }
 }
 
 // protocol 6.1, 6.3
@@ -225,6 +276,36 @@ fn peers_behind_strict_boxes_meet_again_soon_when_one_gets_another_mapping() {
     let udp = Some(PathLabel::DirectUdp);
     assert_eq!((world.label(a, b), world.label(b, a)), (udp, udp), "{}", world.story());
     world.run(Duration::from_secs(1));
+    world.assert_whole(&flows);
+}
+
+// protocol 6.3, 8.1
+#[test]
+fn peers_behind_strict_boxes_are_direct_again_within_two_seconds_of_a_new_address() {
+    let mut world = World::new(11);
+    let relay = world.relay();
+    let [a, b] = [(); 2].map(|()| {
+        let host = world.idle_peer(&[relay], |plan| plan.config.direct = Transports::ALL);
+        PortRestricted.put(&mut world, host);
+        host
+    });
+    for host in [a, b] {
+        world.start(host);
+    }
+    world.until_connected(a, b);
+    let flows = world.both_ways(a, b, 1_000);
+    world.until_udp(a, b);
+    world.run(Duration::from_secs(10));
+    // another address inside is another mapping outside, from which b's box lets nothing in
+    world.move_host(a);
+    let took = world.until("both are direct again", SOON, |world| {
+        world.run(Duration::from_millis(100));
+        let udp = Some(PathLabel::DirectUdp);
+        (world.label(a, b), world.label(b, a)) == (udp, udp)
+    });
+    assert!(took <= Duration::from_secs(2), "{took:?}");
+    world.run(Duration::from_secs(1));
+    assert_no_gap(&mut world, flows, Duration::from_secs(1));
     world.assert_whole(&flows);
 }
 

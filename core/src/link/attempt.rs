@@ -35,6 +35,9 @@ const RETRY_FIRST: Duration = Duration::from_secs(1);
 const ROUND_LEAST: Duration = Duration::from_secs(5);
 const HASTY_ROUNDS: u32 = 2;
 
+/// Whether a path in doubt makes another one needless is looked at so often.
+const DOUBT_WAIT: Duration = Duration::from_millis(100);
+
 /// One try at one address of the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
@@ -203,7 +206,13 @@ impl Link {
             self.attempt.at = Some(now + RETRY_FIRST);
             return;
         }
-        if self.live.is_none() || self.candidates.is_empty() || !self.wants_path(room) {
+        if self.live.is_none() || self.candidates.is_empty() {
+            return;
+        }
+        if !self.wants_path(room) {
+            // the path that makes another one needless may be dying just now
+            let in_doubt = self.directs.iter().any(|direct| direct.is_datagrams() && direct.is_usable() && direct.is_in_doubt());
+            self.attempt.at = in_doubt.then_some(now + DOUBT_WAIT);
             return;
         }
         if self.attempt.round.is_some() {
@@ -215,7 +224,7 @@ impl Link {
 
     /// Whether a direct path is missing, or one of a better kind may be had.
     fn wants_path(&self, room: &Room) -> bool {
-        if self.directs.iter().any(|direct| direct.is_datagrams() && direct.is_usable()) {
+        if self.directs.iter().any(|direct| direct.is_datagrams() && direct.is_usable() && !direct.is_suspect()) {
             return false;
         }
         (room.config.direct.wss && self.directs.is_empty()) || self.may_knock(room)

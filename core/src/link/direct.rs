@@ -33,6 +33,10 @@ const PROBES: u32 = 3;
 const DOUBT_LEAST: Duration = Duration::from_millis(250);
 const DOUBT_MOST: Duration = Duration::from_millis(900);
 
+/// After a change of our own addresses requests go out so often, each from where we are by then.
+const MOVED_WAIT: Duration = Duration::from_millis(100);
+const MOVED_PROBES: u32 = 8;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     /// We asked; the answer must come by then.
@@ -58,6 +62,7 @@ pub(super) const CHART: Chart = State::CHART;
 /// A path that did not answer yet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Doubt {
+    since: Instant,
     next_at: Instant,
     wait: Duration,
     left: u32,
@@ -150,6 +155,11 @@ impl Direct {
         self.doubt.is_some_and(|doubt| doubt.stalled_since.is_some())
     }
 
+    /// Whether it has to show life.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.doubt.is_some()
+    }
+
     pub(super) fn usable_since(&self) -> Option<Instant> {
         match self.state {
             State::Usable { since } => Some(since),
@@ -176,12 +186,9 @@ impl Direct {
 
     /// An authentic frame came on it: received data counts as life (protocol 7.5).
     pub(super) fn heard(&mut self, at: Instant) {
-        // what was heard before the doubt began says nothing against it
-        if at <= self.heard_at {
-            return;
-        }
-        self.heard_at = at;
-        if self.doubt.is_some_and(|doubt| doubt.stalled_since.is_none()) {
+        self.heard_at = self.heard_at.max(at);
+        // what was heard before the doubt began says nothing against it, and may be told later
+        if self.doubt.is_some_and(|doubt| doubt.stalled_since.is_none() && at > doubt.since) {
             self.doubt = None;
         }
     }
@@ -190,9 +197,23 @@ impl Direct {
     pub(super) fn examine(&mut self, now: Instant, room: &mut Room, key: &PathKey) {
         if self.is_usable() && self.doubt.is_none() {
             let wait = DOUBT_MOST / PROBES;
-            self.doubt = Some(Doubt { next_at: now + wait, wait, left: PROBES - 1, until: now + DOUBT_MOST, stalled_since: None });
+            self.doubt =
+                Some(Doubt { since: now, next_at: now + wait, wait, left: PROBES - 1, until: now + DOUBT_MOST, stalled_since: None });
             self.request(now, room, key, self.size);
         }
+    }
+
+    /// Our own addresses changed: it must show life from where we are now, and so the other end learns where that is (protocol 8.4).
+    pub(super) fn examine_anew(&mut self, now: Instant, room: &mut Room, key: &PathKey) {
+        if !self.is_usable() {
+            return;
+        }
+        let stalled = self.doubt.filter(|doubt| doubt.stalled_since.is_some());
+        // it is no reason to wait much longer for a path that was suspect before
+        let until = stalled.map_or(now + DOUBT_MOST, |doubt| doubt.until.max(now + DOUBT_LEAST));
+        let stalled_since = stalled.and_then(|doubt| doubt.stalled_since);
+        self.doubt = Some(Doubt { since: now, next_at: now + MOVED_WAIT, wait: MOVED_WAIT, left: MOVED_PROBES - 1, until, stalled_since });
+        self.request(now, room, key, self.size);
     }
 
     /// Asks where it leads, by a request of this many bytes at least.
@@ -440,7 +461,8 @@ impl Link {
         }
         let patience = (pto * 5 / 2).clamp(DOUBT_LEAST, DOUBT_MOST);
         let wait = patience / PROBES;
-        direct.doubt = Some(Doubt { next_at: now + wait, wait, left: PROBES - 1, until: now + patience, stalled_since: Some(now - pto) });
+        direct.doubt =
+            Some(Doubt { since: now, next_at: now + wait, wait, left: PROBES - 1, until: now + patience, stalled_since: Some(now - pto) });
         direct.request(now, room, &key, direct.size);
         if let Some(rescue) = rescue {
             room.edit(Edit::Hedge { link, rescue });
@@ -469,8 +491,14 @@ impl Link {
                 }
                 (State::Usable { .. }, None) => {
                     let until = now + IDLE_PROBE_WAIT * PROBES;
-                    direct.doubt =
-                        Some(Doubt { next_at: now + IDLE_PROBE_WAIT, wait: IDLE_PROBE_WAIT, left: PROBES - 1, until, stalled_since: None });
+                    direct.doubt = Some(Doubt {
+                        since: now,
+                        next_at: now + IDLE_PROBE_WAIT,
+                        wait: IDLE_PROBE_WAIT,
+                        left: PROBES - 1,
+                        until,
+                        stalled_since: None,
+                    });
                     direct.request(now, room, &key, 0);
                 }
             }
@@ -543,11 +571,14 @@ mod tests {
         let room = crate::link::tests::room(Vec::new());
         let mut direct = Direct::new(start, ground, ConnId(4), remote, State::Usable { since: start }, &room);
         let later = start + IDLE_PROBE;
-        let doubt = Doubt { next_at: later, wait: IDLE_PROBE_WAIT, left: 2, until: later + IDLE_PROBE_WAIT, stalled_since: None };
+        let doubt =
+            Doubt { since: later, next_at: later, wait: IDLE_PROBE_WAIT, left: 2, until: later + IDLE_PROBE_WAIT, stalled_since: None };
         direct.doubt = Some(doubt);
         direct.heard(start);
         assert!(direct.doubt.is_some(), "the plane tells each second when data came last");
         direct.heard(later);
+        assert!(direct.doubt.is_some(), "told after the doubt began, and heard before");
+        direct.heard(later + IDLE_PROBE_WAIT / 2);
         assert!(direct.doubt.is_none());
     }
 }

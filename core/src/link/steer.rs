@@ -12,6 +12,7 @@ use crate::{
     time::{Duration, Instant},
     wire::PathLabel,
 };
+use core::net::SocketAddr;
 
 /// Hold-down after the first failure of a direct path; then doubling up to `retry_interval` (protocol 7.5).
 const HOLD_FIRST: Duration = Duration::from_secs(1);
@@ -31,12 +32,14 @@ pub(super) struct Steer {
     had_relay: bool,
     hold: Backoff,
     hold_until: Option<Instant>,
+    /// Where the path led that failed: the hold-down is for that place.
+    held: Option<SocketAddr>,
 }
 
 impl Steer {
     pub(super) fn new(now: Instant, retry_interval: Duration) -> Self {
         let hold = Backoff::new(HOLD_FIRST.min(retry_interval), retry_interval);
-        Self { main: PathId::RELAY, main_since: now, relay: None, had_relay: false, hold, hold_until: None }
+        Self { main: PathId::RELAY, main_since: now, relay: None, had_relay: false, hold, hold_until: None, held: None }
     }
 
     /// A new session begins on the relay.
@@ -118,6 +121,10 @@ impl Link {
             room.edit(Edit::FallBack { link, to: PathId::RELAY });
             self.steer.main_since = now;
         }
+        if self.directs.iter().any(|direct| direct.path() == self.steer.main && direct.is_suspect()) {
+            // when the doubt began there was nothing to rescue it
+            room.edit(Edit::Hedge { link, rescue: PathId::RELAY });
+        }
         self.steer.had_relay = true;
     }
 
@@ -133,10 +140,11 @@ impl Link {
         let label = options.iter().find(|option| option.path == to).map_or(PathLabel::RelayWss, |option| option.label);
         self.switches.retain(|at| now.since(*at) < MINUTE);
         let oldest = self.switches.front().copied();
+        let hold = self.steer.hold_until.filter(|_| self.is_held(to));
         let damped = (self.switches.len() >= SWITCHES_PER_MINUTE).then(|| oldest.map_or(now + MINUTE, |at| at + MINUTE));
         // a path that is gone or carries nothing is left at once
         let stuck = !options.iter().any(|option| option.path == self.steer.main);
-        if let Some(until) = self.steer.hold_until.filter(|until| *until > now).max(damped).filter(|_| !stuck) {
+        if let Some(until) = hold.filter(|until| *until > now).max(damped).filter(|_| !stuck) {
             self.steer.hold_until = Some(until);
             return;
         }
@@ -160,6 +168,15 @@ impl Link {
             return self.relay_via().map(|_| PathLabel::RelayWss);
         }
         self.directs.iter().find(|direct| direct.path() == self.steer.main && direct.is_usable()).map(Direct::label)
+    }
+
+    /// Whether this path leads to where the last one failed. One to another place, after this peer or the other has moved, did nothing wrong.
+    fn is_held(&self, path: PathId) -> bool {
+        let direct = self.directs.iter().find(|direct| direct.path() == path);
+        direct.zip(self.steer.held).is_none_or(|(direct, held)| {
+            // who dials comes from another port each time
+            if direct.is_datagrams() { direct.remote() == held } else { direct.remote().ip() == held.ip() }
+        })
     }
 
     /// Leaves a direct path that died (protocol 7.5): for the relay, since other direct paths often share its fate; they must show life.
@@ -187,17 +204,36 @@ impl Link {
         }
         let hold = self.steer.hold.fail(&mut room.entropy);
         self.steer.hold_until = Some(now + hold);
+        self.steer.held = Some(dead.remote());
         self.attempt_after(now, hold);
         room.wake_relays();
     }
 
     /// Each direct path must show life.
-    pub(crate) fn examine_directs(&mut self, now: Instant, room: &mut Room) {
+    fn examine_directs(&mut self, now: Instant, room: &mut Room) {
         if let Some(key) = self.path_key() {
             for direct in &mut self.directs {
                 direct.examine(now, room, &key);
             }
         }
+    }
+
+    /// Our own addresses, or the ways to others, have changed: each direct path must show life from here, and where there is none one is
+    /// looked for at once. What was sent amid the change is in doubt, and the network tells nobody: it goes again, in order.
+    pub(crate) fn moved(&mut self, now: Instant, room: &mut Room) {
+        let (link, main) = (self.id, self.steer.main);
+        if let Some(direct) = self.directs.iter().find(|direct| direct.path() == main && direct.is_datagrams() && direct.is_usable()) {
+            room.edit(Edit::FallBack { link, to: main });
+            if let Some(rescue) = self.rescue_path(main).filter(|_| direct.is_suspect()) {
+                room.edit(Edit::Hedge { link, rescue });
+            }
+        }
+        if let Some(key) = self.path_key() {
+            for direct in &mut self.directs {
+                direct.examine_anew(now, room, &key);
+            }
+        }
+        self.attempt_soon(now);
     }
 
     /// The plane noticed that nothing comes back on a path. Some: the relay of this link is in doubt.

@@ -343,6 +343,60 @@ fn candidates_that_come_amid_a_round_are_asked_in_it() {
     assert_eq!(asked(&mut link, 2, &[7, 8], room), [candidate(8).address], "the first is asked already");
 }
 
+// protocol 7.5
+#[test]
+fn a_relay_that_comes_back_carries_copies_of_what_a_suspect_path_may_have_lost() {
+    let room = &mut room(Vec::new());
+    let mut link = connected(room, Side::Responder);
+    let path = proven(&mut link, room, 4000);
+    link.uplink_lost(at(3), room, 0);
+    link.stalled(at(3), room, path, Duration::from_millis(30));
+    let mut actions = Vec::new();
+    let hedges = |action: &Action| matches!(action, Action::Edit(Edit::Hedge { rescue: PathId::RELAY, .. }));
+    room.drain(usize::MAX, &mut actions);
+    assert!(!actions.iter().any(hedges), "there is no relay");
+    link.present(at(3), room, 0, presence(true), VIA, 256, true);
+    room.drain(usize::MAX, &mut actions);
+    assert!(actions.iter().any(hedges));
+}
+
+// protocol 7.5
+#[test]
+fn the_hold_down_after_a_failure_is_for_the_place_that_failed() {
+    let room = &mut room(Vec::new());
+    for (port, direct) in [(4000, false), (4001, true)] {
+        let mut link = connected(room, Side::Responder);
+        let path = proven(&mut link, room, 4000);
+        link.path_died(at(2), room, path, "a test");
+        assert!(!link.is_direct());
+        proven(&mut link, room, port);
+        assert_eq!(link.is_direct(), direct, "{port}");
+    }
+}
+
+/// A path by UDP to this port that the other end asked for, proven at second 2.
+fn proven(link: &mut Link, room: &mut Room, port: u16) -> PathId {
+    (room.config.direct, room.udp_ports) = (Transports::UDP, (Some(4_000), None));
+    let remote = SocketAddr::from(([192, 0, 2, 1], port));
+    let live = link.live.as_ref().expect("it is connected");
+    let key = live.chain().keys(Side::Initiator, &RustCrypto).path;
+    let path = PathId(2 * u32::from(port) + 2 * link.directs.len() as u32);
+    let ground = Ground { path, own_sid: live.remote(), peer_sid: live.local(), channel_binding: [0; 32] };
+    let mut asker = Asker::new(ground);
+    room.drain(usize::MAX, &mut Vec::new());
+    let size = room.config.largest_frame();
+    link.path_datagram(at(2), room, remote, &asker.request(&key, remote, 0, [8; 32], size));
+    let mut actions = Vec::new();
+    room.drain(usize::MAX, &mut actions);
+    let answer = actions.iter().find_map(|action| match action {
+        Action::Datagram { bytes, .. } => Some(bytes),
+        _ => None,
+    });
+    let (complete, _) = asker.complete(&key, answer.expect("an answer"), remote, 0).expect("it verifies");
+    link.path_datagram(at(2), room, remote, &complete);
+    path
+}
+
 // protocol 3.8
 #[test]
 fn fifty_new_handshakes_are_answered_in_a_second_and_no_more() {

@@ -29,18 +29,20 @@ impl Node {
         }
     }
 
-    /// Our addresses have changed: a connection from one that is gone falls silent, and nobody tells. Each must show life.
+    /// Our addresses have changed, or, where they are the same ones again, the ways to others. A connection from an address that is gone
+    /// falls silent, and nobody tells. Each must show life.
     pub(super) fn interfaces(&mut self, now: Instant, interfaces: &[(IpAddr, u8)]) {
         let before = core::mem::replace(&mut self.room.around.interfaces, interfaces.to_vec());
         let gone: Vec<IpAddr> = before.iter().map(|(ip, _)| *ip).filter(|ip| interfaces.iter().all(|(present, _)| present != ip)).collect();
+        let rerouted = before == interfaces;
         for index in 0..self.uplinks.len() {
-            let lost = self.uplinks.get_mut(index).is_some_and(|uplink| uplink.moved(now, &mut self.room, &gone));
+            let lost = self.uplinks.get_mut(index).is_some_and(|uplink| uplink.moved(now, &mut self.room, &gone, rerouted));
             if lost {
                 self.uplink_lost(now, index);
             }
         }
         for link in self.links.values_mut() {
-            link.examine_directs(now, &mut self.room);
+            link.moved(now, &mut self.room);
         }
     }
 }

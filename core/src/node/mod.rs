@@ -527,10 +527,8 @@ impl Machine for Node {
                 self.refresh_surroundings(now);
             }
             Event::Interfaces(interfaces) => {
-                if self.room.around.interfaces != interfaces {
-                    self.interfaces(now, interfaces);
-                    self.ask_for_reflexive(now);
-                }
+                self.interfaces(now, interfaces);
+                self.ask_for_reflexive(now);
                 self.refresh_surroundings(now);
             }
             Event::Report(report) => self.report(now, &report),

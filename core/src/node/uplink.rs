@@ -99,7 +99,7 @@ edges!(State, "A peer's connection to a relay", [Idle, Parked, Dialling, Greetin
     Idle => Parked: "the back-off is over while the peer leaves",
     Parked => Dialling: "a link needs the relay again",
     Dialling => Greeting: "TCP, TLS and WebSocket stand: job for keys and HELLO",
-    Dialling => Idle: "the dial failed, an address of ours went away, or there is nobody to expect there",
+    Dialling => Idle: "the dial failed, our addresses or routes changed, or there is nobody to expect there",
     Greeting => Up: "ESTABLISHED",
     Greeting => Idle: "the connection or its address is gone, the handshake failed, CLOSE, or no ESTABLISHED 10 s after the dial",
     Up => Idle: "the connection or its address is gone, CLOSE, or a ping that is not answered",
@@ -466,19 +466,19 @@ impl Uplink {
         }
     }
 
-    /// Our addresses have changed, and these are gone. A connection from one of them is dead, one that stands must show life, and what
-    /// a wait was for may be over. True when an established connection was given up.
-    pub(crate) fn moved(&mut self, now: Instant, room: &mut Room, gone: &[IpAddr]) -> bool {
+    /// Our addresses have changed, and these are gone; or `rerouted`: only the ways to others have. A connection from an address that is
+    /// gone is dead, one that stands must show life, and what a wait was for may be over. True when an established connection was given up.
+    pub(crate) fn moved(&mut self, now: Instant, room: &mut Room, gone: &[IpAddr], rerouted: bool) -> bool {
         let stood = self.up().is_some();
         let is_dead = match &self.state {
-            // nobody knows yet from which one it goes
-            State::Dialling { .. } => !gone.is_empty(),
+            // nobody knows yet from which one it goes, or by which route
+            State::Dialling { .. } => rerouted || !gone.is_empty(),
             State::Greeting(greeting) => gone.contains(&greeting.ends.0.ip()),
             State::Up(up) => gone.contains(&up.ends.0.ip()),
             State::Idle { .. } | State::Parked => false,
         };
         if is_dead {
-            self.fail(now, room, "our address is gone".into());
+            self.fail(now, room, "our address is gone, or the way from it".into());
         }
         if let State::Idle { retry_at } = &mut self.state {
             *retry_at = now;
@@ -629,17 +629,20 @@ mod tests {
         let room = &mut crate::link::tests::room(Vec::new());
         let [own, other] = ["192.0.2.1", "192.0.2.2"].map(|ip| ip.parse().expect("an address"));
         let mut uplink = up();
-        assert!(!uplink.moved(at(10_000), room, &[other]), "it may live");
+        assert!(!uplink.moved(at(10_000), room, &[other], false), "it may live");
         assert_eq!(uplink.deadline(), Some(at(10_000)), "it is asked at once");
         let mut uplink = up();
-        assert!(uplink.moved(at(10_000), room, &[own]));
+        assert!(uplink.moved(at(10_000), room, &[own], false));
         assert_eq!(uplink.deadline(), Some(at(10_000)));
         // nobody knows from which address a dial goes
         uplink.alarm(at(10_000), room);
         assert!(matches!(uplink.state, State::Dialling { .. }));
-        assert!(!uplink.moved(at(10_500), room, &[]) && matches!(uplink.state, State::Dialling { .. }));
-        assert!(!uplink.moved(at(10_500), room, &[other]));
+        assert!(!uplink.moved(at(10_500), room, &[], false) && matches!(uplink.state, State::Dialling { .. }));
+        assert!(!uplink.moved(at(10_500), room, &[other], false));
         assert_eq!(uplink.deadline(), Some(at(10_500)));
+        uplink.alarm(at(10_500), room);
+        assert!(!uplink.moved(at(10_600), room, &[], true));
+        assert_eq!(uplink.deadline(), Some(at(10_600)), "nor by which route");
     }
 
     // protocol 7.6
