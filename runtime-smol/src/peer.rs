@@ -21,7 +21,7 @@ use shadowmesh_runtime_std::{
     room::Doors,
 };
 use smol::{Async, LocalExecutor, Task, future};
-use std::{collections::BTreeMap, io, net::UdpSocket, rc::Rc, sync::Arc};
+use std::{collections::BTreeMap, io, net::UdpSocket, os::fd::BorrowedFd, rc::Rc, sync::Arc};
 
 /// Starts a thread of its own that runs the node, its data plane and the pumps.
 ///
@@ -45,6 +45,8 @@ struct TaskDoors {
     server_config: Arc<ServerConfig>,
     /// The UDP sockets, and the tasks that read them.
     sockets: BTreeMap<Number, (Rc<Async<UdpSocket>>, Task<()>)>,
+    /// The task that hears of changes of addresses and routes.
+    network: Option<Task<()>>,
 }
 
 /// Runs a peer to its end.
@@ -53,7 +55,10 @@ fn run(seat: Seat, commands: flume::Receiver<Command>, interface: Opened) -> Res
     let (source, port) = interface.split().map_err(|why| format!("the interface cannot be used: {why}"))?;
     let shared = Shared::new(&executor, |pumps| {
         let (listen_tcp, server_config) = (seat.listen_tcp, Arc::clone(&seat.server_config));
-        seat.control(clock::now(), TaskDoors { pumps, dials: BTreeMap::new(), port, listen_tcp, server_config, sockets: BTreeMap::new() })
+        seat.control(
+            clock::now(),
+            TaskDoors { pumps, dials: BTreeMap::new(), port, listen_tcp, server_config, sockets: BTreeMap::new(), network: None },
+        )
     });
     shared.spawn(Rc::clone(&shared).obey(commands)).detach();
     let carrying = Rc::clone(&shared);
@@ -148,6 +153,22 @@ impl PeerDoors for TaskDoors {
 
     fn unwatch_datagrams(&mut self, number: Number) {
         self.sockets.remove(&number);
+    }
+
+    fn watch_network(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        let socket = Async::new(socket.try_clone_to_owned()?)?;
+        let shared = self.pumps.shared();
+        let room = Rc::clone(&shared);
+        self.network = Some(shared.spawn(async move {
+            while socket.readable().await.is_ok() {
+                match room.with(|room| room.network_changed(clock::now())) {
+                    Ok(true) => future::yield_now().await,
+                    Ok(false) => {}
+                    Err(_) => return,
+                }
+            }
+        }));
+        Ok(())
     }
 
     fn await_datagram_room(&mut self, number: Number) {

@@ -1,35 +1,16 @@
-//! What is looked at every few seconds: the addresses of this machine, and the certificate's age.
-use crate::{interfaces, tls::CertStore};
+//! What is looked at every few seconds: the certificate's age.
+use crate::tls::CertStore;
 use shadowmesh_core::time::Instant;
-use std::{net::IpAddr, sync::Arc, time::SystemTime};
+use std::{sync::Arc, time::SystemTime};
 
-/// Addresses of this machine with prefix length.
-type Addresses = Vec<(IpAddr, u8)>;
-
-/// Looks after a certificate and, for a peer, the local addresses.
+/// Looks after a certificate.
 pub(crate) struct House {
     certificates: Arc<CertStore>,
-    known: Option<Addresses>,
 }
 
 impl House {
     pub(crate) fn new(certificates: Arc<CertStore>) -> Self {
-        Self { certificates, known: None }
-    }
-
-    /// The addresses without those of the interface `except`, when they are not what they were.
-    pub(crate) fn addresses(&mut self, except: Option<&str>) -> Option<Addresses> {
-        match interfaces::local_addresses(except) {
-            Ok(found) => {
-                let found: Addresses = found.iter().map(|a| (a.address, a.prefix)).collect();
-                let news = self.known.as_ref() != Some(&found);
-                news.then(|| self.known.insert(found).clone())
-            }
-            Err(why) => {
-                tracing::warn!(%why, "cannot list the addresses of this machine");
-                None
-            }
-        }
+        Self { certificates }
     }
 
     /// Renews the certificate at two thirds of its life.

@@ -5,6 +5,9 @@ use std::io;
 /// Addresses that are read at most; a machine with more has virtual interfaces by the hundred, and a peer announces only ten.
 const ADDRESSES: usize = 256;
 
+/// An interface that is up and whose other end is there: without a carrier nothing comes or goes by its addresses.
+const CARRIES: getifaddrs::InterfaceFlags = getifaddrs::InterfaceFlags::UP.union(getifaddrs::InterfaceFlags::RUNNING);
+
 /// One address of an interface that is up.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LocalAddress {
@@ -18,14 +21,14 @@ pub struct LocalAddress {
     pub interface: String,
 }
 
-/// All addresses of interfaces that are up, in a fixed order, without those of the interface called `except` and without IPv6
+/// All addresses of interfaces that are up and have a carrier, in a fixed order, without those of the interface called `except` and without IPv6
 /// link-local ones, which mean nothing to another machine.
 ///
 /// # Errors
 /// When the kernel does not list them.
 pub fn local_addresses(except: Option<&str>) -> io::Result<Vec<LocalAddress>> {
     let mut found: Vec<LocalAddress> = getifaddrs::getifaddrs()?
-        .filter(|interface| interface.flags.contains(getifaddrs::InterfaceFlags::UP))
+        .filter(|interface| interface.flags.contains(CARRIES))
         .filter(|interface| except != Some(interface.name.as_str()))
         .filter_map(|interface| {
             let address = interface.address.ip_addr()?;

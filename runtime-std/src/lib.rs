@@ -4,7 +4,7 @@
 //!   room, peer, relay   control rooms: Node and Plane, Hub and Forwarder, with all that waits for them
 //!   listen, dial, ws    what is decided about connections before and after they block
 //!   journal             a run on its way to a file
-//!   tun, udp, tls, clock, entropy, interfaces, identity   the operating system
+//!   tun, udp, tls, clock, entropy, interfaces, netlink, identity   the operating system
 //! ```
 //!
 //! A runtime drives a control room ([`room::Room`]) through its doors ([`room::Doors`]) and differs from another in how it waits.
@@ -22,6 +22,8 @@ mod jobs;
 pub mod journal;
 mod limit;
 pub mod listen;
+mod lookout;
+mod netlink;
 mod outbox;
 pub mod peer;
 pub mod relay;

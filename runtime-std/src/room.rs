@@ -30,7 +30,7 @@ pub(crate) const TURN_EVENTS: usize = 64;
 /// The longest sleep: a timer of the kernel does not count while the machine sleeps, our deadlines do.
 pub(crate) const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 
-/// How often addresses and the certificate's age are looked at.
+/// How often the certificate's age is looked at.
 pub(crate) const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long leaving may take.

@@ -14,10 +14,11 @@ use super::{
 };
 use crate::{
     broadcast::Broadcast,
-    entropy,
+    clock, entropy,
     house::House,
     jobs::Jobs,
     journal::Scribe,
+    lookout::Lookout,
     outbox::Outbox,
     room::{Arrival, Closing, FLUSH_WITHIN, HOUSEKEEPING_INTERVAL, LEAVE_WITHIN, LONGEST_SLEEP, Next, Room, TURN_EVENTS, TURN_PACKETS},
     udp,
@@ -37,7 +38,7 @@ use shadowmesh_core::{
     status::Status,
     time::Instant,
 };
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, io, sync::Arc};
 
 /// How often the lanes' counters are handed to the node.
 const TALLY_INTERVAL: Duration = Duration::from_secs(1);
@@ -58,7 +59,7 @@ pub struct Control<D> {
     actions: Vec<Action>,
     log: NoteLog,
     house: House,
-    device_name: Option<String>,
+    lookout: Lookout,
     listen_udp: SocketAddr,
     /// Where a datagram is read into.
     datagram: Vec<u8>,
@@ -97,7 +98,7 @@ impl Seat {
             actions: Vec::new(),
             log: NoteLog::new(&self.node.network.relays),
             house: House::new(self.certificates),
-            device_name: self.device_name,
+            lookout: Lookout::new(now, clock::slept(), self.device_name),
             listen_udp: self.listen_udp,
             datagram: vec![0; DATAGRAM_BYTES],
             accepted: 0,
@@ -127,6 +128,8 @@ impl<D: PeerDoors> Room for Control<D> {
     type Command = Command;
 
     fn begin(&mut self, now: Instant) {
+        let doors = &mut self.ports.doors;
+        self.lookout.listen(|socket| doors.watch_network(socket));
         let bytes = entropy::fresh();
         self.handle(now, Event::Entropy(&bytes));
         self.handle(now, Event::Start);
@@ -303,6 +306,18 @@ impl<D: PeerDoors> Control<D> {
         false
     }
 
+    /// The kernel has word of this machine's network, up to a part of it; true when there may be more.
+    ///
+    /// # Errors
+    /// There will be no more, and its socket should not be watched.
+    pub fn network_changed(&mut self, now: Instant) -> io::Result<bool> {
+        let more = self.lookout.hear(now);
+        if self.lookout.deadline() < self.armed {
+            self.ports.doors.ring();
+        }
+        more
+    }
+
     /// The interface is gone: the peer cannot go on.
     pub fn interface_gone(&mut self, why: String) {
         if !matches!(self.phase, Phase::Flushing(..)) {
@@ -331,14 +346,15 @@ impl<D: PeerDoors> Control<D> {
         if self.house_at <= now {
             self.house_at = now + HOUSEKEEPING_INTERVAL;
             self.house.renew(now);
-            if let Some(addresses) = self.house.addresses(self.device_name.as_deref()) {
-                self.ports.post(Pending::Interfaces(addresses));
-            }
+        }
+        if let Some(addresses) = self.lookout.look(now) {
+            self.ports.post(Pending::Interfaces(addresses));
         }
     }
 
     fn tally(&mut self, now: Instant) {
         self.tally_at = now + TALLY_INTERVAL;
+        self.lookout.slept(now, clock::slept());
         let tally = self.plane.tally();
         self.handle(now, Event::Tally(&tally));
     }
@@ -510,6 +526,7 @@ impl<D: PeerDoors> Control<D> {
         let machines = Deadline::earlier(self.node.deadline(), self.plane.deadline()).map(|d| d.at);
         let leaving = if let Phase::Leaving(until) = self.phase { Some(until) } else { None };
         let others = [machines, leaving, self.closing.deadline()].into_iter().flatten();
-        others.fold(self.tally_at.min(self.house_at), Instant::min)
+        let chores = self.tally_at.min(self.house_at).min(self.lookout.deadline());
+        others.fold(chores, Instant::min)
     }
 }

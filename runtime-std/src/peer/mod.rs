@@ -31,7 +31,7 @@ use shadowmesh_core::{
     time::Instant,
     wire::CONTROL_PIECE_MAX_LEN,
 };
-use std::{io, net::UdpSocket, sync::Arc, time::SystemTime};
+use std::{io, net::UdpSocket, os::fd::BorrowedFd, sync::Arc, time::SystemTime};
 
 /// Limits of the direct listener: a peer has few others, and each gets in by its address alone (protocol 6).
 pub const DOOR: listen::Bounds = listen::Bounds { handshakes: 32, handshakes_per_source: 8, time: Duration::from_secs(5) };
@@ -122,6 +122,11 @@ pub trait PeerDoors: Doors {
     fn watch_datagrams(&mut self, number: Number, socket: &UdpSocket) -> io::Result<()>;
     /// The socket of this number is closed.
     fn unwatch_datagrams(&mut self, number: Number);
+    /// Calls [`Control::network_changed`] whenever something can be read from this socket, to the end or an error.
+    ///
+    /// # Errors
+    /// The kernel cannot tell.
+    fn watch_network(&mut self, socket: BorrowedFd<'_>) -> io::Result<()>;
     /// Calls [`Control::datagram_room`] once the socket of this number has room.
     fn await_datagram_room(&mut self, number: Number);
 }

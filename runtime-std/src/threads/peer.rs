@@ -29,9 +29,13 @@ use std::{
     io::{self, ErrorKind},
     net::UdpSocket,
     ops::Bound,
+    os::fd::BorrowedFd,
     sync::Arc,
     time::Instant,
 };
+
+/// The number of the netlink socket among those that have datagrams.
+const NETLINK: Number = Number::MAX;
 
 /// Dials at once; more wait for their turn, within their time.
 const DIALS: usize = 64;
@@ -68,7 +72,7 @@ struct ThreadDoors {
     link: Link,
     listen_tcp: SocketAddr,
     server_config: Arc<ServerConfig>,
-    /// Sockets that may have datagrams.
+    /// Sockets that may have datagrams, that of netlink among them.
     readable: BTreeSet<Number>,
 }
 
@@ -126,7 +130,7 @@ impl Driven for PeerRoom {
     }
 
     fn datagrams_ready(&mut self, number: u32, writable: bool) {
-        if writable {
+        if writable && number != NETLINK {
             // Told again by the next edge when there is too little.
             self.datagram_room(clock::now(), number);
         }
@@ -136,7 +140,12 @@ impl Driven for PeerRoom {
     fn read_datagrams(&mut self) -> bool {
         let mut next = self.doors().readable.first().copied();
         while let Some(number) = next {
-            if !(self.datagrams(clock::now(), number) || self.is_busy()) {
+            let more = match number {
+                // After an error it is silent for ever: an edge comes only when something does.
+                NETLINK => self.network_changed(clock::now()).unwrap_or(false),
+                _ => self.datagrams(clock::now(), number) || self.is_busy(),
+            };
+            if !more {
                 self.doors().readable.remove(&number);
             }
             next = self.doors().readable.range((Bound::Excluded(number), Bound::Unbounded)).next().copied();
@@ -261,6 +270,10 @@ impl PeerDoors for ThreadDoors {
 
     fn unwatch_datagrams(&mut self, number: Number) {
         self.readable.remove(&number);
+    }
+
+    fn watch_network(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        self.pumps.poll().watch(socket, Token::Datagrams(NETLINK))
     }
 
     fn await_datagram_room(&mut self, _number: Number) {
