@@ -43,6 +43,9 @@ use std::{collections::BTreeSet, io, sync::Arc};
 /// How often the lanes' counters are handed to the node.
 const TALLY_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often it is tried to send what has no route; the kernel's word of a change comes sooner.
+const ROUTE_INTERVAL: Duration = Duration::from_millis(10);
+
 /// Connections that came in by the direct listener, at once (protocol 6: capped).
 const ACCEPTED: usize = 256;
 
@@ -69,6 +72,8 @@ pub struct Control<D> {
     armed: Instant,
     tally_at: Instant,
     house_at: Instant,
+    /// When to send again what had no route, if something waits for one.
+    route_at: Instant,
     phase: Phase,
     notes: Broadcast<(Instant, Note)>,
     claims: Broadcast<(IpAddr, PeerId)>,
@@ -105,6 +110,7 @@ impl Seat {
             armed: now,
             tally_at: now + TALLY_INTERVAL,
             house_at: now,
+            route_at: now,
             phase: Phase::Running,
             notes: self.notes,
             claims: self.claims,
@@ -312,6 +318,9 @@ impl<D: PeerDoors> Control<D> {
     /// There will be no more, and its socket should not be watched.
     pub fn network_changed(&mut self, now: Instant) -> io::Result<bool> {
         let more = self.lookout.hear(now);
+        if self.ports.flows.is_stranded() {
+            self.try_routes(now);
+        }
         if self.lookout.deadline() < self.armed {
             self.ports.doors.ring();
         }
@@ -326,9 +335,10 @@ impl<D: PeerDoors> Control<D> {
         }
     }
 
-    /// The plane may want an alarm sooner than the runtime will call.
+    /// The plane may want an alarm sooner than the runtime will call, or something wait for a route.
     fn rearm(&mut self) {
-        if self.plane.deadline().is_some_and(|d| d.at < self.armed) {
+        let is_stranded = self.ports.flows.is_stranded() && self.route_at < self.armed;
+        if is_stranded || self.plane.deadline().is_some_and(|d| d.at < self.armed) {
             self.ports.doors.ring();
         }
     }
@@ -347,8 +357,23 @@ impl<D: PeerDoors> Control<D> {
             self.house_at = now + HOUSEKEEPING_INTERVAL;
             self.house.renew(now);
         }
+        if self.ports.flows.is_stranded() && self.route_at <= now {
+            self.try_routes(now);
+        }
         if let Some(addresses) = self.lookout.look(now) {
             self.ports.post(Pending::Interfaces(addresses));
+        }
+    }
+
+    /// Sends what waits for a route, where there is one again.
+    fn try_routes(&mut self, now: Instant) {
+        self.route_at = now + ROUTE_INTERVAL;
+        let (freed, full) = self.ports.flows.try_again();
+        for family in full {
+            self.ports.doors.await_datagram_room(family);
+        }
+        if freed {
+            self.plane.writable(now, ConnId(0), &mut self.ports);
         }
     }
 
@@ -527,6 +552,7 @@ impl<D: PeerDoors> Control<D> {
         let leaving = if let Phase::Leaving(until) = self.phase { Some(until) } else { None };
         let others = [machines, leaving, self.closing.deadline()].into_iter().flatten();
         let chores = self.tally_at.min(self.house_at).min(self.lookout.deadline());
-        others.fold(chores, Instant::min)
+        let route = self.ports.flows.is_stranded().then_some(self.route_at);
+        others.chain(route).fold(chores, Instant::min)
     }
 }

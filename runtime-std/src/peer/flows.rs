@@ -2,6 +2,9 @@
 //!
 //! A datagram goes to the kernel at once. What the kernel has no room for waits here, in order, and as long as something waits the data
 //! plane is told that there is no room: it drops where that is counted, before sealing.
+//!
+//! While an address of this machine changes there is no route for a moment. What a flow cannot send then waits likewise, and is tried again
+//! soon: sealed frames that were thrown away here would be missing at the other end, which nobody there could tell from a loss on the way.
 use crate::udp;
 use shadowmesh_core::id::ConnId;
 use std::{
@@ -12,7 +15,7 @@ use std::{
 
 /// Bytes that the data plane may send to a flow in one go.
 const ROOM_BYTES: usize = 64 * 1024;
-/// Datagrams that wait for the kernel; beyond, they are lost as on a network.
+/// Datagrams that wait for the kernel, or for a flow's route; beyond, they are lost as on a network.
 const WAITING: usize = 256;
 /// A UDP payload at most, and one byte more, to see that something was cut off.
 pub(super) const DATAGRAM_BYTES: usize = 65_536;
@@ -42,14 +45,29 @@ pub(super) struct Flows {
     /// By which socket a flow goes, and where to.
     ways: BTreeMap<ConnId, (Number, SocketAddr)>,
     by_remote: HashMap<SocketAddr, ConnId>,
+    /// Datagrams of flows for which there is no route at the moment.
+    stranded: BTreeMap<ConnId, VecDeque<Vec<u8>>>,
     /// Datagrams that nobody took.
     pub(super) lost: u64,
 }
 
 impl Default for Flows {
     fn default() -> Self {
-        Self { lines: BTreeMap::new(), next_line: FAMILIES, ways: BTreeMap::new(), by_remote: HashMap::new(), lost: 0 }
+        Self {
+            lines: BTreeMap::new(),
+            next_line: FAMILIES,
+            ways: BTreeMap::new(),
+            by_remote: HashMap::new(),
+            stranded: BTreeMap::new(),
+            lost: 0,
+        }
     }
+}
+
+/// No route, or no network at all: it may be back in a moment.
+fn is_without_route(why: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(why.kind(), Kind::NetworkUnreachable | Kind::NetworkDown | Kind::AddrNotAvailable)
 }
 
 fn family(remote: SocketAddr) -> Number {
@@ -116,6 +134,7 @@ impl Flows {
     /// Forgets a flow. Some: it had a socket of its own, of this number, which is closed.
     pub(super) fn remove(&mut self, conn: ConnId) -> Option<Number> {
         let (number, remote) = self.ways.remove(&conn)?;
+        self.stranded.remove(&conn);
         if number < FAMILIES {
             self.by_remote.remove(&remote);
             return None;
@@ -135,13 +154,55 @@ impl Flows {
     /// Bytes that the data plane can send to this flow now.
     pub(super) fn room(&self, conn: ConnId) -> usize {
         let line = self.ways.get(&conn).and_then(|(number, _)| self.lines.get(number));
-        if line.is_some_and(|line| line.waiting.is_empty()) { ROOM_BYTES } else { 0 }
+        let is_free = line.is_some_and(|line| line.waiting.is_empty()) && !self.stranded.contains_key(&conn);
+        if is_free { ROOM_BYTES } else { 0 }
     }
 
     /// Sends to a flow, as [`Flows::send_to`] does; nothing happens when it is gone.
     pub(super) fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Option<Number> {
         let (number, remote) = *self.ways.get(&conn)?;
+        if let Some(stranded) = self.stranded.get_mut(&conn) {
+            if stranded.len() < WAITING {
+                stranded.push_back(bytes.to_vec());
+            } else {
+                self.lost += 1;
+            }
+            return None;
+        }
+        if let Some(line) = self.lines.get(&number).filter(|line| line.waiting.is_empty()) {
+            match udp::send(&line.socket, remote, bytes) {
+                Ok(()) => return None,
+                Err(why) if is_without_route(&why) => {
+                    self.stranded.insert(conn, VecDeque::from([bytes.to_vec()]));
+                    return None;
+                }
+                Err(_) => {}
+            }
+        }
         self.send_by(number, remote, bytes)
+    }
+
+    /// Whether something waits for a route.
+    pub(super) fn is_stranded(&self) -> bool {
+        !self.stranded.is_empty()
+    }
+
+    /// Tries again what waits for a route. True when a flow has one again; the sockets that have no room are given as by [`Flows::send_to`].
+    pub(super) fn try_again(&mut self) -> (bool, Vec<Number>) {
+        let (mut freed, mut full) = (false, Vec::new());
+        for (conn, mut stranded) in core::mem::take(&mut self.stranded) {
+            while let Some(bytes) = stranded.pop_front() {
+                full.extend(self.send(conn, &bytes));
+                if self.stranded.contains_key(&conn) {
+                    break;
+                }
+            }
+            match self.stranded.get_mut(&conn) {
+                Some(first) => first.append(&mut stranded),
+                None => freed = true,
+            }
+        }
+        (freed, full)
     }
 
     /// Sends to an address. Some: the kernel has no room in this socket, and somebody should wait until it has and then call
@@ -235,6 +296,35 @@ mod tests {
         let address = taken.local_addr().expect("bound");
         let why = Flows::default().open(address).expect_err("taken");
         assert!(why.contains(&address.to_string()), "{why}");
+    }
+
+    #[test]
+    fn what_has_no_route_waits_in_its_flow_alone_and_goes_when_there_is_one() {
+        let mut flows = Flows::default();
+        flows.open(SocketAddr::from(([127, 0, 0, 1], 0))).expect("any port");
+        let here = udp::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("loopback");
+        let (near, far) = (ConnId(1 << 63), ConnId((1 << 63) + 1));
+        flows.add(near, here.local_addr().expect("bound"));
+        flows.add(far, SocketAddr::from(([127, 0, 0, 1], 9)));
+        flows.stranded.insert(near, VecDeque::from([b"first".to_vec(), b"second".to_vec()]));
+        assert_eq!((flows.room(near), flows.room(far)), (0, ROOM_BYTES));
+        assert_eq!(flows.send(near, b"third"), None);
+        assert!(flows.is_stranded());
+        assert_eq!(flows.try_again(), (true, Vec::new()));
+        assert!(!flows.is_stranded());
+        let mut buffer = [0; 16];
+        here.set_nonblocking(false).expect("a socket");
+        let heard = [(); 3].map(|()| here.recv(&mut buffer).map(|len| buffer[..len].to_vec()).expect("loopback"));
+        assert_eq!(heard, [b"first".to_vec(), b"second".to_vec(), b"third".to_vec()]);
+        for _ in 0..=WAITING {
+            flows.stranded.entry(near).or_default();
+            flows.send(near, b"more");
+        }
+        assert_eq!(flows.lost, 1, "it is bounded");
+        assert!(flows.remove(near).is_none() && !flows.is_stranded());
+        for (kind, is) in [(io::ErrorKind::NetworkUnreachable, true), (io::ErrorKind::PermissionDenied, false)] {
+            assert_eq!(is_without_route(&kind.into()), is);
+        }
     }
 
     #[test]
