@@ -14,6 +14,7 @@ mod mesh;
 mod nats;
 mod paths;
 mod process;
+mod roaming;
 mod router;
 mod stream;
 mod sys;
@@ -54,7 +55,10 @@ struct Scenario {
 const RUNTIMES: [&str; 2] = ["smol", "threads"];
 
 fn all() -> Vec<Scenario> {
-    [instruments::all(), doors::all(), life::all(), paths::all(), nats::all(), layer2::all()].into_iter().flatten().collect()
+    [instruments::all(), doors::all(), life::all(), paths::all(), nats::all(), roaming::all(), layer2::all()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// A scenario on hosts with IPv4 and IPv6.

@@ -99,6 +99,34 @@ impl<'w> Router<'w> {
         router
     }
 
+    /// A second router for hosts that have one already, with other addresses inside: a mobile network beside that at home.
+    pub(crate) fn mobile(world: &'w World, name: &str, nat: Nat) -> Self {
+        Self::of(world, world.host(name), nat, CARRIER)
+    }
+
+    /// Adds a host of another router to this one's private network too, by `eth1`, with a default route that is taken when there is no other.
+    pub(crate) fn adopt(&self, host: &Host) {
+        let number = self.next.replace(self.next.get() + 1);
+        let (near, inside) = (format!("p{number}"), &host.namespace);
+        ip_in(&self.host.namespace, &["link", "add", &near, "type", "veth", "peer", "name", "eth1", "netns", inside]);
+        ip_in(&self.host.namespace, &["link", "set", &near, "master", "lan0", "up"]);
+        host.set("ipv6/conf/eth1/disable_ipv6", "1");
+        ip_in(inside, &["address", "add", &format!("{}/24", self.inside(number)), "dev", "eth1"]);
+        ip_in(inside, &["link", "set", "eth1", "up"]);
+        ip_in(inside, &["route", "add", "default", "via", &self.inside(1).to_string(), "dev", "eth1", "metric", "200"]);
+    }
+
+    /// Takes the far end of a host's `eth0` away: the host has no carrier there any more.
+    pub(crate) fn pull(&self, host: &Host) {
+        let port = host.ports.first().expect("a host has a port");
+        ip_in(&self.host.namespace, &["link", "set", &port.name, "down"]);
+    }
+
+    /// The address under which others see its hosts.
+    pub(crate) fn outside(&self) -> Ipv4Addr {
+        self.host.v4.expect("a router has an address of IPv4")
+    }
+
     /// Adds a host to its private network.
     pub(crate) fn host(&self, name: &str) -> Host {
         let number = self.next.replace(self.next.get() + 1);
