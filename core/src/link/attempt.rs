@@ -269,6 +269,7 @@ impl Link {
         }
         round.until = now + room.config.connect_timeout;
         round.dial_at = round.dial_at.or(dials.then_some(dial_at));
+        round.search_at = round.search_at.or((!round.ways.is_empty()).then(|| now + SEARCH_AFTER));
     }
 
     /// First requests by UDP to all of the peer's candidates that may be tried.

@@ -385,7 +385,8 @@ fn proven(link: &mut Link, room: &mut Room, port: u16) -> PathId {
     let mut asker = Asker::new(ground);
     room.drain(usize::MAX, &mut Vec::new());
     let size = room.config.largest_frame();
-    link.path_datagram(at(2), room, remote, &asker.request(&key, remote, 0, [8; 32], size));
+    let source = crate::node::Source { remote, own_flow: None };
+    link.path_datagram(at(2), room, source, &asker.request(&key, remote, 0, [8; 32], size));
     let mut actions = Vec::new();
     room.drain(usize::MAX, &mut actions);
     let answer = actions.iter().find_map(|action| match action {
@@ -393,7 +394,7 @@ fn proven(link: &mut Link, room: &mut Room, port: u16) -> PathId {
         _ => None,
     });
     let (complete, _) = asker.complete(&key, answer.expect("an answer"), remote, 0).expect("it verifies");
-    link.path_datagram(at(2), room, remote, &complete);
+    link.path_datagram(at(2), room, source, &complete);
     path
 }
 
