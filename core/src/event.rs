@@ -3,8 +3,8 @@ use crate::{
     handshake::{Done, Job},
     id::{ConnId, Handle, PathId, PeerId},
     plane::{Edit, Report, Tally},
-    time::Duration,
-    wire::PathLabel,
+    time::{Duration, Instant},
+    wire::{PathLabel, Transport},
 };
 use core::{
     fmt,
@@ -69,6 +69,41 @@ impl fmt::Display for Ended {
             Self::WrongIdentity { got: None, subject: None } => f.write_str("the certificate is not of the expected identity"),
             Self::Resolve(why) => write!(f, "the name does not resolve: {why}"),
             Self::Local(why) => f.write_str(why),
+        }
+    }
+}
+
+/// A port of the router in front that leads to this peer (protocol 6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortMapping {
+    /// How the router was asked.
+    pub protocol: MappingProtocol,
+    /// What it forwards: datagrams, or connections to the direct listener.
+    pub transport: Transport,
+    /// The router's address and port outside.
+    pub external: SocketAddr,
+    /// The router forgets it then, unless it is renewed.
+    pub until: Instant,
+}
+
+/// A way to ask a router for a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MappingProtocol {
+    /// Port Control Protocol (RFC 6887).
+    Pcp,
+    /// NAT Port Mapping Protocol (RFC 6886).
+    NatPmp,
+    /// Internet Gateway Device of `UPnP`.
+    Upnp,
+}
+
+impl MappingProtocol {
+    /// Its name in status and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pcp => "pcp",
+            Self::NatPmp => "nat-pmp",
+            Self::Upnp => "upnp",
         }
     }
 }
@@ -144,6 +179,10 @@ pub enum Event<'a> {
     /// Addresses of the local interfaces with prefix length, the overlay interface left out. The same ones again: the ways to others may
     /// be new ones, since a default route changed or this machine slept.
     Interfaces(&'a [(IpAddr, u8)]),
+    /// All ports that the router in front forwards to us now; those that were told before and are missing here are gone.
+    PortMapped(&'a [PortMapping]),
+    /// Somebody wants to know how the network is now: each relay is pinged, and asked anew where it sees our datagrams come from.
+    Examine,
     /// What the plane noticed.
     Report(Report),
     /// The plane's counters, about once a second.

@@ -1,5 +1,6 @@
 //! What a `Node` tells people and programs about itself: plain data, no behaviour. `status --json` is made from it.
 use crate::{
+    event::PortMapping,
     id::{PathId, PeerId},
     time::{Duration, Instant},
     wire::PathLabel,
@@ -17,6 +18,8 @@ pub struct Status {
     pub addresses: Vec<(IpAddr, u8)>,
     /// One entry a relay of the token.
     pub relays: Vec<RelayStatus>,
+    /// What the router in front forwards to us.
+    pub mappings: Vec<PortMapping>,
     /// One entry a known peer.
     pub peers: Vec<PeerStatus>,
     /// Drops by reason.
@@ -75,6 +78,10 @@ pub struct RelayStatus {
     pub observed: Option<SocketAddr>,
     /// Our UDP address as it sees it.
     pub reflexive: Option<SocketAddr>,
+    /// When it said so last.
+    pub reflexive_at: Option<Instant>,
+    /// It is connected and tells UDP addresses to who asks.
+    pub has_reflector: bool,
     /// Whether its two UDP ports see two addresses of us; None while that is unknown.
     pub mapping_varies: Option<bool>,
     /// Why it is not connected.

@@ -210,6 +210,7 @@ mod tests {
             name: "me".to_owned(),
             addresses: Vec::new(),
             relays: Vec::new(),
+            mappings: Vec::new(),
             peers: Vec::new(),
             drops: vec![("replayed", 0)],
             totals: Totals::default(),

@@ -94,6 +94,7 @@ mod tests {
             name: "me".to_owned(),
             addresses: Vec::new(),
             relays: Vec::new(),
+            mappings: Vec::new(),
             peers: vec![peer(1, "a", "10.77.0.1"), peer(2, "b", "10.77.0.2"), peer(3, "b", "10.77.0.3")],
             drops: Vec::new(),
             totals: Totals::default(),

@@ -1,5 +1,9 @@
 //! Direct paths by UDP: found, proven, used, left, followed when an address changes; and what they do not do.
-use shadowmesh_core::{config::Transports, event::Note, wire::PathLabel};
+use shadowmesh_core::{
+    config::Transports,
+    event::{Event, MappingProtocol, Note, PortMapping},
+    wire::{PathLabel, Transport},
+};
 use shadowmesh_fuzz::world::{Depends, FlowId, HostId, NatKind, Ports, World};
 use std::{net::SocketAddr, time::Duration};
 
@@ -355,4 +359,52 @@ fn a_port_in_order_is_foreseen_whatever_else_goes_on_behind_the_box() {
             assert!(took.is_some_and(|took| took < Duration::from_secs(1)), "{strict:?}, {noise} ports: {took:?}");
         }
     }
+}
+
+// protocol 6.3
+#[test]
+fn a_port_of_the_router_is_told_to_peers_until_the_router_forgets_it() {
+    let mut world = World::new(9);
+    let (a, b) = pair(&mut world);
+    world.until_connected(a, b);
+    let external: SocketAddr = "203.0.113.77:7000".parse().expect("an address");
+    let is_told = |world: &mut World| {
+        let candidates = world.peer_status(b, a).expect("known").candidates;
+        candidates.iter().any(|candidate| (candidate.address, candidate.transport, candidate.kind) == (external, "udp", "port-mapped"))
+    };
+    let map = |world: &mut World, life: Duration| {
+        let until = world.now() + life;
+        world.event(a, Event::PortMapped(&[PortMapping { protocol: MappingProtocol::Pcp, transport: Transport::Udp, external, until }]));
+    };
+    assert!(!is_told(&mut world));
+    map(&mut world, Duration::from_mins(1));
+    world.run(Duration::from_secs(2));
+    assert!(is_told(&mut world));
+    world.run(Duration::from_mins(1));
+    assert!(!is_told(&mut world), "nobody renewed it");
+    map(&mut world, Duration::from_mins(1));
+    world.run(Duration::from_secs(2));
+    assert!(is_told(&mut world));
+    world.event(a, Event::PortMapped(&[]));
+    world.run(Duration::from_secs(2));
+    assert!(!is_told(&mut world), "the router lost it");
+}
+
+// protocol 8.1
+#[test]
+fn who_examines_the_network_gets_a_fresh_answer_of_each_relay() {
+    let mut world = World::new(10);
+    let (a, b) = pair(&mut world);
+    world.until_connected(a, b);
+    world.run(Duration::from_secs(3));
+    let before = world.now();
+    let relay = |world: &mut World| world.status(a).relays.remove(0);
+    let known = relay(&mut world);
+    assert!(known.has_reflector && known.reflexive_at.is_some_and(|at| at < before), "{known:?}");
+    world.event(a, Event::Examine);
+    assert_eq!(relay(&mut world).mapping_varies, None, "what was known may be wrong");
+    world.run(Duration::from_secs(1));
+    let fresh = relay(&mut world);
+    assert!(fresh.reflexive_at.is_some_and(|at| at > before), "{fresh:?}");
+    assert_eq!((fresh.reflexive, fresh.mapping_varies), (known.reflexive, Some(false)));
 }

@@ -1,16 +1,16 @@
 //! Events as they stand in a journal: in full, so that a replay needs nothing else.
 use super::codec::{Field, put_list, record};
 use crate::{
-    event::{Ended, Event, TlsFacts},
+    event::{Ended, Event, MappingProtocol, PortMapping, TlsFacts},
     handshake::{Done, Outcome},
     hub::HubEvent,
     plane::{LinkTally, Tally},
-    wire::{Malformed, Reader},
+    wire::{Malformed, Reader, Transport},
 };
 use core::net::IpAddr;
 
 /// The kinds of a peer's events; a kind's number is its place.
-pub(super) const NODE: [&str; 16] = [
+pub(super) const NODE: [&str; 18] = [
     "Start",
     "Entropy",
     "Alarm",
@@ -27,6 +27,8 @@ pub(super) const NODE: [&str; 16] = [
     "Leave",
     "Sockets",
     "Datagram",
+    "PortMapped",
+    "Examine",
 ];
 /// The kinds of a relay's events.
 pub(super) const HUB: [&str; 9] = ["Start", "Entropy", "Alarm", "Accepted", "Closed", "Message", "Computed", "Leave", "Datagram"];
@@ -35,10 +37,38 @@ pub(super) const HUB: [&str; 9] = ["Start", "Entropy", "Alarm", "Accepted", "Clo
 #[derive(Default)]
 pub struct Loan {
     interfaces: Vec<(IpAddr, u8)>,
+    mappings: Vec<PortMapping>,
     tally: Tally,
 }
 
 record!(TlsFacts { exporter, identity, subject });
+record!(PortMapping { protocol, transport, external, until });
+
+impl Field for MappingProtocol {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.push(match self {
+            Self::Pcp => 0,
+            Self::NatPmp => 1,
+            Self::Upnp => 2,
+        });
+    }
+    fn take(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let known = [Self::Pcp, Self::NatPmp, Self::Upnp];
+        known.get(usize::from(from.u8("port mapping protocol")?)).copied().ok_or(Malformed("port mapping protocol"))
+    }
+}
+
+impl Field for Transport {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.push(match self {
+            Self::Udp => 0,
+            Self::Wss => 1,
+        });
+    }
+    fn take(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        [Self::Udp, Self::Wss].get(usize::from(from.u8("transport")?)).copied().ok_or(Malformed("transport"))
+    }
+}
 
 pub(super) fn put_node(event: &Event<'_>, out: &mut Vec<u8>) {
     match event {
@@ -69,26 +99,14 @@ pub(super) fn put_node(event: &Event<'_>, out: &mut Vec<u8>) {
             (*conn, *handle).put(out);
             out.extend_from_slice(bytes);
         }
-        Event::Computed(done) => {
-            out.push(7);
-            done.put(out);
-        }
-        Event::Listening { port } => {
-            out.push(8);
-            port.put(out);
-        }
+        Event::Computed(done) => put_kind(7, done, out),
+        Event::Listening { port } => put_kind(8, port, out),
         Event::Interfaces(interfaces) => {
             out.push(9);
             put_list(interfaces, out);
         }
-        Event::Report(report) => {
-            out.push(10);
-            report.put(out);
-        }
-        Event::Tally(tally) => {
-            out.push(11);
-            tally.put(out);
-        }
+        Event::Report(report) => put_kind(10, report, out),
+        Event::Tally(tally) => put_kind(11, *tally, out),
         Event::Ping { peer, id, payload } => {
             out.push(12);
             (*peer, *id).put(out);
@@ -104,7 +122,18 @@ pub(super) fn put_node(event: &Event<'_>, out: &mut Vec<u8>) {
             remote.put(out);
             out.extend_from_slice(bytes);
         }
+        Event::PortMapped(mappings) => {
+            out.push(16);
+            put_list(mappings, out);
+        }
+        Event::Examine => out.push(17),
     }
+}
+
+/// An event of one field.
+fn put_kind(kind: u8, field: &impl Field, out: &mut Vec<u8>) {
+    out.push(kind);
+    field.put(out);
 }
 
 pub(super) fn take_node<'a>(body: &'a mut [u8], loan: &'a mut Loan) -> Result<Event<'a>, Malformed> {
@@ -154,6 +183,11 @@ pub(super) fn take_node<'a>(body: &'a mut [u8], loan: &'a mut Loan) -> Result<Ev
             let at = body.len() - from.remaining();
             return Ok(Event::Datagram { remote, bytes: &mut body[at..] });
         }
+        16 => {
+            loan.mappings = Field::take(&mut from)?;
+            Event::PortMapped(&loan.mappings)
+        }
+        17 => Event::Examine,
         _ => return Err(Malformed("event")),
     };
     from.end("event")?;
@@ -280,7 +314,7 @@ impl Field for Ended {
 /// What people see of a peer's event.
 pub(super) fn tell_node(event: &Event<'_>) -> String {
     match event {
-        Event::Start | Event::Entropy(_) | Event::Alarm | Event::Leave => String::new(),
+        Event::Start | Event::Entropy(_) | Event::Alarm | Event::Leave | Event::Examine => String::new(),
         Event::Opened { conn, tls, remote, .. } => {
             format!("{} to {remote}, {}", name(*conn), tls.identity.map_or("a foreign certificate".into(), |id| id.short()))
         }
@@ -294,6 +328,10 @@ pub(super) fn tell_node(event: &Event<'_>) -> String {
         Event::Listening { port: Some(port) } => format!("on port {port}"),
         Event::Listening { port: None } => "on no port".into(),
         Event::Interfaces(list) => list.iter().map(|(address, len)| format!("{address}/{len}")).collect::<Vec<_>>().join(", "),
+        Event::PortMapped(list) => {
+            let one = |mapping: &PortMapping| format!("{:?} at {} by {}", mapping.transport, mapping.external, mapping.protocol.name());
+            list.iter().map(one).collect::<Vec<_>>().join(", ")
+        }
         Event::Report(report) => format!("link {}: {:?}", report.link.0, report.what),
         Event::Tally(tally) => tell_tally(tally),
         Event::Ping { peer, id, payload } => format!("{id} to {}, {} bytes", peer.short(), payload.len()),

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     crypto::{Identity, Provider, awslc::AwsLc, rustcrypto::RustCrypto},
     drops::{Drop, Drops},
-    event::{Ended, TlsFacts},
+    event::{Ended, MappingProtocol, PortMapping, TlsFacts},
     handshake::{Done, HandshakeError, Job, Outcome, Setup, Ticket, Work},
     hub::{ForwardSink, Forwarder},
     id::{ConnId, Handle, LinkId, PathId, PeerId},
@@ -12,7 +12,7 @@ use crate::{
     plane::{Edit, Install, LinkTally, PathTally, Report, Tally},
     session::{Chain, SessionId, Side, Suite},
     time::Duration,
-    wire::Params,
+    wire::{Params, Transport},
 };
 use core::net::SocketAddr;
 use proptest::prelude::*;
@@ -110,6 +110,26 @@ fn each_event_is_read_back_as_it_was_written() {
     assert_eq!((Node::EVENTS[usize::from(Node::COMPUTED)], Hub::EVENTS[usize::from(Hub::COMPUTED)]), ("Computed", "Computed"));
     let kinds: std::collections::BTreeSet<u8> = peer_events().iter().map(|event| kind(event)).collect();
     assert_eq!(kinds.len(), Node::EVENTS.len(), "each kind is tried");
+}
+
+/// Kind, number of mappings, and of each: protocol, transport, address with port, and the end in nanoseconds.
+#[test]
+fn a_port_of_the_router_has_these_bytes() {
+    let mut bytes = Vec::new();
+    Node::put_event(&Event::PortMapped(&[mapping(MappingProtocol::NatPmp, Transport::Wss, at("198.51.100.7:6000"))]), &mut bytes);
+    assert_eq!(bytes, [16, 0, 0, 0, 1, 1, 1, 4, 198, 51, 100, 7, 0x17, 0x70, 0, 0, 0, 0, 0x3b, 0x9a, 0xca, 0]);
+    for (place, wrong) in [(5, 3), (6, 2)] {
+        let mut other = bytes.clone();
+        other[place] = wrong;
+        assert!(Node::take_event(&mut other, &mut Loan::default()).is_err(), "{wrong} at {place}");
+    }
+    bytes.clear();
+    Node::put_event(&Event::Examine, &mut bytes);
+    assert_eq!(bytes, [17]);
+}
+
+fn mapping(protocol: MappingProtocol, transport: Transport, external: SocketAddr) -> PortMapping {
+    PortMapping { protocol, transport, external, until: Instant::from_millis(1_000) }
 }
 
 #[test]
@@ -513,6 +533,13 @@ fn peer_events() -> Vec<Event<'static>> {
         Event::Interfaces(Vec::leak(vec![(v4.ip(), 24), (v6.ip(), 64)])),
         Event::Sockets { v4: Some(5_000), v6: None },
         Event::Datagram { remote: v6, bytes: Vec::leak(vec![0x25, 0]) },
+        Event::PortMapped(&[]),
+        Event::PortMapped(Vec::leak(vec![
+            mapping(MappingProtocol::Pcp, Transport::Udp, v6),
+            mapping(MappingProtocol::NatPmp, Transport::Wss, v4),
+            mapping(MappingProtocol::Upnp, Transport::Udp, v4),
+        ])),
+        Event::Examine,
         Event::Report(Report { link: LinkId(1), what: crate::plane::Noticed::Wanted }),
         Event::Report(Report { link: LinkId(1), what: crate::plane::Noticed::Stalled { path: PathId(2), pto: Duration::from_millis(7) } }),
         Event::Tally(tally),

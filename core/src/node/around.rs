@@ -1,12 +1,35 @@
 //! What a node knows of its surroundings, and what it offers because of them (protocol 6.3).
 use super::{Node, uplink::Uplink};
 use crate::{
+    event::PortMapping,
     path::candidate::{Ports, gather},
     time::Instant,
 };
 use core::net::IpAddr;
 
+/// Datagrams and connections, of two families.
+const MAPPINGS_MAX: usize = 4;
+
 impl Node {
+    /// What the router in front forwards to us now.
+    pub(super) fn port_mapped(&mut self, now: Instant, mappings: &[PortMapping]) {
+        self.room.around.mapped = mappings.iter().take(MAPPINGS_MAX).copied().collect();
+        self.refresh_surroundings(now);
+    }
+
+    /// What the router has not renewed is gone, whatever became of whoever asks it.
+    pub(super) fn expire_mappings(&mut self, now: Instant) {
+        let before = self.room.around.mapped.len();
+        self.room.around.mapped.retain(|mapping| mapping.until > now);
+        if self.room.around.mapped.len() < before {
+            self.refresh_surroundings(now);
+        }
+    }
+
+    pub(super) fn mappings_deadline(&self) -> Option<Instant> {
+        self.room.around.mapped.iter().map(|mapping| mapping.until).min()
+    }
+
     /// Addresses changed: what may be dialled, and what we offer.
     pub(super) fn refresh_surroundings(&mut self, now: Instant) {
         self.room.around.relay_ends = self.uplinks.iter().filter_map(Uplink::ends).collect();

@@ -106,6 +106,7 @@ impl Node {
             name: self.room.config.name.clone(),
             addresses: self.room.around.overlay.clone(),
             relays: self.uplinks.iter().map(Uplink::status).collect(),
+            mappings: self.room.around.mapped.clone(),
             peers: self.links.values().map(|link| link.status(relay_remote)).collect(),
             drops: drops.iter().collect(),
             totals: self.room.totals,
@@ -425,6 +426,7 @@ impl Node {
                 self.uplink_lost(now, index);
             }
         }
+        self.expire_mappings(now);
         // an address that is not confirmed any more is offered no more
         if self.reflexive() != self.room.around.reflexive {
             self.refresh_surroundings(now);
@@ -531,6 +533,12 @@ impl Machine for Node {
                 self.ask_for_reflexive(now);
                 self.refresh_surroundings(now);
             }
+            Event::PortMapped(mappings) => self.port_mapped(now, mappings),
+            Event::Examine => {
+                for uplink in &mut self.uplinks {
+                    uplink.examine(now, &self.room);
+                }
+            }
             Event::Report(report) => self.report(now, &report),
             Event::Tally(tally) => self.tally(now, tally),
             Event::Ping { peer, id, payload } => self.ping(now, peer, id, payload),
@@ -559,6 +567,7 @@ impl Machine for Node {
             Use::Uplink(_) | Use::Dialled { .. } | Use::Direct { .. } | Use::Flow { .. } => None,
         });
         let mut earliest = accepted.min().map(|at| Deadline { at, why: "a connection that proved nothing" });
+        earliest = Deadline::earlier(earliest, self.mappings_deadline().map(|at| Deadline { at, why: "a port of the router" }));
         for at in self.uplinks.iter().filter_map(Uplink::deadline) {
             earliest = Deadline::earlier(earliest, Some(Deadline { at, why: "a relay" }));
         }

@@ -51,6 +51,7 @@ pub(super) struct Reflexive {
     /// The relay's other port, once it was told.
     other: Option<Question>,
     asked_at: Option<Instant>,
+    answered_at: Option<Instant>,
     address: Option<SocketAddr>,
     /// As the relay's other port sees it.
     other_address: Option<SocketAddr>,
@@ -60,7 +61,17 @@ impl Reflexive {
     /// Nothing is known, and `ask_anew` begins. `relay` is where the first port is.
     pub(super) fn new(key: Arc<PathKey>, own_sid: u32, relay_sid: u32, relay: SocketAddr) -> Self {
         let relay = SocketAddr::new(relay.ip().to_canonical(), relay.port());
-        Self { key, own_sid, relay_sid, first: Question::new(relay), other: None, asked_at: None, address: None, other_address: None }
+        Self {
+            key,
+            own_sid,
+            relay_sid,
+            first: Question::new(relay),
+            other: None,
+            asked_at: None,
+            answered_at: None,
+            address: None,
+            other_address: None,
+        }
     }
 
     /// What it keeps, beside the most.
@@ -73,6 +84,11 @@ impl Reflexive {
     /// Our UDP address as the relay sees it. Where its two ports see two addresses, nobody else can use either.
     pub(super) fn mapped(&self) -> Option<Mapped> {
         self.address.map(|address| Mapped { address, other: self.other_address })
+    }
+
+    /// When the first port told our address last.
+    pub(super) fn answered_at(&self) -> Option<Instant> {
+        self.answered_at
     }
 
     /// Our sockets or our own addresses may have changed: what is known may be wrong. Without a socket nothing is known.
@@ -130,6 +146,7 @@ impl Reflexive {
         let before = self.mapped();
         if is_first {
             self.first.answered(Some(now + INTERVAL));
+            self.answered_at = Some(now);
             if self.address != Some(bound.address) {
                 (self.address, self.other_address) = (Some(bound.address), None);
             }

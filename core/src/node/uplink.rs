@@ -560,6 +560,8 @@ impl Uplink {
             rtt: self.up().and_then(|up| up.rtt),
             observed: self.observed(),
             reflexive: self.mapped().map(|mapped| mapped.address),
+            reflexive_at: self.up().and_then(|up| up.reflexive.as_ref()).and_then(Reflexive::answered_at),
+            has_reflector: self.up().is_some_and(|up| up.reflexive.is_some()),
             mapping_varies: self.mapping_varies(),
             last_error: self.last_error.clone(),
         }

@@ -2,7 +2,10 @@
 //!
 //! A peer can name any address, so a candidate is a way to make us knock at somebody else's door. What is refused here is
 //! never dialled: it is counted, and `peer explain` shows it.
-use crate::wire::{Candidate, CandidateKind, MAX_CANDIDATES, Transport};
+use crate::{
+    event::PortMapping,
+    wire::{Candidate, CandidateKind, MAX_CANDIDATES, Transport},
+};
 use core::net::{IpAddr, SocketAddr};
 
 /// What a node knows of its own surroundings.
@@ -16,6 +19,8 @@ pub(crate) struct Surroundings {
     pub(crate) observed: Vec<IpAddr>,
     /// Our UDP sockets' addresses as relays see them.
     pub(crate) reflexive: Vec<Mapped>,
+    /// What the router in front forwards to us.
+    pub(crate) mapped: Vec<PortMapping>,
     /// Own overlay prefixes.
     pub(crate) overlay: Vec<(IpAddr, u8)>,
 }
@@ -92,7 +97,16 @@ pub(crate) fn gather(around: &Surroundings, advertise: &[SocketAddr], ports: Por
             }
         }
     }
-    // also where something is announced by hand: what the relay's reflector sees is true at this moment
+    // also where something is announced by hand: what the router or the relay's reflector says is true at this moment
+    for mapping in around.mapped.iter().filter(|mapping| is_public(mapping.external.ip())) {
+        let (own_port, priority) = match mapping.transport {
+            Transport::Udp => (ports.udp_of(mapping.external.ip()), 113),
+            Transport::Wss => (ports.wss, 70),
+        };
+        if own_port.is_some() {
+            add(CandidateKind::PortMapped, mapping.transport, mapping.external, priority);
+        }
+    }
     for mapped in &around.reflexive {
         let address = mapped.address;
         if is_reachable(address.ip()) && !address.ip().is_loopback() && ports.udp_of(address.ip()).is_some() {
@@ -143,6 +157,11 @@ fn is_reachable(ip: IpAddr) -> bool {
     }
 }
 
+/// An address that means the same everywhere. A router that has another one outside is behind a second NAT: its port leads nowhere.
+fn is_public(ip: IpAddr) -> bool {
+    is_reachable(ip) && !ip.is_loopback() && !is_private(ip)
+}
+
 /// RFC 1918, RFC 6598 and RFC 4193.
 fn is_private(ip: IpAddr) -> bool {
     match ip {
@@ -174,6 +193,7 @@ pub(crate) fn inside(prefix: IpAddr, len: u8, ip: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::MappingProtocol;
 
     fn ip(text: &str) -> IpAddr {
         text.parse().expect("an address")
@@ -207,8 +227,38 @@ mod tests {
             relay_ends: vec![(at("192.168.1.5:5000"), at("203.0.113.9:443"))],
             observed: vec![ip("198.51.100.7")],
             reflexive: vec![Mapped { address: at("198.51.100.7:61000"), other: None }],
+            mapped: Vec::new(),
             overlay: vec![(ip("10.77.0.1"), 24)],
         }
+    }
+
+    // protocol 6.3
+    #[test]
+    fn what_the_router_forwards_is_offered_unless_another_nat_is_before_it() {
+        let mut around = home();
+        let mapping = |transport, external| PortMapping {
+            protocol: MappingProtocol::Pcp,
+            transport,
+            external: at(external),
+            until: crate::time::Instant::from_millis(1),
+        };
+        around.mapped = ["198.51.100.7:7000", "192.168.7.7:1", "100.64.3.4:1", "10.0.0.1:1", "0.0.0.0:1", "127.0.0.1:1", "169.254.1.1:1"]
+            .map(|external| mapping(Transport::Udp, external))
+            .into_iter()
+            .chain([mapping(Transport::Wss, "198.51.100.7:8000")])
+            .collect();
+        let mapped = |ports| {
+            let found = gather(&around, &[], ports).into_iter().filter(|candidate| candidate.kind == CandidateKind::PortMapped);
+            found.map(|candidate| (candidate.transport, candidate.address)).collect::<Vec<_>>()
+        };
+        let both = Ports { wss: Some(4000), udp: (Some(5000), None) };
+        let [udp, wss] = [(Transport::Udp, at("198.51.100.7:7000")), (Transport::Wss, at("198.51.100.7:8000"))];
+        assert_eq!(mapped(both), [udp, wss]);
+        assert_eq!((mapped(WSS), mapped(Ports::default())), (vec![wss], vec![]), "without a socket there is nothing behind it");
+        let found = gather(&around, &[], both);
+        let place = |kind, transport| found.iter().position(|candidate| (candidate.kind, candidate.transport) == (kind, transport));
+        let (mapped, observed) = (place(CandidateKind::PortMapped, Transport::Udp), place(CandidateKind::Observed, Transport::Udp));
+        assert!(mapped < observed, "it is good for everybody, what a relay sees perhaps for that relay alone");
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use super::{memo::Memo, script::Script};
 use crate::world::{HostId, World, deliver, forward, payloads};
 use shadowmesh_core::{
-    event::{Ended, Event},
+    event::{Ended, Event, MappingProtocol, PortMapping},
     id::{ConnId, Handle},
     time::Duration,
+    wire::Transport,
 };
 use std::{net::SocketAddr, sync::Arc};
 
@@ -114,7 +115,7 @@ impl Scene {
     fn driver(&mut self, script: &mut Script<'_>) {
         let conn = ConnId(u64::from(script.byte() % 16));
         let address = SocketAddr::from((script.bytes(16).try_into().unwrap_or([0; 16]), script.u16()));
-        match script.byte() % 6 {
+        match script.byte() % 8 {
             0 => self.world.event(self.a, Event::Closed { conn, why: Ended::Reset }),
             1 => self.world.event(self.a, Event::Interfaces(&[(address.ip(), script.byte())])),
             2 => {
@@ -123,6 +124,12 @@ impl Scene {
             }
             3 => self.world.event(self.a, Event::Alarm),
             4 => self.world.event(self.a, Event::Entropy(&[script.byte(); 32])),
+            5 => self.world.event(self.a, Event::Examine),
+            6 => {
+                let until = self.world.now() + Duration::from_secs(u64::from(script.byte()));
+                let mapping = PortMapping { protocol: MappingProtocol::Pcp, transport: Transport::Udp, external: address, until };
+                self.world.event(self.a, Event::PortMapped(&[mapping]));
+            }
             _ => {
                 let mut bytes = script.piece().to_vec();
                 self.world.event(self.a, Event::Message { conn, handle: Some(Handle(2)), bytes: &mut bytes });

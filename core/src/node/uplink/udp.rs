@@ -23,6 +23,16 @@ impl Uplink {
         }
     }
 
+    /// Somebody wants to know how the relay and our UDP address are now. No answer is no fault of the connection.
+    pub(crate) fn examine(&mut self, now: Instant, room: &Room) {
+        if let State::Up(up) = &mut self.state
+            && up.ping.is_none()
+        {
+            up.next_ping_at = now;
+        }
+        self.ask_anew(now, room);
+    }
+
     /// A path by UDP died.
     pub(crate) fn doubt_reflexive(&mut self, now: Instant) {
         if let State::Up(up) = &mut self.state
