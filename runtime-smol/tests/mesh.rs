@@ -397,6 +397,7 @@ fn options(number: u8, relay: SocketAddr, direct: Transports) -> (PeerOptions, f
         interface: Interface::Memory(MemoryInterface { inbound, outbound }),
         listen_tcp: "127.0.0.1:0".parse().expect("address"),
         listen_udp: "127.0.0.1:0".parse().expect("address"),
+        port_mapping: false,
         cert_lifetime: Duration::from_hours(24),
         journal: None,
     };

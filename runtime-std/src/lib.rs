@@ -4,6 +4,7 @@
 //!   room, peer, relay   control rooms: Node and Plane, Hub and Forwarder, with all that waits for them
 //!   listen, dial, ws    what is decided about connections before and after they block
 //!   journal             a run on its way to a file
+//!   mapping             ports of the router in front
 //!   tun, udp, tls, clock, entropy, interfaces, netlink, identity   the operating system
 //! ```
 //!
@@ -23,6 +24,7 @@ pub mod journal;
 mod limit;
 pub mod listen;
 mod lookout;
+pub mod mapping;
 mod netlink;
 mod outbox;
 pub mod peer;

@@ -48,6 +48,8 @@ pub(crate) struct Settings {
     pub(crate) transports: Vec<TransportChoice>,
     /// `p2p.listen_udp`.
     pub(crate) listen_udp: SocketAddr,
+    /// `p2p.port_mapping`.
+    pub(crate) port_mapping: bool,
     /// `p2p.listen_tcp`.
     pub(crate) listen_tcp: SocketAddr,
     /// `p2p.advertise`.
@@ -240,10 +242,9 @@ pub(crate) fn settings(layers: &Layers) -> Result<Settings, Failure> {
     let addresses = take.value("interface.address", parse::addresses)?;
     let mtu = take.value("interface.mtu", parse::mtu)?;
     let transports = take.value("p2p.transports", parse::transports)?;
-    // Both are checked and shown; they take effect with the UDP transport.
     let listen_udp = take.value("p2p.listen_udp", parse::socket)?;
     let listen_tcp = take.value("p2p.listen_tcp", parse::socket)?;
-    take.value("p2p.port_mapping", parse::boolean)?;
+    let port_mapping = take.value("p2p.port_mapping", parse::boolean)?;
     let advertise = take.value("p2p.advertise", parse::advertised)?;
     let retry_interval = take.value("p2p.retry_interval", parse::duration(millis(100), hours(24)))?;
     let health_check_interval = take.value("p2p.health_check_interval", parse::duration(millis(100), hours(1)))?;
@@ -271,6 +272,7 @@ pub(crate) fn settings(layers: &Layers) -> Result<Settings, Failure> {
         transports,
         listen_tcp,
         listen_udp,
+        port_mapping,
         advertise,
         retry_interval,
         health_check_interval,

@@ -133,6 +133,7 @@ fn actor(runtime: Runtime, name: &'static str, line: Line, network: &Network) ->
             interface,
             listen_tcp,
             listen_udp: listen_tcp,
+            port_mapping: false,
             cert_lifetime: CERT_LIFETIME,
             journal: None,
         }) {

@@ -1,9 +1,10 @@
 //! The JSON of `status --json`: its fields are an interface, added to but never renamed.
 use serde::{Deserialize, Serialize};
 use shadowmesh_core::{
+    event::PortMapping,
     status::{PathStatus, PeerState, PeerStatus, RelayState, RelayStatus, Status},
     time::{Duration, Instant},
-    wire::PathLabel,
+    wire::{PathLabel, Transport},
 };
 use std::net::IpAddr;
 
@@ -19,7 +20,22 @@ pub(crate) struct Report {
     pub(crate) uptime_s: f64,
     pub(crate) interface: InterfaceReport,
     pub(crate) relays: Vec<RelayReport>,
+    /// What the router in front forwards to this peer; nothing, when it does not.
+    pub(crate) port_mapping: Option<PortMappingReport>,
     pub(crate) peers: Vec<PeerReport>,
+}
+
+/// Ports of the router in front that lead to this peer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PortMappingReport {
+    /// `pcp`, `nat-pmp` or `upnp`.
+    pub(crate) protocol: String,
+    /// Where datagrams are taken.
+    pub(crate) external: Option<String>,
+    /// Where connections are taken.
+    pub(crate) external_tcp: Option<String>,
+    /// What is left of the router's promise; it is renewed at half of its life.
+    pub(crate) expires_s: f64,
 }
 
 /// Its network interface.
@@ -137,8 +153,23 @@ pub(crate) fn from_core(now: Instant, status: &Status, facts: &Facts, been_ready
             addresses: status.addresses.iter().map(|(address, length)| format!("{address}/{length}")).collect(),
         },
         relays: status.relays.iter().map(relay).collect(),
+        port_mapping: port_mapping(now, &status.mappings),
         peers: status.peers.iter().map(|peer| remote(now, peer)).collect(),
     }
+}
+
+/// Of several families the first that was told, IPv4.
+fn port_mapping(now: Instant, mappings: &[PortMapping]) -> Option<PortMappingReport> {
+    let external = |transport| {
+        let mapping = mappings.iter().find(|mapping| mapping.transport == transport)?;
+        Some(mapping.external.to_string())
+    };
+    Some(PortMappingReport {
+        protocol: mappings.first()?.protocol.name().to_owned(),
+        external: external(Transport::Udp),
+        external_tcp: external(Transport::Wss),
+        expires_s: seconds(mappings.iter().map(|mapping| mapping.until.since(now)).min()?),
+    })
 }
 
 /// `ready` with a relay or a peer; else `offline` once something was there or an attempt failed, `starting` before.

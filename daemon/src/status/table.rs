@@ -42,6 +42,13 @@ pub(crate) fn render(report: &Report, colour: bool) -> String {
         }
         text.push('\n');
     }
+    if let Some(mapping) = &report.port_mapping {
+        let _ = write!(text, "router forwards ({})", mapping.protocol);
+        for (kind, external) in [("UDP", &mapping.external), ("TCP", &mapping.external_tcp)] {
+            let _ = external.as_ref().map(|external| write!(text, "  {kind} {external}"));
+        }
+        let _ = writeln!(text, "  for {}", span(mapping.expires_s));
+    }
     if report.peers.is_empty() {
         text.push_str("no peers yet\n");
         return text;

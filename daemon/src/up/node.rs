@@ -58,6 +58,7 @@ pub(crate) fn options(
         interface,
         listen_tcp: settings.listen_tcp,
         listen_udp: settings.listen_udp,
+        port_mapping: settings.port_mapping,
         cert_lifetime: settings.cert_lifetime,
         journal,
     }

@@ -186,6 +186,7 @@ mod tests {
             interface,
             listen_tcp,
             listen_udp: listen_tcp,
+            port_mapping: false,
             cert_lifetime: Duration::from_hours(1),
             journal: None,
         })

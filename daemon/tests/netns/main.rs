@@ -10,9 +10,11 @@ mod frames;
 mod instruments;
 mod layer2;
 mod life;
+mod mapping;
 mod mesh;
 mod nats;
 mod paths;
+mod portserver;
 mod process;
 mod roaming;
 mod router;
@@ -49,13 +51,15 @@ struct Scenario {
     story: fn(&World),
     /// What it shows does not depend on the runtime: once is enough.
     once: bool,
+    /// A program that it needs besides those that all need.
+    program: Option<&'static str>,
 }
 
 /// What drives relay and peers; the first one is the default.
 const RUNTIMES: [&str; 2] = ["smol", "threads"];
 
 fn all() -> Vec<Scenario> {
-    [instruments::all(), doors::all(), life::all(), paths::all(), nats::all(), roaming::all(), layer2::all()]
+    [instruments::all(), doors::all(), life::all(), paths::all(), nats::all(), roaming::all(), mapping::all(), layer2::all()]
         .into_iter()
         .flatten()
         .collect()
@@ -63,20 +67,22 @@ fn all() -> Vec<Scenario> {
 
 /// A scenario on hosts with IPv4 and IPv6.
 const fn scenario(name: &'static str, story: fn(&World)) -> Scenario {
-    Scenario { name, underlay: Underlay::Both, story, once: false }
+    Scenario { name, underlay: Underlay::Both, story, once: false, program: None }
 }
 
 /// A scenario that runs on the default runtime alone.
 const fn once(name: &'static str, story: fn(&World)) -> Scenario {
-    Scenario { name, underlay: Underlay::Both, story, once: true }
+    Scenario { once: true, ..scenario(name, story) }
 }
 
 fn trial(scenario: Scenario, runtime: &'static str, obstacle: Option<&str>) -> Trial {
     let name = if runtime == RUNTIMES[0] { scenario.name.to_owned() } else { format!("{runtime}/{}", scenario.name) };
+    let missing =
+        scenario.program.filter(|program| !is_installed(program)).map(|program| format!("the program {program} is not installed"));
+    let obstacle = obstacle.map(str::to_owned).or(missing);
     // nextest takes an ignored run for a passed one, so there the flag has to be in the list.
     let flag = obstacle.is_some() && std::env::var_os("NEXTEST").is_some();
-    let reason = obstacle.map(str::to_owned);
-    let run = move || match reason {
+    let run = move || match obstacle {
         Some(reason) => Ok(Completion::ignored_with(reason)),
         None => tell(&scenario, runtime).map(|()| Completion::Completed),
     };
@@ -103,6 +109,11 @@ fn tell(scenario: &Scenario, runtime: &'static str) -> Result<(), Failed> {
 fn message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panicked".to_owned())
+}
+
+fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).chain(["/usr/sbin".into()]).any(|folder| folder.join(program).is_file())
 }
 
 /// Why the tests cannot run here, in one sentence.

@@ -16,7 +16,7 @@ const LOOKS: usize = 3;
 const STREAM_TEXT: &[u8] = &[0x5a; 64];
 
 pub(crate) fn all() -> Vec<Scenario> {
-    let v6 = |name, story| Scenario { name, underlay: Underlay::OnlyV6, story, once: false };
+    let v6 = |name, story| Scenario { underlay: Underlay::OnlyV6, ..scenario(name, story) };
     vec![
         scenario("two_peers_ping_over_relay", two_peers_ping_over_relay),
         scenario("migrate_to_direct", migrate_to_direct),

@@ -18,6 +18,9 @@ use std::net::Ipv4Addr;
 /// The port of every UDP mapping of `Nat::Renumbering`.
 pub(crate) const RENUMBERED: u16 = 6000;
 
+/// Where a router that speaks `UPnP` is asked.
+pub(crate) const UPNP_PORT: u16 = 5000;
+
 /// What is between a host and the switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Nat {
@@ -136,7 +139,7 @@ impl<'w> Router<'w> {
         host.plug("lan0");
         host.set("ipv6/conf/eth0/disable_ipv6", "1");
         let gateway = if self.nat == Nat::Firewall {
-            let address = Ipv4Addr::new(10, 98, 0, self.world.number());
+            let address = self.world.address(self.world.number());
             (host.v4, host.outside) = (Some(address), Some(address));
             ip_in(&host.namespace, &["address", "add", &format!("{address}/32"), "dev", "eth0"]);
             ip_in(&self.host.namespace, &["route", "add", &format!("{address}/32"), "dev", "lan0"]);
@@ -150,6 +153,21 @@ impl<'w> Router<'w> {
         ip_in(&host.namespace, &["link", "set", "eth0", "up"]);
         ip_in(&host.namespace, &["route", "add", "default", "via", &gateway.to_string(), "dev", "eth0", "onlink"]);
         host
+    }
+
+    /// The host that it is, for programs that run there.
+    pub(crate) fn as_host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Takes questions for ports from inside (PCP, NAT-PMP, `UPnP`), and lets in what comes to a port that leads inside.
+    pub(crate) fn take_questions(&self) {
+        let rules = format!(
+            "insert rule ip door input iifname \"lan0\" udp dport {{ 1900, 5351 }} accept
+            insert rule ip door input iifname \"lan0\" tcp dport {UPNP_PORT} accept
+            insert rule ip door forward ct status dnat accept\n"
+        );
+        nft(&self.host.namespace, &rules);
     }
 
     /// It forgets all mappings of UDP, and maps all UDP to this port from now on; connections by TCP live on.

@@ -33,6 +33,8 @@ static WORLDS: AtomicU32 = AtomicU32::new(0);
 pub(crate) enum Underlay {
     /// IPv4 and IPv6.
     Both,
+    /// Both, and those of IPv4 are not private ones.
+    Public,
     /// IPv6 alone.
     OnlyV6,
 }
@@ -109,10 +111,15 @@ impl World {
         number
     }
 
+    /// The address of IPv4 with this number.
+    pub(crate) fn address(&self, number: u8) -> Ipv4Addr {
+        Ipv4Addr::new(if self.underlay == Underlay::Public { 11 } else { 10 }, 98, 0, number)
+    }
+
     /// Adds a host to the switch.
     pub(crate) fn host(&self, name: &str) -> Host {
         let number = self.number();
-        let v4 = (self.underlay == Underlay::Both).then(|| Ipv4Addr::new(10, 98, 0, number));
+        let v4 = (self.underlay != Underlay::OnlyV6).then(|| self.address(number));
         let port = Port { namespace: self.switch(), name: format!("p{number}") };
         let mut host = self.bare(name, vec![port]);
         host.v6 = Ipv6Addr::new(0xfd98, 0, 0, 0, 0, 0, 0, u16::from(number));

@@ -19,6 +19,7 @@ use crate::{
     jobs::Jobs,
     journal::Scribe,
     lookout::Lookout,
+    mapping,
     outbox::Outbox,
     room::{Arrival, Closing, FLUSH_WITHIN, HOUSEKEEPING_INTERVAL, LEAVE_WITHIN, LONGEST_SLEEP, Next, Room, TURN_EVENTS, TURN_PACKETS},
     udp,
@@ -64,6 +65,9 @@ pub struct Control<D> {
     house: House,
     lookout: Lookout,
     listen_udp: SocketAddr,
+    /// Port of the direct listener.
+    listening: Option<u16>,
+    mapper: Option<mapping::PortMapper>,
     /// Where a datagram is read into.
     datagram: Vec<u8>,
     /// Connections that the direct listener took so far.
@@ -105,6 +109,8 @@ impl Seat {
             house: House::new(self.certificates),
             lookout: Lookout::new(now, clock::slept(), self.device_name),
             listen_udp: self.listen_udp,
+            listening: None,
+            mapper: self.mapper,
             datagram: vec![0; DATAGRAM_BYTES],
             accepted: 0,
             armed: now,
@@ -180,6 +186,8 @@ impl<D: PeerDoors> Room for Control<D> {
                 let _ = reply.try_send((now, self.status(now)));
             }
             Command::Ping { peer, id, payload } => self.ports.post(Pending::Ping { peer, id, payload }),
+            Command::Examine => self.ports.post(Pending::Examine),
+            Command::PortMapped(mappings) => self.ports.post(Pending::PortMapped(mappings)),
             Command::Leave => self.ports.post(Pending::Leave),
         }
     }
@@ -413,7 +421,14 @@ impl<D: PeerDoors> Control<D> {
             Pending::Listening(port) => self.handle(now, Event::Listening { port }),
             Pending::Sockets(v4, v6) => self.handle(now, Event::Sockets { v4, v6 }),
             Pending::Datagram { remote, mut bytes } => self.handle(now, Event::Datagram { remote, bytes: &mut bytes }),
-            Pending::Interfaces(addresses) => self.handle(now, Event::Interfaces(&addresses)),
+            Pending::Interfaces(addresses) => {
+                if let Some(mapper) = &self.mapper {
+                    mapper.look();
+                }
+                self.handle(now, Event::Interfaces(&addresses));
+            }
+            Pending::PortMapped(mappings) => self.handle(now, Event::PortMapped(&mappings)),
+            Pending::Examine => self.handle(now, Event::Examine),
             Pending::Report(report) => self.handle(now, Event::Report(report)),
             Pending::Ping { peer, id, payload } => self.handle(now, Event::Ping { peer, id, payload }),
             Pending::Leave if matches!(self.phase, Phase::Running) => {
@@ -521,6 +536,7 @@ impl<D: PeerDoors> Control<D> {
         }
         let (v4, v6) = self.ports.flows.ports();
         self.ports.post(Pending::Sockets(v4, v6));
+        self.want_ports();
     }
 
     /// Opens or closes the direct listener and says so.
@@ -528,6 +544,15 @@ impl<D: PeerDoors> Control<D> {
         self.ports.doors.close_listeners();
         let port = if open { self.ports.doors.open_listener() } else { None };
         self.ports.post(Pending::Listening(port));
+        self.listening = port;
+        self.want_ports();
+    }
+
+    /// Tells who asks the router which ports are open.
+    fn want_ports(&self) {
+        if let Some(mapper) = &self.mapper {
+            mapper.want(mapping::Ports { udp: self.ports.flows.ports(), tcp: self.listening });
+        }
     }
 
     /// Lets all connections send what waits, for a moment, and ends then.

@@ -16,6 +16,7 @@ use crate::{
     ending::Ending,
     journal::{JournalFile, Scribe},
     listen,
+    mapping::{Listens, PortMapper},
     room::{COMMANDS, Doors},
     tls::{self, CertStore},
 };
@@ -25,7 +26,7 @@ use rustls::ServerConfig;
 use shadowmesh_core::{
     Node,
     config::NodeConfig,
-    event::{Note, Target},
+    event::{Note, PortMapping, Target},
     id::{ConnId, PeerId},
     status::Status,
     time::Instant,
@@ -74,6 +75,8 @@ pub struct PeerOptions {
     /// Address of the UDP sockets, where direct paths by UDP are wanted; port 0 = a random one, an unspecified IPv4 address means both
     /// families.
     pub listen_udp: SocketAddr,
+    /// Ask the router in front for these ports.
+    pub port_mapping: bool,
     /// Life of a TLS certificate, renewed at two thirds.
     pub cert_lifetime: Duration,
     /// Where the run is recorded, keys included.
@@ -103,6 +106,10 @@ pub enum Command {
         /// Comes back with the answer, too.
         payload: Vec<u8>,
     },
+    /// Ask relays anew how they see us, and how far they are.
+    Examine,
+    /// What the router in front forwards now.
+    PortMapped(Vec<PortMapping>),
     /// Say good-bye and end.
     Leave,
 }
@@ -136,6 +143,7 @@ pub struct Setup {
     node: NodeConfig,
     listen_tcp: SocketAddr,
     listen_udp: SocketAddr,
+    port_mapping: bool,
     certificates: Arc<CertStore>,
     journal: Option<JournalFile>,
 }
@@ -147,6 +155,7 @@ pub struct Seat {
     /// How the direct listener takes connections.
     pub server_config: Arc<ServerConfig>,
     listen_udp: SocketAddr,
+    mapper: Option<PortMapper>,
     node: NodeConfig,
     /// The kernel interface, whose addresses are not candidates.
     device_name: Option<String>,
@@ -168,8 +177,8 @@ impl Setup {
         }
         let identity = Arc::clone(&options.node.identity);
         let certificates = CertStore::new(&identity, options.cert_lifetime, clock::now(), SystemTime::now()).map_err(StartError::new)?;
-        let PeerOptions { node, interface, listen_tcp, listen_udp, journal, .. } = options;
-        Ok((Self { node, listen_tcp, listen_udp, certificates, journal }, interface))
+        let PeerOptions { node, interface, listen_tcp, listen_udp, port_mapping, journal, .. } = options;
+        Ok((Self { node, listen_tcp, listen_udp, port_mapping, certificates, journal }, interface))
     }
 
     /// Starts the peer's thread with `run` on it; its second argument is what handles ask, for the control room to
@@ -184,9 +193,11 @@ impl Setup {
     ) -> Result<Peer, StartError> {
         let (commands, obeyed) = flume::bounded(COMMANDS);
         let (notes, claims) = (Broadcast::default(), Broadcast::default());
+        let mapper = self.mapper(device, commands.downgrade());
         let scribe = Scribe::of(self.journal, &self.node).map_err(|why| StartError::new(format!("no thread for the journal: {why}")))?;
         let seat = Seat {
             scribe,
+            mapper,
             listen_tcp: self.listen_tcp,
             listen_udp: self.listen_udp,
             server_config: tls::server_config(Arc::clone(&self.certificates)),
@@ -204,6 +215,17 @@ impl Setup {
             outcome
         })?;
         Ok(Peer { commands, notes, claims, ending, interface_name: device.unwrap_or("memory").into() })
+    }
+}
+
+impl Setup {
+    /// Whoever asks the router for ports, where that is wanted and there is something to ask for.
+    fn mapper(&self, device: Option<&str>, commands: flume::WeakSender<Command>) -> Option<PortMapper> {
+        let listens = Listens { udp: self.listen_udp.ip(), tcp: self.listen_tcp.ip() };
+        let is_reachable = !(listens.udp.is_loopback() && listens.tcp.is_loopback());
+        let wanted = self.port_mapping && self.node.direct.any() && is_reachable;
+        let started = wanted.then(|| PortMapper::start(listens, device.map(str::to_owned), commands))?;
+        started.inspect_err(|why| tracing::warn!(%why, "the router is not asked for ports")).ok()
     }
 }
 
@@ -241,6 +263,12 @@ impl Peer {
         // A full queue loses the ping like a full network does.
         let _ = self.commands.try_send(Command::Ping { peer, id, payload });
         Ok(())
+    }
+
+    /// Asks relays anew how they see us and how far they are; `status` shows it as the answers come.
+    pub fn examine(&self) {
+        // A full queue loses the wish like a full network does.
+        let _ = self.commands.try_send(Command::Examine);
     }
 
     /// Says good-bye to all peers and relays, removes the interface and waits for the end of the thread.

@@ -5,7 +5,7 @@ use crate::{
     room::{INBOX, INBOX_CALM},
 };
 use shadowmesh_core::{
-    event::Ended,
+    event::{Ended, PortMapping},
     handshake::Done,
     id::{ConnId, Handle, PeerId},
     plane::{Report, Sink, Via},
@@ -25,6 +25,8 @@ pub(super) enum Pending {
     Sockets(Option<u16>, Option<u16>),
     Datagram { remote: SocketAddr, bytes: Vec<u8> },
     Interfaces(Vec<(IpAddr, u8)>),
+    PortMapped(Vec<PortMapping>),
+    Examine,
     Report(Report),
     Ping { peer: PeerId, id: u32, payload: Vec<u8> },
     Leave,
@@ -40,6 +42,8 @@ impl Pending {
             | Self::Sockets(..)
             | Self::Datagram { .. }
             | Self::Interfaces(_)
+            | Self::PortMapped(_)
+            | Self::Examine
             | Self::Report(_)
             | Self::Ping { .. }
             | Self::Leave => None,
