@@ -61,6 +61,8 @@ pub(crate) enum Command {
     /// Tells about one peer
     #[command(subcommand)]
     Peer(PeerCommand),
+    /// What the network lets through: UDP, mapped addresses, ports of the router, how far the relays are
+    Netcheck(NetcheckArgs),
     /// Checks and shows the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -234,6 +236,22 @@ pub(crate) struct PingArgs {
     pub(crate) files: FileArgs,
 }
 
+/// Flags of `netcheck`.
+#[derive(Debug, Args)]
+pub(crate) struct NetcheckArgs {
+    /// Prints JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Looks from here at the relays of this join token, whether or not a peer is running
+    #[arg(long, value_name = "TOKEN", conflicts_with = "join_file")]
+    pub(crate) join: Option<String>,
+    /// The same with the token in a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) join_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) files: FileArgs,
+}
+
 fn positive_duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(value) if value >= Duration::from_millis(10) && value <= Duration::from_hours(24) => Ok(value),
@@ -248,6 +266,16 @@ impl FileArgs {
         let mut layer = Vec::new();
         push_path(&mut layer, "state.dir", "--state-dir", self.state_dir.as_ref());
         push_path(&mut layer, "control.socket", "--control", self.control.as_ref());
+        layer
+    }
+}
+
+impl NetcheckArgs {
+    /// As a layer of the configuration.
+    pub(crate) fn layer(&self) -> Vec<Given> {
+        let mut layer = self.files.layer();
+        push(&mut layer, "network.join", "--join", self.join.as_ref());
+        push_path(&mut layer, "network.join_file", "--join-file", self.join_file.as_ref());
         layer
     }
 }

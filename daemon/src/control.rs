@@ -6,7 +6,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use shadowmesh_runtime_smol::control::{ControlClient, ControlError};
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 /// Long enough for a busy machine, short enough for a script.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
@@ -28,6 +28,8 @@ pub(crate) enum Request {
         /// How long to wait for the answer.
         wait_ms: u64,
     },
+    /// What the network lets through; it takes some seconds.
+    Netcheck {},
     /// Why a peer is on its path.
     Explain {
         /// Name, overlay address or beginning of a `PeerId`.
@@ -76,13 +78,26 @@ impl Client {
     /// Connects to the peer that the flags, variables and file name.
     pub(crate) fn connect(files: &FileArgs) -> Result<Self, Failure> {
         let (path, _) = config::control_socket(&layers(files)?)?;
-        ControlClient::connect(&path, ANSWER_TIME).map(Self).map_err(|error| match error {
-            ControlError::NotRunning(_) => Failure::failed(format!(
+        Self::at(&path)?.ok_or_else(|| {
+            Failure::failed(format!(
                 "no peer is running at {}; start one with `shadowmesh up`, or name its socket with --control or --state-dir",
                 path.display()
-            )),
-            other => Failure::failed(other.to_string()),
+            ))
         })
+    }
+
+    /// The same, where it may be that none is running.
+    pub(crate) fn find(files: &FileArgs) -> Result<Option<Self>, Failure> {
+        let (path, _) = config::control_socket(&layers(files)?)?;
+        Self::at(&path)
+    }
+
+    fn at(path: &Path) -> Result<Option<Self>, Failure> {
+        match ControlClient::connect(path, ANSWER_TIME) {
+            Ok(client) => Ok(Some(Self(client))),
+            Err(ControlError::NotRunning(_)) => Ok(None),
+            Err(other) => Err(Failure::failed(other.to_string())),
+        }
     }
 
     /// Asks one thing.

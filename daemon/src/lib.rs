@@ -4,6 +4,7 @@
 //!   cli ─▶ commands (keygen id network config version completions)   nothing runs
 //!       ─▶ up       settings ─▶ runtime's peer; answers on the control socket and the metrics port
 //!       ─▶ status ping explain metrics down                          clients of the control socket
+//!       ─▶ netcheck a client too, or with a peer of its own for a moment
 //!       ─▶ demo     relay and two peers in this process
 //! ```
 mod cli;
@@ -16,6 +17,7 @@ mod explain;
 mod failure;
 mod logs;
 mod metrics;
+mod netcheck;
 mod out;
 mod ping;
 mod resolve;
@@ -80,6 +82,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Status { json, watch, check, files } => status::run(json, watch, check, &files),
         Command::Ping(args) => ping::run(&args),
         Command::Peer(PeerCommand::Explain { peer, json, files }) => explain::run(&peer, json, &files),
+        Command::Netcheck(args) => netcheck::run(&args),
         Command::Config(ConfigCommand::Check { file }) => commands::config_check(&file),
         Command::Config(ConfigCommand::Show { effective, files }) => commands::config_show(effective, &files),
         Command::Metrics { files } => {

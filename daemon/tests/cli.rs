@@ -177,3 +177,34 @@ fn help_is_a_result() {
         assert!(help.lines().any(|line| line.trim_start().starts_with(command)), "{command} is not in the help");
     }
 }
+
+#[test]
+fn netcheck_without_a_peer_and_without_a_network_is_one_sentence() {
+    let dir = tempdir().expect("a temporary directory");
+    let output = run(&["netcheck", "--state-dir", text(dir.path())]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), output.stdout.len(), said.lines().count()), (Some(1), 0, 1), "{said}");
+    assert!(said.contains("no peer is running") && said.contains("--join TOKEN"), "{said}");
+    for wrong in [&["netcheck", "--join", "smesh1:x"][..], &["netcheck", "--join", "a", "--join-file", "b"], &["netcheck", "--what"]] {
+        let output = run(wrong);
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn netcheck_tells_of_a_relay_that_is_not_there() {
+    let dir = tempdir().expect("a temporary directory");
+    let token = succeed(&["network", "new", "--relay", "wss://127.0.0.1:9"]);
+    let file = dir.path().join("token");
+    fs::write(&file, token).expect("writes");
+    let printed = succeed(&["netcheck", "--json", "--join-file", text(&file), "--state-dir", text(dir.path())]);
+    let report: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
+    let mut names: Vec<&String> = report.as_object().expect("an object").keys().collect();
+    names.sort_unstable();
+    let expected = ["mapped_v4", "mapped_v6", "mapping_varies", "port_mapping", "relays", "source", "udp", "verdict", "version"];
+    assert_eq!(names, expected);
+    assert_eq!((&report["source"], &report["udp"]), (&"ephemeral".into(), &serde_json::Value::Null));
+    let relay = &report["relays"][0];
+    assert_eq!((&relay["url"], &relay["connected"]), (&"wss://127.0.0.1:9".into(), &false.into()));
+    assert!(relay["error"].as_str().is_some_and(|why| why.contains("refused")), "{relay}");
+}

@@ -9,11 +9,24 @@ use shadowmesh_core::{
 };
 use std::sync::Arc;
 
+pub use crate::threads::dial::reach;
+
 /// Addresses of one name that are tried.
 const ADDRESSES: usize = 8;
 
 /// The longest wait for one address while others are untried; what is left of the time limit is shared if that is less.
 const ONE_ADDRESS: Duration = Duration::from_secs(2);
+
+/// How far a relay is: what a new connection to it took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// Where it was found.
+    pub remote: SocketAddr,
+    /// TCP.
+    pub tcp: Duration,
+    /// TLS on it, until it is done here.
+    pub tls: Duration,
+}
 
 /// What one dial needs.
 pub struct Plan {

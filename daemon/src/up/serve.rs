@@ -4,6 +4,7 @@ use crate::{
     config::parse::TransportChoice,
     control::{Answer, Pinged, Reply, Request},
     explain::Explanation,
+    netcheck,
     resolve::{Unresolved, resolve},
     status::{self, Facts, Report},
 };
@@ -43,6 +44,10 @@ impl Service {
             Ok(Request::Metrics {}) => answer(self.metrics().await),
             Ok(Request::Ping { peer, wait_ms }) => answer(self.ping(&peer, wait_ms).await),
             Ok(Request::Explain { peer }) => answer(self.explain(&peer).await),
+            Ok(Request::Netcheck {}) => {
+                let uses_udp = self.transports.contains(&TransportChoice::Udp);
+                answer(netcheck::look(&self.peer, "peer", uses_udp, Some(self.facts.interface_name.clone())).await)
+            }
             Ok(Request::Leave {}) => {
                 // The main task takes the first wish to leave; the connection ends when everything is tidied up.
                 let _ = self.leave.try_send(());

@@ -13,6 +13,7 @@ mod life;
 mod mapping;
 mod mesh;
 mod nats;
+mod netcheck;
 mod paths;
 mod portserver;
 mod process;
@@ -59,10 +60,20 @@ struct Scenario {
 const RUNTIMES: [&str; 2] = ["smol", "threads"];
 
 fn all() -> Vec<Scenario> {
-    [instruments::all(), doors::all(), life::all(), paths::all(), nats::all(), roaming::all(), mapping::all(), layer2::all()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        instruments::all(),
+        doors::all(),
+        life::all(),
+        paths::all(),
+        nats::all(),
+        roaming::all(),
+        mapping::all(),
+        netcheck::all(),
+        layer2::all(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// A scenario on hosts with IPv4 and IPv6.

@@ -1,7 +1,10 @@
 //! Opening connections on a thread that may block: name, TCP, TLS 1.3, WebSocket, all within one time limit (protocol 6).
-use super::handshake::{Dialling, Socket, Step};
+use super::{
+    handshake::{Dialling, Socket, Step},
+    stream::TlsStream,
+};
 use crate::{
-    dial::{Plan, patience},
+    dial::{Plan, Reach, patience},
     tls,
 };
 use core::{net::SocketAddr, time::Duration};
@@ -9,9 +12,15 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
 };
-use shadowmesh_core::event::{Ended, Target, TlsFacts};
+use rustls::{ClientConnection, Connection};
+use shadowmesh_core::{
+    event::{Ended, Target, TlsFacts},
+    id::PeerId,
+};
 use std::{
+    io::ErrorKind,
     net::{TcpStream, ToSocketAddrs},
+    os::fd::{AsFd, BorrowedFd},
     sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::Instant,
@@ -96,6 +105,41 @@ impl Drop for Lookup {
     }
 }
 
+/// Opens TCP and TLS to a relay, within `time`, and closes both again. A name is looked up before the clock starts.
+///
+/// # Errors
+/// Why it came to nothing.
+pub fn reach(url: String, pin: Option<PeerId>, time: Duration) -> Result<Reach, Ended> {
+    let end = Instant::now() + time;
+    let plan = Plan::new(Target::Relay { index: 0, url, pin })?;
+    let addresses = addresses(&plan, end)?;
+    let mut last = Ended::Unreachable;
+    for (tried, address) in addresses.iter().enumerate() {
+        let patience = patience(tried + 1 == addresses.len(), left(end)?);
+        match shake_hands(&plan, *address, Instant::now() + patience) {
+            Ok(reach) => return Ok(reach),
+            Err(why) => last = why,
+        }
+    }
+    Err(last)
+}
+
+fn shake_hands(plan: &Plan, remote: SocketAddr, end: Instant) -> Result<Reach, Ended> {
+    let start = Instant::now();
+    let tcp = TcpStream::connect_timeout(&remote, left(end)?).map_err(|why| tls::ended(&why))?;
+    let connected = Instant::now();
+    tcp.set_nonblocking(true).map_err(|why| tls::ended(&why))?;
+    let client = ClientConnection::new(plan.tls(), tls::server_name(plan.host())?).map_err(|why| Ended::Tls(why.to_string()))?;
+    let mut stream = TlsStream::new(Connection::Client(client), tcp);
+    loop {
+        match stream.handshake() {
+            Ok(()) => return Ok(Reach { remote, tcp: connected - start, tls: connected.elapsed() }),
+            Err(why) if why.kind() == ErrorKind::WouldBlock => await_word(stream.as_fd(), end)?,
+            Err(why) => return Err(tls::ended(&why)),
+        }
+    }
+}
+
 fn open(plan: &Plan, address: SocketAddr, end: Instant) -> Result<Dialled, Ended> {
     let tcp = TcpStream::connect_timeout(&address, left(end)?).map_err(|why| tls::ended(&why))?;
     tcp.set_nonblocking(true).map_err(|why| tls::ended(&why))?;
@@ -117,6 +161,10 @@ fn wait(dialling: &Dialling, end: Instant) -> Result<(), Ended> {
     let Some(socket) = dialling.socket() else {
         return Err(Ended::TimedOut);
     };
+    await_word(socket, end)
+}
+
+fn await_word(socket: BorrowedFd<'_>, end: Instant) -> Result<(), Ended> {
     let left = Timespec::try_from(left(end)?).map_err(|_| Ended::TimedOut)?;
     match poll(&mut [PollFd::from_borrowed_fd(socket, PollFlags::IN)], Some(&left)) {
         Ok(_) | Err(Errno::INTR) => Ok(()),
@@ -127,7 +175,6 @@ fn wait(dialling: &Dialling, end: Instant) -> Result<(), Ended> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shadowmesh_core::id::PeerId;
     use std::net::TcpListener;
 
     const PIN: PeerId = PeerId([1; 32]);
@@ -150,6 +197,16 @@ mod tests {
         let silent = TcpListener::bind("127.0.0.1:0").expect("bind");
         let address = silent.local_addr().expect("address");
         assert_eq!(try_dial(Target::Direct { address, pin: PIN }, Duration::from_millis(30)), Err(Ended::TimedOut));
+    }
+
+    #[test]
+    fn how_far_a_relay_is_needs_tls_at_the_other_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let url = format!("wss://{}", listener.local_addr().expect("address"));
+        let silent = reach(url.clone(), None, Duration::from_millis(30));
+        assert_eq!(silent, Err(Ended::TimedOut));
+        drop(listener);
+        assert_eq!(reach(url, None, Duration::from_secs(5)), Err(Ended::Refused));
     }
 
     #[test]

@@ -10,7 +10,7 @@
 
 mod bell;
 mod conn;
-mod dial;
+pub(crate) mod dial;
 mod drive;
 mod handshake;
 pub(crate) mod peer;
