@@ -31,6 +31,8 @@ use shadowmesh_runtime_std::{
 };
 use smol::{Timer, future};
 use std::{
+    cell::RefCell,
+    collections::BTreeSet,
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
 };
@@ -122,11 +124,15 @@ pub(crate) async fn look(peer: &Peer, source: &str, uses_udp: bool, overlay: Opt
     let (since, status) = peer.status().await.ok_or(ENDED)?;
     peer.examine();
     let found = smol::unblock(move || probe::probe(overlay.as_deref()));
-    let reached = reach(&status);
+    let gone = RefCell::new(BTreeSet::new());
+    let reached = reach(&status, &gone);
     let settled = async {
         loop {
             let (now, status) = peer.status().await.ok_or(ENDED)?;
-            if start.elapsed() >= LOOK_TIME || status.relays.iter().all(|relay| is_settled(since, now, uses_udp, relay)) {
+            let is_settled = |(index, relay): (usize, &RelayStatus)| {
+                is_settled(since, now, uses_udp, relay) || (relay.state != RelayState::Connected && gone.borrow().contains(&index))
+            };
+            if start.elapsed() >= LOOK_TIME || status.relays.iter().enumerate().all(is_settled) {
                 return Ok::<(), &str>(());
             }
             Timer::after(LOOK_INTERVAL).await;
@@ -148,8 +154,8 @@ fn is_settled(since: Instant, now: Instant, uses_udp: bool, relay: &RelayStatus)
     has_told || !relay.has_reflector || !uses_udp
 }
 
-/// Opens a connection to each relay, all at once, and closes it again.
-async fn reach(status: &Status) -> Reached {
+/// Opens a connection to each relay, all at once, and closes it again. To which that failed stands in `gone` at once.
+async fn reach(status: &Status, gone: &RefCell<BTreeSet<usize>>) -> Reached {
     let tasks: Vec<_> = status
         .relays
         .iter()
@@ -160,8 +166,12 @@ async fn reach(status: &Status) -> Reached {
         })
         .collect();
     let mut reached = Vec::with_capacity(tasks.len());
-    for task in tasks {
-        reached.push(task.await);
+    for (index, task) in tasks.into_iter().enumerate() {
+        let outcome = task.await;
+        if outcome.is_err() {
+            gone.borrow_mut().insert(index);
+        }
+        reached.push(outcome);
     }
     reached
 }

@@ -266,6 +266,25 @@ mod tests {
         assert_eq!(parse(&nat_pmp_map(ASK)), None);
     }
 
+    /// Every length, with bytes that lead into each branch.
+    #[test]
+    fn whatever_comes_is_judged_without_panic() {
+        for version in [0, 2] {
+            for op in [0x80, 0x81, 0x82, 0xff] {
+                for fill in [0, 1, 0xff] {
+                    for len in 0..=LONGEST + 4 {
+                        let mut bytes = vec![fill; len];
+                        for (place, byte) in [version, op, 0, fill].into_iter().enumerate().take(len) {
+                            bytes[place] = byte;
+                        }
+                        let longest = if version == 2 { LONGEST } else { usize::MAX };
+                        assert!(parse(&bytes).is_none() || (4..=longest).contains(&len));
+                    }
+                }
+            }
+        }
+    }
+
     // RFC 6887 7.4, appendix A
     #[test]
     fn refusals_and_other_versions_are_told_apart() {
