@@ -402,8 +402,7 @@ impl SendLane {
     /// the oldest frame goes again, and its receipt tells which it was. In mode `off`, which sends nothing twice, what is out is given up.
     fn probe(&mut self, now: Instant, paths: &Paths, sink: &mut dyn Sink) {
         if self.mode == Mode::Off {
-            self.received_next = self.ring.next();
-            self.ring.release_below(self.received_next);
+            self.give_up();
             return;
         }
         if self.rescue.is_some() || self.catchup.is_some() {
@@ -414,6 +413,17 @@ impl SendLane {
         {
             self.probed = Some(oldest);
         }
+    }
+
+    /// What is out is lost. The other end counts it likewise when a later frame comes; if none does, only this end knows.
+    fn give_up(&mut self) {
+        let mut sequence = self.ring.base();
+        while let Some(lost) = self.ring.unreceipted_from(sequence) {
+            self.counters.lost += 1;
+            sequence = lost + 1;
+        }
+        self.received_next = self.ring.next();
+        self.ring.release_below(self.received_next);
     }
 
     /// Sends again, on the main path, all that is owed there; then DRAIN.
