@@ -18,6 +18,8 @@ use std::{
 /// Steps of one script.
 const STEPS: usize = 256;
 const PEERS: u32 = 3;
+/// Addresses of IPv4 from which a peer takes its own.
+const ROOM: u8 = 64;
 const OWN_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
 /// Interface mode, then packets each way, peers that change their addresses or leave, and time.
@@ -75,7 +77,7 @@ impl Scene {
         let (plane, ports) = (Plane::new(config), Ports::default());
         let mut scene = Self { layer2, plane, ports, now: Instant::from_millis(1_000), peers: BTreeMap::new(), chains: 0 };
         for number in 0..PEERS {
-            scene.join(number, vec![v4(10 + number as u8), v6(10 + number as u8)], [2, 0, 0, 0, 1, number as u8]);
+            scene.join(number, vec![v4(number as u8 * ROOM + 10), v6(10 + number as u8)], [2, 0, 0, 0, 1, number as u8]);
         }
         scene
     }
@@ -119,14 +121,14 @@ impl Scene {
             6 => {
                 // only its own room of addresses: that two peers never hold one is the control plane's promise
                 let addresses =
-                    (0..script.below(4)).map(|_| v4(number as u8 * 64 + script.byte() % 64)).filter(|at| *at != v4(1)).collect();
+                    (0..script.below(4)).map(|_| v4(number as u8 * ROOM + script.byte() % ROOM)).filter(|at| *at != v4(1)).collect();
                 self.join(number, addresses, [2, 0, 0, 0, 1, number as u8]);
             }
             _ => {
                 self.apply(Edit::Forget { link: LinkId(number) });
                 self.peers.remove(&number);
                 if script.byte() & 1 == 0 {
-                    self.join(number, vec![v4(10 + number as u8)], [2, 0, 0, 0, 1, number as u8]);
+                    self.join(number, vec![v4(number as u8 * ROOM + 10)], [2, 0, 0, 0, 1, number as u8]);
                 }
             }
         }

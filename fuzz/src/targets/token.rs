@@ -46,7 +46,9 @@ fn url(text: &str) {
             assert!(port != 0 && !host.is_empty() && host.len() <= URL_LEN_MAX);
             assert!(!host.contains(|character: char| character.is_whitespace() || character.is_control() || "/?#@[]".contains(character)));
             let bracketed = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-            assert_eq!(host_port(&format!("wss://{bracketed}:{port}")), Ok((host, port)));
+            let with_port = format!("wss://{bracketed}:{port}");
+            // one without its port may be as long as an address can be
+            assert!(with_port.len() > URL_LEN_MAX || host_port(&with_port) == Ok((host, port)));
             let relay = RelayAddress::new(text, None).expect("its URL was read");
             assert_eq!(relay.host_port(), Ok((host, port)));
         }
