@@ -100,6 +100,33 @@ fn a_way_that_comes_to_carry_less_is_left() {
     world.assert_whole(&flows);
 }
 
+// protocol 7.5
+#[test]
+fn a_way_that_loses_more_than_a_fifth_for_seconds_is_left_for_the_relay_until_it_is_better() {
+    let mut world = World::new(12);
+    let (a, b) = pair(&mut world);
+    world.until_connected(a, b);
+    let flow = world.stream(a, b, 500);
+    world.until_udp(a, b);
+    world.change_way(a, b, |way| way.loss = 100);
+    world.run(Duration::from_secs(20));
+    assert_eq!(world.label(a, b), Some(PathLabel::DirectUdp), "a tenth is ordinary");
+    world.change_way(a, b, |way| way.loss = 300);
+    let took = world.until("the relay carries it", SOON, |world| world.label(a, b) == Some(PathLabel::RelayWss));
+    assert!(took < Duration::from_secs(8), "{took:?}");
+    assert_eq!(world.label(b, a), Some(PathLabel::DirectUdp), "who sends nothing has no reason");
+    world.run(Duration::from_secs(60));
+    let moves = world.noted(a, |note| matches!(note, Note::Migrated { .. }));
+    assert!((2..=6).contains(&moves), "it was looked at again from time to time: {moves}");
+    world.change_way(a, b, |way| way.loss = 0);
+    world.run(Duration::from_secs(61));
+    assert_eq!(world.label(a, b), Some(PathLabel::DirectUdp));
+    let before = world.account_of(flow);
+    world.run(Duration::from_secs(10));
+    let after = world.account_of(flow);
+    assert_eq!((after.lost, after.doubled, after.reordered), (before.lost, 0, before.reordered));
+}
+
 // protocol 8.4
 #[test]
 fn a_peer_that_moves_is_followed_and_nothing_is_lost() {

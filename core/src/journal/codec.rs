@@ -72,6 +72,7 @@ record!(LinkTally {
     rx_frames,
     rx_bytes,
     lost,
+    tx_lost,
     duplicate,
     reordered,
     resent,

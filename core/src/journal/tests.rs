@@ -508,6 +508,7 @@ fn peer_events() -> Vec<Event<'static>> {
         rx_frames: 3,
         rx_bytes: 4,
         lost: 5,
+        tx_lost: 4,
         duplicate: 6,
         reordered: 7,
         resent: 8,

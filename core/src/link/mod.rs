@@ -7,13 +7,14 @@
 //! ```
 //! One file an idea: `greeting` (the handshake we start), `live` (the session and its control messages), `attempt` (finding a
 //! direct path), `direct` (one direct path: proof, probes, death), `steer` (which path is used), `addresses` (whose overlay
-//! address is whose), `search` (guessing ports of a NAT), `report` (status).
+//! address is whose), `search` (guessing ports of a NAT), `loss` (a path that loses much), `report` (status).
 mod addresses;
 mod attempt;
 mod datagram;
 mod direct;
 mod greeting;
 mod live;
+mod loss;
 mod report;
 mod search;
 mod steer;
@@ -73,6 +74,7 @@ pub(crate) struct Link {
     attempt: Attempt,
     search: Option<Box<search::Search>>,
     steer: Steer,
+    loss: loss::LossWatch,
     /// The other end's control room must speak in this session by then.
     verify_by: Option<Instant>,
     /// When the handshake of the newest session began.
@@ -122,6 +124,7 @@ impl Link {
             attempt: Attempt::new(room.config.retry_interval),
             search: None,
             steer: Steer::new(now, room.config.retry_interval),
+            loss: loss::LossWatch::new(now, None),
             verify_by: None,
             begun_at: None,
             heard_at: now,
@@ -259,6 +262,7 @@ impl Link {
             }
         }
         self.consider_rekey(now, room, tally.session_frames);
+        self.watch_loss(now, room, &tally);
         self.tally = Some(tally);
     }
 

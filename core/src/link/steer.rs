@@ -209,6 +209,25 @@ impl Link {
         room.wake_relays();
     }
 
+    /// Leaves a direct path that lives, but loses too much, for the relay; it may be taken again when the hold-down is over.
+    pub(super) fn leave_lossy(&mut self, now: Instant, room: &mut Room) {
+        let main = self.steer.main;
+        let Some(remote) = self.directs.iter().find(|direct| direct.path() == main).map(Direct::remote) else { return };
+        if now.since(self.steer.main_since) >= LIVED_WELL {
+            self.steer.hold.reset();
+        }
+        room.edit(Edit::FallBack { link: self.id, to: PathId::RELAY });
+        self.steer.main = PathId::RELAY;
+        self.steer.main_since = now;
+        self.switches.push_back(now);
+        self.fallbacks += 1;
+        room.totals.fallbacks += 1;
+        let why = "more than a fifth of what was sent was lost";
+        room.note(Note::FellBack { peer: self.peer, to: PathLabel::RelayWss, why, silent: Duration::ZERO });
+        self.steer.hold_until = Some(now + self.steer.hold.fail(&mut room.entropy));
+        self.steer.held = Some(remote);
+    }
+
     /// Each direct path must show life.
     fn examine_directs(&mut self, now: Instant, room: &mut Room) {
         if let Some(key) = self.path_key() {

@@ -66,7 +66,7 @@ pub(crate) fn connected(room: &mut Room, side: Side) -> Link {
     link
 }
 
-fn tally(frames: u64) -> LinkTally {
+pub(crate) fn tally(frames: u64) -> LinkTally {
     LinkTally {
         link: LinkId(0),
         tx_frames: frames,
@@ -74,6 +74,7 @@ fn tally(frames: u64) -> LinkTally {
         rx_frames: 0,
         rx_bytes: 0,
         lost: 0,
+        tx_lost: 0,
         duplicate: 0,
         reordered: 0,
         resent: 0,

@@ -196,6 +196,8 @@ pub struct LinkTally {
     pub rx_bytes: u64,
     /// Frames given up, either way.
     pub lost: u64,
+    /// Those of them that this end sent.
+    pub tx_lost: u64,
     /// Copies dropped.
     pub duplicate: u64,
     /// Delivered out of order.
@@ -367,6 +369,7 @@ struct Counters {
     rx_frames: u64,
     rx_bytes: u64,
     lost: u64,
+    tx_lost: u64,
     duplicate: u64,
     reordered: u64,
     resent: u64,
@@ -381,6 +384,7 @@ impl Counters {
         self.rx_frames += rx_frames;
         self.rx_bytes += rx_bytes;
         self.lost += tx.lost + order.lost;
+        self.tx_lost += tx.lost;
         self.duplicate += order.duplicate;
         self.reordered += order.reordered;
         self.resent += tx.resent;
@@ -407,6 +411,7 @@ impl Peer {
             rx_frames: sum.rx_frames,
             rx_bytes: sum.rx_bytes,
             lost: sum.lost,
+            tx_lost: sum.tx_lost,
             duplicate: sum.duplicate,
             reordered: sum.reordered,
             resent: sum.resent,
