@@ -201,7 +201,7 @@ impl Plane {
                 }
                 self.path_lost(now, link, path, sink);
             }
-            Edit::Hedge { link, rescue } => self.with_lane(link, sink, |lane, _, _| lane.hedge(rescue)),
+            Edit::Hedge { link, rescue } => self.with_lane(link, sink, |lane, paths, _| lane.hedge(paths, rescue)),
             Edit::Calm { link } => self.with_lane(link, sink, |lane, paths, sink| lane.calm(now, paths, sink)),
             Edit::Switch { link, to } => {
                 self.with_lane(link, sink, |lane, paths, sink| lane.switch(now, paths, to, sink));

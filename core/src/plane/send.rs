@@ -80,8 +80,11 @@ pub(crate) struct SendLane {
     control_next: u64,
     generation: u8,
     main: PathId,
-    /// The main path had no room while suspect: its run is broken, only a switch may use it again.
+    /// The main path had no room while suspect, or is one of datagrams, which may have lost what went there: its run is broken, only a
+    /// switch may use it again.
     main_broken: bool,
+    /// The first sequence that the main path carries: what comes of those below speaks for another path.
+    main_from: u64,
     catchup: Option<u64>,
     rescue: Option<Rescue>,
     switch_out: Option<SwitchOut>,
@@ -114,6 +117,7 @@ impl SendLane {
             generation: 0,
             main,
             main_broken: false,
+            main_from: 0,
             catchup: None,
             rescue: None,
             switch_out: None,
@@ -266,6 +270,7 @@ impl SendLane {
         self.generation = self.generation.wrapping_add(1);
         self.main = to;
         self.main_broken = false;
+        self.main_from = self.ring.next();
         self.rescue = None;
         self.stall_reported_at = None;
         self.probed = None;
@@ -281,8 +286,9 @@ impl SendLane {
         self.catch_up(now, paths, sink);
     }
 
-    /// Copies all that is not receipted, and all that follows, on `path` too.
-    pub(crate) fn hedge(&mut self, path: PathId) {
+    /// Copies all that is not receipted, and all that follows, on `path` too. A main path of datagrams gets nothing new meanwhile: were it alive
+    /// again, what it brings would overtake the copies of what it has lost.
+    pub(crate) fn hedge(&mut self, paths: &Paths, path: PathId) {
         if path == self.main || self.mode == Mode::Off || self.rescue.is_some_and(|rescue| rescue.path == path && !rescue.until_receipt) {
             return;
         }
@@ -291,6 +297,7 @@ impl SendLane {
             Some(_) | None => self.ring.unreceipted_from(0).unwrap_or_else(|| self.ring.next()),
         };
         self.rescue = Some(Rescue { path, cursor, until_receipt: false });
+        self.main_broken |= self.mode != Mode::Redundant && paths.via(self.main).is_some_and(|via| via.conn.is_flow());
     }
 
     /// The suspicion was wrong. A main path whose run is broken is taken up again by a switch.
@@ -321,6 +328,7 @@ impl SendLane {
             return false;
         }
         let before = (self.ring.base(), self.received_next);
+        let mut newest = 0;
         if receipt.next > self.received_next {
             self.received_next = receipt.next;
             if let Some(entry) = self.ring.entry_mut(receipt.next - 1)
@@ -332,12 +340,13 @@ impl SendLane {
                 paths.sample(receipt.path, sample);
             }
         }
-        let mut news = false;
         // on an ordered path floor and next are one, and there is nothing between them to look at
         let known = receipt.next.saturating_sub(receipt.floor).min(ReceiptMask::BITS);
         for sequence in (0..known).filter(|bit| receipt.mask.get(*bit)).map(|bit| receipt.floor + bit) {
             if let Some(entry) = self.ring.entry_mut(sequence) {
-                news |= !entry.receipted;
+                if !entry.receipted {
+                    newest = sequence + 1;
+                }
                 entry.receipted = true;
             }
         }
@@ -346,9 +355,18 @@ impl SendLane {
         if receipt.generation == self.generation && self.switch_out.is_some_and(|switch| switch.drain.is_none()) {
             self.switch_out = None;
         }
-        if news || (self.ring.base(), self.received_next) != before {
-            self.progress_at = now;
-            self.stall_reported_at = None;
+        if self.ring.base() > before.0 {
+            newest = newest.max(self.ring.base());
+        }
+        if self.received_next > before.1 {
+            newest = newest.max(self.received_next);
+        }
+        if newest > 0 {
+            // what another path brings says nothing of this one, if this one owes something itself
+            if newest > self.main_from || self.ring.unreceipted_from(self.main_from).is_none() {
+                self.progress_at = now;
+                self.stall_reported_at = None;
+            }
             // the probe was the newest that came: all behind it was lost
             if self.probed.take().is_some_and(|probe| receipt.next <= probe + 1) && self.catchup.is_none() {
                 self.catchup = self.ring.unreceipted_from(0);
@@ -434,6 +452,7 @@ impl SendLane {
                 break;
             };
             self.catchup = Some(sequence);
+            self.main_from = self.main_from.min(sequence);
             if !self.window_allows(paths, self.main, sequence) || !self.copy(now, paths, self.main, sequence, sink) {
                 return;
             }
@@ -500,11 +519,13 @@ impl SendLane {
     }
 
     fn seal(&mut self, now: Instant, paths: &Paths, inner: u8, packet: &[u8], sink: &mut dyn Sink) {
-        if self.ring.len() == 0 {
+        let sequence = self.ring.next();
+        if self.ring.len() == 0 || sequence == self.main_from {
             self.progress_at = now;
+        }
+        if self.ring.len() == 0 {
             self.hedge_after_idle(now, paths);
         }
-        let sequence = self.ring.next();
         let header = FrameHeader {
             epoch: self.sealer.epoch() as u8,
             generation: self.generation,

@@ -660,3 +660,55 @@ fn drain_tells_at_once_what_the_old_path_lost() {
     assert_eq!(world.b.ports.delivered, came, "without waiting for 500 ms");
     assert_eq!(world.b.plane.tally().links[0].lost, 1);
 }
+
+/// A suspect path of datagrams that came to life again once brought new frames ahead of the copies of those that it had lost: they were
+/// delivered at once, and the copies out of order or not at all.
+// protocol 7.5
+#[test]
+fn datagrams_that_come_through_again_do_not_overtake_the_copies_of_those_that_were_lost() {
+    const DATAGRAMS: Via = Via { conn: ConnId::flow(3), handle: None };
+    let mut world = World::new();
+    for end in [&mut world.a, &mut world.b] {
+        end.path(world.now, DIRECT_PATH, DATAGRAMS);
+        end.apply(world.now, Edit::Switch { link: LINK, to: DIRECT_PATH });
+    }
+    world.exchange(&[]);
+    world.packets(10);
+    world.a.ports.out.clear();
+    world.a.apply(world.now, Edit::Hedge { link: LINK, rescue: PathId::RELAY });
+    world.packets(5);
+    world.a.ports.out.retain(|(via, _)| *via == RELAY);
+    // it lives again, and is quicker than the relay
+    world.packets(5);
+    world.a.apply(world.now, Edit::Calm { link: LINK });
+    world.packets(5);
+    let (slow, quick): (VecDeque<_>, VecDeque<_>) = world.a.ports.out.drain(..).partition(|(via, _)| *via == RELAY);
+    world.a.ports.out = quick;
+    world.wait(30, &[RELAY]);
+    world.a.ports.out.extend(slow);
+    world.wait(200, &[]);
+    world.all_came_in_order();
+    assert!([&world.a, &world.b].iter().all(|end| end.plane.deadline().is_none()), "nobody waits for anything");
+}
+
+/// A lane that had moved to a path which swallowed all took the receipts of what the old path still brought for a sign of life of the new
+/// one; when that lived again meanwhile, what it had swallowed was given up.
+// protocol 7.5
+#[test]
+fn what_the_old_path_still_brings_does_not_speak_for_the_new_one() {
+    let mut world = World::new();
+    world.packets(200);
+    let mut slow: VecDeque<_> = world.a.ports.out.drain(..).collect();
+    for end in [&mut world.a, &mut world.b] {
+        end.path(world.now, DIRECT_PATH, DIRECT);
+        end.apply(world.now, Edit::Switch { link: LINK, to: DIRECT_PATH });
+    }
+    world.packets(5);
+    for _ in 0..100 {
+        world.a.ports.out.extend(slow.pop_front());
+        world.wait(1, &[DIRECT]);
+    }
+    assert!(!slow.is_empty(), "the old path brings something all the time");
+    let stalled = |report: &Report| matches!(report.what, Noticed::Stalled { path: DIRECT_PATH, .. });
+    assert!(world.a.ports.reports.iter().any(stalled), "{:?}", world.a.ports.reports);
+}

@@ -305,7 +305,7 @@ impl World {
                 self.left.hedges -= 1;
                 self.ends[end].hedged = true;
                 let rescue = PATHS[1 - self.ends[end].main()];
-                self.act(end, true, |_, session, _, _| session.tx.hedge(rescue));
+                self.act(end, true, |_, session, peer, _| session.tx.hedge(&peer.paths, rescue));
             }
             Step::Calm { end } => self.calm(end),
             Step::Clog { end } => {

@@ -1,0 +1,163 @@
+//! How long the death of a direct path is felt, over many moments of death: relay path 40 ms, direct path 10 ms one way, 1,000
+//! packets a second in both directions. Virtual time, so the figures are exact; `SHADOWMESH_OUTAGES=100` makes 100 runs a fault.
+use shadowmesh_core::{config::Transports, wire::PathLabel};
+use shadowmesh_fuzz::world::{HostId, World};
+use std::time::Duration;
+
+const P50: Duration = Duration::from_millis(250);
+const P99: Duration = Duration::from_millis(500);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn runs() -> u64 {
+    std::env::var("SHADOWMESH_OUTAGES").ok().and_then(|text| text.parse().ok()).unwrap_or(2)
+}
+
+/// Two peers that are direct by this transport, on the ways that the goal names.
+fn direct(seed: u64, udp: bool) -> (World, HostId, [HostId; 2]) {
+    let mut world = World::new(seed);
+    let relay = world.relay();
+    let transports = if udp { Transports::ALL } else { Transports::WSS };
+    let [a, b] = [0, 1].map(|_| world.idle_peer(&[relay], |plan| plan.config.direct = transports));
+    for host in [a, b] {
+        world.change_way(host, relay, |way| way.latency = Duration::from_millis(20));
+    }
+    world.change_way(a, b, |way| way.latency = Duration::from_millis(10));
+    for host in [a, b] {
+        world.start(host);
+    }
+    world.until_connected(a, b);
+    if udp {
+        world.until_udp(a, b)
+    } else {
+        world.until_direct(a, b)
+    };
+    (world, relay, [a, b])
+}
+
+/// What is done to the path at some moment, and how long it is felt: the longest gap of either direction.
+fn outages(name: &str, udp: bool, fault: fn(&mut World, HostId, [HostId; 2])) -> Vec<Duration> {
+    let mut gaps: Vec<Duration> = (0..runs())
+        .map(|run| {
+            let (mut world, relay, hosts) = direct(7_000 + run, udp);
+            let flows = world.both_ways(hosts[0], hosts[1], 1_000);
+            world.run(SECOND + Duration::from_micros(run * 1_357));
+            fault(&mut world, relay, hosts);
+            world.run(3 * SECOND);
+            let gap = flows.map(|flow| world.longest_gap(flow)).into_iter().max().unwrap_or_default();
+            world.assert_whole(&flows);
+            gap
+        })
+        .collect();
+    gaps.sort_unstable();
+    eprintln!(
+        "{name}, {}: {} runs, p50 {:?}, p99 {:?}, longest {:?}",
+        if udp { "UDP" } else { "WSS" },
+        gaps.len(),
+        at(&gaps, 50),
+        at(&gaps, 99),
+        at(&gaps, 100)
+    );
+    gaps
+}
+
+fn at(gaps: &[Duration], percent: usize) -> Duration {
+    gaps[(gaps.len() * percent).div_ceil(100).clamp(1, gaps.len()) - 1]
+}
+
+fn is_short(name: &str, fault: fn(&mut World, HostId, [HostId; 2])) {
+    for udp in [true, false] {
+        let gaps = outages(name, udp, fault);
+        assert!(at(&gaps, 50) <= P50 && at(&gaps, 99) <= P99, "{name}: {gaps:?}");
+    }
+}
+
+// protocol 7.5
+#[test]
+fn silence_both_ways() {
+    is_short("silence both ways", |world, _, [a, b]| world.cut(a, b));
+}
+
+// protocol 7.5
+#[test]
+fn silence_one_way() {
+    is_short("silence one way", |world, _, [a, b]| world.cut_one_way(a, b));
+    is_short("silence the other way", |world, _, [a, b]| world.cut_one_way(b, a));
+}
+
+// protocol 7.5
+#[test]
+fn a_reset() {
+    is_short("reset", |world, _, [a, b]| {
+        world.reset(a, b);
+        world.cut(a, b);
+    });
+}
+
+/// The relay restarts in the moment in which the direct path dies: nothing can pass until it is back and joined again.
+// protocol 7.6
+#[test]
+fn a_relay_that_restarts_at_the_same_moment_loses_nothing() {
+    for udp in [true, false] {
+        let gaps = outages("with a restart of the relay", udp, |world, relay, [a, b]| {
+            world.cut(a, b);
+            world.restart(relay);
+        });
+        assert!(at(&gaps, 99) <= SECOND, "{gaps:?}");
+    }
+}
+
+// protocol 7.2
+#[test]
+fn an_upgrade_from_the_relay_loses_nothing_and_makes_no_gap_above_the_difference_of_the_ways() {
+    for udp in [true, false] {
+        let mut longest = Duration::ZERO;
+        for run in 0..runs() {
+            let mut world = World::new(8_000 + run);
+            let relay = world.relay();
+            let transports = if udp { Transports::ALL } else { Transports::WSS };
+            let [a, b] = [0, 1].map(|_| world.idle_peer(&[relay], |plan| plan.config.direct = transports));
+            for host in [a, b] {
+                world.change_way(host, relay, |way| way.latency = Duration::from_millis(20));
+            }
+            world.change_way(a, b, |way| way.latency = Duration::from_millis(10));
+            world.cut(a, b);
+            for host in [a, b] {
+                world.start(host);
+            }
+            world.until_connected(a, b);
+            let flows = world.both_ways(a, b, 1_000);
+            world.run(SECOND + Duration::from_micros(run * 1_357));
+            world.heal(a, b);
+            world.until_direct(a, b);
+            world.run(SECOND);
+            assert_ne!(world.label(a, b), Some(PathLabel::RelayWss));
+            longest = flows.map(|flow| world.longest_gap(flow)).into_iter().max().unwrap_or_default().max(longest);
+            world.assert_whole(&flows);
+        }
+        eprintln!("upgrade: {} runs, longest gap {longest:?}", runs());
+        assert!(longest <= Duration::from_millis(30), "{longest:?}");
+    }
+}
+
+// protocol 7.5
+#[test]
+fn a_path_that_flaps_each_second_moves_the_traffic_six_times_a_minute_at_most_and_loses_nothing() {
+    for udp in [true, false] {
+        let (mut world, _, [a, b]) = direct(9_000, udp);
+        let flows = world.both_ways(a, b, 1_000);
+        world.run(SECOND);
+        for _ in 0..60 {
+            world.cut(a, b);
+            world.run(SECOND / 2);
+            world.heal(a, b);
+            world.run(SECOND / 2);
+        }
+        for (one, other) in [(a, b), (b, a)] {
+            let peer = world.peer_status(one, other).expect("known");
+            let moves = peer.migrations + peer.fallbacks;
+            eprintln!("flapping: {} migrations, {} fallbacks", peer.migrations, peer.fallbacks);
+            assert!(moves <= 7, "{moves} moves in a minute, the first way to direct included");
+        }
+        world.assert_whole(&flows);
+    }
+}
