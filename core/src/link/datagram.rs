@@ -24,7 +24,7 @@ use crate::{
 };
 use core::net::SocketAddr;
 
-/// Waits between the first requests to a target: five go out (protocol 6.3).
+/// Waits between the first requests to a target: five go out (protocol 8.2).
 const KNOCKS: [Duration; 4] =
     [Duration::from_millis(100), Duration::from_millis(200), Duration::from_millis(400), Duration::from_millis(800)];
 /// Life of a path whose first requests are not answered.
@@ -125,10 +125,9 @@ impl Link {
         };
         if let Some(direct) = self.directs.get_mut(index) {
             // once only: whoever repeats the other's request must not make us repeat ours
-            if let Some((at, sent)) = direct.knock.filter(|_| !direct.is_met) {
+            if direct.knock.is_some() && !direct.is_met {
                 direct.is_met = true;
                 direct.request(now, room, &key, 0);
-                direct.knock = Some((at, sent));
             }
         }
     }
