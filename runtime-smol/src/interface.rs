@@ -66,8 +66,8 @@ impl Port {
     }
 }
 
-/// Hands each packet to `take` for ever; an error means that the interface is gone.
-pub(crate) async fn read(source: Source, mut take: impl FnMut(&[u8])) -> Result<(), String> {
+/// Hands each packet to `take` for ever, and `None` at the end of each turn; an error means that the interface is gone.
+pub(crate) async fn read(source: Source, mut take: impl FnMut(Option<&[u8]>)) -> Result<(), String> {
     match source {
         Source::Device(device) => {
             let mut buffer = vec![0; device.get_ref().buffer_len()];
@@ -78,8 +78,9 @@ pub(crate) async fn read(source: Source, mut take: impl FnMut(&[u8])) -> Result<
         }
         Source::Memory(queue) => {
             while let Ok(packet) = queue.recv_async().await {
-                take(&packet);
-                queue.try_iter().take(TURN_PACKETS - 1).for_each(|packet| take(&packet));
+                take(Some(&packet));
+                queue.try_iter().take(TURN_PACKETS - 1).for_each(|packet| take(Some(&packet)));
+                take(None);
                 future::yield_now().await;
             }
             // Whoever fed the queue has gone: the peer goes on, with nothing of its own to send.
@@ -89,17 +90,24 @@ pub(crate) async fn read(source: Source, mut take: impl FnMut(&[u8])) -> Result<
 }
 
 /// Hands the packets that are there to `take`, up to a number, and lets other tasks run; without any, waits until there may be some.
-async fn read_turn(device: &Async<Device>, buffer: &mut [u8], take: &mut impl FnMut(&[u8])) -> io::Result<()> {
+async fn read_turn(device: &Async<Device>, buffer: &mut [u8], take: &mut impl FnMut(Option<&[u8]>)) -> io::Result<()> {
+    let taken = read_packets(device.get_ref(), buffer, take)?;
+    if taken == 0 {
+        return device.readable().await;
+    }
+    take(None);
+    future::yield_now().await;
+    Ok(())
+}
+
+/// Hands packets to `take`, up to a number, and gives how many there were.
+fn read_packets(device: &Device, buffer: &mut [u8], take: &mut impl FnMut(Option<&[u8]>)) -> io::Result<usize> {
     for taken in 0..TURN_PACKETS {
-        match device.get_ref().read(buffer) {
-            Ok(len) => take(&buffer[..len]),
-            Err(why) if why.kind() == io::ErrorKind::WouldBlock && taken == 0 => {
-                return device.readable().await;
-            }
-            Err(why) if why.kind() == io::ErrorKind::WouldBlock => break,
+        match device.read(buffer) {
+            Ok(len) => take(Some(&buffer[..len])),
+            Err(why) if why.kind() == io::ErrorKind::WouldBlock => return Ok(taken),
             Err(why) => return Err(why),
         }
     }
-    future::yield_now().await;
-    Ok(())
+    Ok(TURN_PACKETS)
 }

@@ -64,7 +64,12 @@ fn run(seat: Seat, commands: flume::Receiver<Command>, interface: Opened) -> Res
     let carrying = Rc::clone(&shared);
     shared
         .spawn(async move {
-            let take = |packet: &[u8]| carrying.with(|room| room.packet(clock::now(), packet));
+            let take = |packet: Option<&[u8]>| {
+                carrying.with(|room| match packet {
+                    Some(packet) => room.packet(clock::now(), packet),
+                    None => room.packets_over(),
+                });
+            };
             if let Err(why) = interface::read(source, take).await {
                 carrying.with(|room| room.interface_gone(why));
             }

@@ -1,17 +1,31 @@
-//! UDP sockets: bound without surprises, read and written one datagram at a time, never waited for.
+//! UDP sockets: bound without surprises, read and written one datagram or one run at a time, never waited for.
+//!
+//! A run is datagrams of one length to or from one address, back to back; the last may be shorter. The kernel takes a run in one
+//! call and cuts it as late as it can (GSO), and hands over in one call what came close together (GRO).
 //!
 //! A socket serves one family only, so that an address never comes in the clothes of the other. Datagrams are not fragmented: what
 //! is too long for a path is lost there, and whoever sent it to learn the path's MTU learns it (protocol 6). A remembered path MTU
 //! counts for nothing, because a forged ICMP message could have lowered it.
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt, sockopt::UdpGroSegment,
+};
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
-    io,
+    io::{self, IoSlice, IoSliceMut},
     net::{SocketAddr, UdpSocket},
+    os::fd::AsRawFd,
+    slice::ChunksMut,
 };
 
 /// Datagrams that the kernel keeps for us, in bytes: some 10 ms of a gigabit, as long as a busy thread may be elsewhere.
 const RECEIVE_BUFFER_BYTES: usize = 2 * 1024 * 1024;
+
+/// Datagrams of a run at most (`UDP_MAX_SEGMENTS` of Linux, `UDP_GRO_CNT_MAX`).
+pub const RUN_DATAGRAMS: usize = 64;
+
+/// Bytes of a run at most: the longest payload that IPv4 and UDP have room for.
+pub const RUN_BYTES: usize = 65_507;
 
 /// Binds a socket that does not block and takes one family only.
 ///
@@ -65,6 +79,71 @@ pub fn send(socket: &UdpSocket, remote: SocketAddr, bytes: &[u8]) -> io::Result<
     }
 }
 
+/// Sends a run now, or nothing of it: datagrams of `stride` bytes, the last perhaps shorter.
+///
+/// # Errors
+/// As with [`send`], and where the kernel or the interface cannot cut runs: `InvalidInput` or an uncategorised `EIO`.
+pub fn send_run(socket: &UdpSocket, remote: SocketAddr, run: &[u8], stride: u16) -> io::Result<()> {
+    let (remote, cut) = (SockaddrStorage::from(remote), [ControlMessage::UdpGsoSegments(&stride)]);
+    loop {
+        match sendmsg(socket.as_raw_fd(), &[IoSlice::new(run)], &cut, MsgFlags::empty(), Some(&remote)) {
+            Ok(_) => return Ok(()),
+            Err(nix::Error::EINTR) => {}
+            Err(why) => return Err(why.into()),
+        }
+    }
+}
+
+/// Where runs are read into.
+pub struct RunBuffer {
+    bytes: Vec<u8>,
+    control: Vec<u8>,
+}
+
+impl Default for RunBuffer {
+    fn default() -> Self {
+        Self { bytes: vec![0; RUN_BYTES + 1], control: nix::cmsg_space!(i32) }
+    }
+}
+
+/// Lets the kernel hand over runs of this socket; where it cannot, each datagram is a run of its own. To be read by
+/// [`RunBuffer::receive`] only.
+pub fn join_arrivals(socket: &UdpSocket) {
+    let _ = setsockopt(socket, UdpGroSegment, &true);
+}
+
+impl RunBuffer {
+    /// Takes one run that is here, its datagrams and where it came from; `None`: there is none.
+    ///
+    /// # Errors
+    /// The socket cannot be read any more.
+    pub fn receive(&mut self, socket: &UdpSocket) -> io::Result<Option<(SocketAddr, ChunksMut<'_, u8>)>> {
+        let (len, stride, remote) = loop {
+            let mut place = [IoSliceMut::new(&mut self.bytes)];
+            let arrival = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut place, Some(&mut self.control), MsgFlags::empty());
+            match arrival.map_err(io::Error::from) {
+                Ok(arrival) => {
+                    let Some(remote) = arrival.address.as_ref().and_then(address) else { continue };
+                    let strides = arrival.cmsgs()?.filter_map(|control| match control {
+                        ControlMessageOwned::UdpGroSegments(stride) => usize::try_from(stride).ok(),
+                        _ => None,
+                    });
+                    break (arrival.bytes, strides.last().unwrap_or(arrival.bytes), remote);
+                }
+                Err(why) if why.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(why) if is_of_one_datagram(&why) => {}
+                Err(why) => return Err(why),
+            }
+        };
+        Ok(Some((remote, self.bytes[..len].chunks_mut(stride.max(1)))))
+    }
+}
+
+fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = storage.as_sockaddr_in().map(|&v4| SocketAddr::from(v4));
+    v4.or_else(|| storage.as_sockaddr_in6().map(|&v6| SocketAddr::from(v6)))
+}
+
 fn is_of_one_datagram(why: &io::Error) -> bool {
     use io::ErrorKind as Kind;
     matches!(
@@ -106,6 +185,54 @@ mod tests {
             assert_eq!(arrival(&b, &mut buffer), (5, a_at));
             send(&b, a_at, b"longer than the buffer").expect("loopback");
             assert_eq!(arrival(&a, &mut buffer), (8, b_at), "cut off");
+        }
+    }
+
+    #[test]
+    fn a_run_goes_in_one_call_and_comes_in_one_or_one_by_one() {
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let [a, joined, single] = [(); 3].map(|()| bind(loopback).expect("loopback"));
+        join_arrivals(&joined);
+        let run: Vec<u8> = (0..10_500_u32).map(|i| (i / 1000) as u8).collect();
+        let mut buffer = RunBuffer::default();
+        assert!(buffer.receive(&joined).expect("a socket").is_none(), "it does not wait");
+        for socket in [&joined, &single] {
+            send_run(&a, socket.local_addr().expect("bound"), &run, 1000).expect("Linux 4.18");
+        }
+        let (from, datagrams) = buffer.receive(&joined).expect("a socket").expect("one is here");
+        assert_eq!(from, a.local_addr().expect("bound"));
+        assert_eq!(datagrams.map(|datagram| (datagram.len(), datagram[0])).collect::<Vec<_>>(), expected(10));
+        let mut one_by_one = Vec::new();
+        while let Some((_, datagrams)) = buffer.receive(&single).expect("a socket") {
+            assert_eq!(datagrams.len(), 1, "nobody asked for more");
+            one_by_one.extend(datagrams.map(|datagram| (datagram.len(), datagram[0])));
+        }
+        assert_eq!(one_by_one, expected(10));
+    }
+
+    /// So many datagrams of 1000 bytes, each with its number, and half of another.
+    fn expected(whole: u8) -> Vec<(usize, u8)> {
+        (0..whole).map(|number| (1000, number)).chain([(500, whole)]).collect()
+    }
+
+    #[test]
+    fn a_run_of_ipv6_knows_its_sender_and_an_empty_datagram_is_a_run_of_none() {
+        let Ok((a, b)) =
+            bind(SocketAddr::from((Ipv6Addr::LOCALHOST, 0))).and_then(|a| Ok((a, bind(SocketAddr::from((Ipv6Addr::LOCALHOST, 0)))?)))
+        else {
+            return; // a machine without IPv6
+        };
+        join_arrivals(&b);
+        let to = b.local_addr().expect("bound");
+        send_run(&a, to, &[7; 30], 20).expect("Linux 4.18");
+        send(&a, to, &[]).expect("loopback");
+        let mut buffer = RunBuffer::default();
+        for lengths in [&[20, 10][..], &[]] {
+            let (from, datagrams) = buffer.receive(&b).expect("a socket").expect("one is here");
+            assert_eq!(
+                (from, datagrams.map(|datagram| datagram.len()).collect::<Vec<_>>()),
+                (a.local_addr().expect("bound"), lengths.to_vec())
+            );
         }
     }
 

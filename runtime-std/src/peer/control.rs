@@ -8,7 +8,6 @@
 //! ```
 use super::{
     Command, PeerDoors, Seat,
-    flows::{DATAGRAM_BYTES, Number},
     log::NoteLog,
     ports::{Pending, Ports},
 };
@@ -21,8 +20,8 @@ use crate::{
     lookout::Lookout,
     mapping,
     outbox::Outbox,
-    room::{Arrival, Closing, FLUSH_WITHIN, HOUSEKEEPING_INTERVAL, LEAVE_WITHIN, LONGEST_SLEEP, Next, Room, TURN_EVENTS, TURN_PACKETS},
-    udp,
+    room::{Arrival, Closing, FLUSH_WITHIN, HOUSEKEEPING_INTERVAL, LEAVE_WITHIN, LONGEST_SLEEP, Next, Room, TURN_EVENTS},
+    udp::RunBuffer,
 };
 use core::{
     net::{IpAddr, SocketAddr},
@@ -44,9 +43,6 @@ use std::{collections::BTreeSet, io, sync::Arc};
 /// How often the lanes' counters are handed to the node.
 const TALLY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often it is tried to send what has no route; the kernel's word of a change comes sooner.
-const ROUTE_INTERVAL: Duration = Duration::from_millis(10);
-
 /// Connections that came in by the direct listener, at once (protocol 6: capped).
 const ACCEPTED: usize = 256;
 
@@ -54,8 +50,8 @@ const ACCEPTED: usize = 256;
 pub struct Control<D> {
     node: Node,
     scribe: Scribe<Node>,
-    plane: Plane,
-    ports: Ports<D>,
+    pub(super) plane: Plane,
+    pub(super) ports: Ports<D>,
     /// Connections and dials that the node knows: opened by it or shown to it, neither hung up nor reported closed.
     known: BTreeSet<ConnId>,
     closing: Closing,
@@ -68,8 +64,8 @@ pub struct Control<D> {
     /// Port of the direct listener.
     listening: Option<u16>,
     mapper: Option<mapping::PortMapper>,
-    /// Where a datagram is read into.
-    datagram: Vec<u8>,
+    /// Where datagrams are read into.
+    pub(super) arrivals: RunBuffer,
     /// Connections that the direct listener took so far.
     accepted: u64,
     /// When the runtime will call again by itself.
@@ -77,7 +73,7 @@ pub struct Control<D> {
     tally_at: Instant,
     house_at: Instant,
     /// When to send again what had no route, if something waits for one.
-    route_at: Instant,
+    pub(super) route_at: Instant,
     phase: Phase,
     notes: Broadcast<(Instant, Note)>,
     claims: Broadcast<(IpAddr, PeerId)>,
@@ -111,7 +107,7 @@ impl Seat {
             listen_udp: self.listen_udp,
             listening: None,
             mapper: self.mapper,
-            datagram: vec![0; DATAGRAM_BYTES],
+            arrivals: RunBuffer::default(),
             accepted: 0,
             armed: now,
             tally_at: now + TALLY_INTERVAL,
@@ -277,49 +273,6 @@ impl<D: PeerDoors> Control<D> {
         self.ports.post(Pending::Closed { conn, why });
     }
 
-    /// One packet from the interface.
-    pub fn packet(&mut self, now: Instant, packet: &[u8]) {
-        self.plane.outbound(now, packet, &mut self.ports);
-        self.rearm();
-    }
-
-    /// Takes the datagrams that wait in a socket, up to a number; true when there may be more.
-    pub fn datagrams(&mut self, now: Instant, number: Number) -> bool {
-        let mut buffer = core::mem::take(&mut self.datagram);
-        let mut more = !self.is_busy();
-        for _ in 0..TURN_PACKETS {
-            if !more {
-                break;
-            }
-            match self.ports.flows.socket(number).map(|socket| udp::receive(socket, &mut buffer)) {
-                Some(Ok(Some((len, remote)))) => {
-                    if let Ok(flow) = self.ports.flows.of(number, remote) {
-                        self.plane.datagram(now, flow, remote, &mut buffer[..len], &mut self.ports);
-                    }
-                }
-                Some(Ok(None)) | None => more = false,
-                Some(Err(why)) => {
-                    tracing::warn!(%why, "datagrams cannot be read for the moment");
-                    more = false;
-                }
-            }
-        }
-        self.datagram = buffer;
-        self.rearm();
-        more
-    }
-
-    /// A socket has room again; true when that is still wanted.
-    pub fn datagram_room(&mut self, now: Instant, number: Number) -> bool {
-        if !self.ports.flows.flush(number) {
-            return true;
-        }
-        // Which flow does not matter: whatever waits for room looks for it anew.
-        self.plane.writable(now, ConnId(0), &mut self.ports);
-        self.rearm();
-        false
-    }
-
     /// The kernel has word of this machine's network, up to a part of it; true when there may be more.
     ///
     /// # Errors
@@ -344,7 +297,7 @@ impl<D: PeerDoors> Control<D> {
     }
 
     /// The plane may want an alarm sooner than the runtime will call, or something wait for a route.
-    fn rearm(&mut self) {
+    pub(super) fn rearm(&mut self) {
         let is_stranded = self.ports.flows.is_stranded() && self.route_at < self.armed;
         if is_stranded || self.plane.deadline().is_some_and(|d| d.at < self.armed) {
             self.ports.doors.ring();
@@ -356,7 +309,9 @@ impl<D: PeerDoors> Control<D> {
             self.handle(now, Event::Alarm);
         }
         if self.plane.deadline().is_some_and(|d| d.at <= now) {
+            self.ports.flows.gather();
             self.plane.alarm(now, &mut self.ports);
+            self.ports.release();
         }
         if self.tally_at <= now {
             self.tally(now);
@@ -370,18 +325,6 @@ impl<D: PeerDoors> Control<D> {
         }
         if let Some(addresses) = self.lookout.look(now) {
             self.ports.post(Pending::Interfaces(addresses));
-        }
-    }
-
-    /// Sends what waits for a route, where there is one again.
-    fn try_routes(&mut self, now: Instant) {
-        self.route_at = now + ROUTE_INTERVAL;
-        let (freed, full) = self.ports.flows.try_again();
-        for family in full {
-            self.ports.doors.await_datagram_room(family);
-        }
-        if freed {
-            self.plane.writable(now, ConnId(0), &mut self.ports);
         }
     }
 

@@ -4,6 +4,8 @@ mod control;
 mod flows;
 mod log;
 mod ports;
+mod run;
+mod traffic;
 
 pub use crate::threads::peer::start;
 pub use control::Control;

@@ -76,11 +76,22 @@ impl<D: PeerDoors> Ports<D> {
 
     /// Sends one datagram, in a flow or to an address.
     pub(super) fn send_datagram(&mut self, to: Result<ConnId, SocketAddr>, bytes: &[u8]) {
-        let full = match to {
+        match to {
             Ok(conn) => self.flows.send(conn, bytes),
             Err(remote) => self.flows.send_to(remote, bytes),
-        };
-        if let Some(number) = full {
+        }
+        self.await_room();
+    }
+
+    /// Sends what flows gathered.
+    pub(super) fn release(&mut self) {
+        self.flows.release();
+        self.await_room();
+    }
+
+    /// Has somebody wait for sockets that have no room.
+    pub(super) fn await_room(&mut self) {
+        while let Some(number) = self.flows.full.pop() {
             self.doors.await_datagram_room(number);
         }
     }
@@ -97,7 +108,9 @@ impl<D: PeerDoors> Ports<D> {
     }
 
     pub(super) fn close_flow(&mut self, conn: ConnId) {
-        if let Some(number) = self.flows.remove(conn) {
+        let own = self.flows.remove(conn);
+        self.await_room();
+        if let Some(number) = own {
             self.doors.unwatch_datagrams(number);
         }
     }

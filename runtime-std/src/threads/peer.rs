@@ -154,22 +154,29 @@ impl Driven for PeerRoom {
     }
 
     fn read_interface(&mut self, waker: &mut Context<'_>) -> bool {
+        let more = read_packets(self, waker);
+        self.packets_over();
+        more
+    }
+}
+
+/// Hands packets to the room, up to a number; true when there may be more.
+fn read_packets(room: &mut PeerRoom, waker: &mut Context<'_>) -> bool {
+    for _ in 0..TURN_PACKETS {
         // A queue hands a packet over to the room, which may write to the queue beside it.
-        for _ in 0..TURN_PACKETS {
-            match self.doors().link.read(waker) {
-                Ok(Some(packet)) => {
-                    self.packet(clock::now(), packet.bytes());
-                    self.doors().link.give_back(packet);
-                }
-                Ok(None) => return false,
-                Err(why) => {
-                    self.interface_gone(why);
-                    return false;
-                }
+        match room.doors().link.read(waker) {
+            Ok(Some(packet)) => {
+                room.packet(clock::now(), packet.bytes());
+                room.doors().link.give_back(packet);
+            }
+            Ok(None) => return false,
+            Err(why) => {
+                room.interface_gone(why);
+                return false;
             }
         }
-        true
     }
+    true
 }
 
 /// One packet of an interface: in the buffer that goes back to it, or of its own.

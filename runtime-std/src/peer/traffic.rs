@@ -1,0 +1,85 @@
+//! The doors of a peer's control room for packets and datagrams, which come and go in batches.
+//!
+//! ```text
+//!   interface ── packet, packet, … ── packets_over ─┐
+//!   socket ───── datagrams ─────────────────────────┼─▶ Plane ─▶ Flows gather ─▶ at the end of the batch: a run for each flow
+//!   room again ─ datagram_room ─────────────────────┘
+//! ```
+//!
+//! Nothing is held back for longer than the batch that it belongs to, and there is no timer.
+use super::{Control, Number, PeerDoors};
+use crate::room::{Room, TURN_PACKETS};
+use core::time::Duration;
+use shadowmesh_core::{id::ConnId, time::Instant};
+
+/// How often it is tried to send what has no route; the kernel's word of a change comes sooner.
+const ROUTE_INTERVAL: Duration = Duration::from_millis(10);
+
+impl<D: PeerDoors> Control<D> {
+    /// One packet from the interface. What it sends may wait for [`Control::packets_over`].
+    pub fn packet(&mut self, now: Instant, packet: &[u8]) {
+        self.ports.flows.gather();
+        self.plane.outbound(now, packet, &mut self.ports);
+    }
+
+    /// There are no more packets at the moment, or it is the turn of others.
+    pub fn packets_over(&mut self) {
+        self.release();
+    }
+
+    /// Takes the datagrams that wait in a socket, up to a number; true when there may be more.
+    pub fn datagrams(&mut self, now: Instant, number: Number) -> bool {
+        let (mut taken, mut more) = (0, !self.is_busy());
+        self.ports.flows.gather();
+        while more && taken < TURN_PACKETS {
+            match self.ports.flows.socket(number).map(|socket| self.arrivals.receive(socket)) {
+                Some(Ok(Some((remote, datagrams)))) => {
+                    taken += datagrams.len().max(1);
+                    let Ok(flow) = self.ports.flows.of(number, remote) else { continue };
+                    for datagram in datagrams {
+                        self.plane.datagram(now, flow, remote, datagram, &mut self.ports);
+                    }
+                }
+                Some(Ok(None)) | None => more = false,
+                Some(Err(why)) => {
+                    tracing::warn!(%why, "datagrams cannot be read for the moment");
+                    more = false;
+                }
+            }
+        }
+        self.release();
+        more
+    }
+
+    /// A socket has room again; true when that is still wanted.
+    pub fn datagram_room(&mut self, now: Instant, number: Number) -> bool {
+        if !self.ports.flows.flush(number) {
+            return true;
+        }
+        self.room_again(now);
+        false
+    }
+
+    /// Sends what waits for a route, where there is one again.
+    pub(super) fn try_routes(&mut self, now: Instant) {
+        self.route_at = now + ROUTE_INTERVAL;
+        let freed = self.ports.flows.try_again();
+        self.ports.await_room();
+        if freed {
+            self.room_again(now);
+        }
+    }
+
+    /// Sends what was gathered. What has no route then wants an alarm.
+    fn release(&mut self) {
+        self.ports.release();
+        self.rearm();
+    }
+
+    /// Which flow does not matter: whatever waits for room looks for it anew.
+    fn room_again(&mut self, now: Instant) {
+        self.ports.flows.gather();
+        self.plane.writable(now, ConnId(0), &mut self.ports);
+        self.release();
+    }
+}
