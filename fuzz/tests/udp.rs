@@ -115,7 +115,7 @@ fn a_way_that_loses_more_than_a_fifth_for_seconds_is_left_for_the_relay_until_it
     let took = world.until("the relay carries it", SOON, |world| world.label(a, b) == Some(PathLabel::RelayWss));
     assert!(took < Duration::from_secs(8), "{took:?}");
     assert_eq!(world.label(b, a), Some(PathLabel::DirectUdp), "who sends nothing has no reason");
-    world.run(Duration::from_secs(60));
+    world.run(Duration::from_mins(1));
     let moves = world.noted(a, |note| matches!(note, Note::Migrated { .. }));
     assert!((2..=6).contains(&moves), "it was looked at again from time to time: {moves}");
     world.change_way(a, b, |way| way.loss = 0);
