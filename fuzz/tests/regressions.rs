@@ -2,6 +2,7 @@
 use shadowmesh_core::status::RelayState;
 use shadowmesh_fuzz::sim::{
     Deed::*,
+    Direct::*,
     Home::{self, *},
     Mode::*,
     PEERS_MAX, Plan, Quality, Step, run,
@@ -23,6 +24,7 @@ const PLAIN: Plan = Plan {
     homes: HOMES,
     between: Quality::GOOD,
     to_relays: Quality::GOOD,
+    direct: Streams,
 };
 
 fn holds(plan: &Plan, steps: &[Step]) {
@@ -162,6 +164,24 @@ fn relays_are_not_closed_while_a_peer_that_is_there_has_no_session_yet() {
     }
 }
 
+/// Seeds have no datagrams unless asked (see `Direct::share`): here are the faults that befall them, on a way that is smooth.
+#[test]
+fn a_story_by_datagrams_holds() {
+    let steps = [
+        Step { wait: 200, deed: Stream { from: 0, to: 1, rate: 200, packets: 255, len: 100 } },
+        Step { wait: 50, deed: Move { host: 0 } },
+        Step { wait: 120, deed: CutOneWay { from: 0, to: 1 } },
+        Step { wait: 120, deed: Heal { a: 0, b: 1 } },
+        Step { wait: 200, deed: Remap { host: 1 } },
+        Step { wait: 200, deed: Stream { from: 1, to: 0, rate: 200, packets: 255, len: 200 } },
+        Step { wait: 60, deed: Narrow { a: 0, b: 1, size: 1 } },
+    ];
+    let homes = [Open, Behind { rules: 6, forwards: false }, Open, Open, Open];
+    for direct in [Both, Datagrams] {
+        holds(&Plan { seed: 3, direct, homes, ..PLAIN }, &steps);
+    }
+}
+
 /// One of each: a peer that could not be found would be one that its home hides.
 #[test]
 fn peers_of_every_home_find_each_other() {
@@ -186,6 +206,7 @@ fn keys_of_an_attempt_that_was_given_up_open_what_its_late_fin_brings() {
         homes: [Open, OpenV6, Twice { rules: 166 }, Open, Open],
         between: Quality { latency: 86, jitter: 3, loss: 214, flavour: 53 },
         to_relays: Quality { latency: 228, jitter: 242, loss: 217, flavour: 32 },
+        direct: Streams,
     };
     let steps = [
         Step { wait: 84, deed: Stream { from: 175, to: 198, rate: 149, packets: 200, len: 12 } },
@@ -213,6 +234,7 @@ fn keys_whose_time_passed_while_a_host_slept_still_open_what_was_under_way() {
         homes: [Open, Open, Open, Open, Open],
         between: Quality { latency: 45, jitter: 0, loss: 0, flavour: 0 },
         to_relays: Quality { latency: 45, jitter: 0, loss: 0, flavour: 0 },
+        direct: Streams,
     };
     let steps = [
         Step { wait: 23, deed: Heal { a: 200, b: 105 } },
@@ -240,6 +262,7 @@ fn a_handle_in_a_record_makes_no_relay_of_a_stranger() {
         homes: [Open, Open, Open, Open, Open],
         between: Quality { latency: 45, jitter: 0, loss: 0, flavour: 0 },
         to_relays: Quality { latency: 184, jitter: 21, loss: 246, flavour: 11 },
+        direct: Streams,
     };
     let steps = [
         Step { wait: 178, deed: Cut { a: 84, b: 159 } },
@@ -263,6 +286,7 @@ fn a_move_from_a_path_that_is_gone_is_not_damped() {
         homes: [Open, Twice { rules: 30 }, Behind { rules: 0, forwards: true }, OpenV4, OpenV6],
         between: Quality { latency: 55, jitter: 51, loss: 38, flavour: 66 },
         to_relays: Quality { latency: 84, jitter: 78, loss: 98, flavour: 115 },
+        direct: Streams,
     };
     let mut steps = vec![Step { wait: 84, deed: Move { host: 175 } }];
     steps.extend([Step { wait: 175, deed: Move { host: 175 } }; 9]);

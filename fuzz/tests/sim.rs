@@ -1,7 +1,7 @@
 //! The simulator itself: any list of steps holds, a seed is a story, and a broken rule is found and shrunk.
 use proptest::prelude::*;
 use shadowmesh_fuzz::{
-    sim::{Crypto, Deed, Mode, Options, Plan, Rule, Step, Violation, any_step, run, run_with, scenario, shrink, story, twins},
+    sim::{Crypto, Deed, Direct, Mode, Options, Plan, Rule, Step, Violation, any_step, run, run_with, scenario, shrink, story, twins},
     world::Rng,
 };
 
@@ -53,6 +53,10 @@ fn seeds_differ_and_cover_what_plans_can_be() {
     assert!((2..=5).all(|count| plans.iter().any(|plan| plan.peer_count() == count)));
     assert!([1, 2].iter().all(|count| plans.iter().any(|plan| plan.relay_count() == *count)));
     assert!([Mode::Lossless, Mode::Reliable, Mode::Redundant, Mode::Off].iter().all(|mode| plans.iter().any(|plan| plan.mode == *mode)));
+    let with_datagrams = |share| (0..1_000).filter(|seed| Direct::draw(*seed, share) != Direct::Streams).count();
+    assert_eq!(with_datagrams(0), 0);
+    assert!((350..450).contains(&with_datagrams(400)), "{}", with_datagrams(400));
+    assert!([Direct::Both, Direct::Datagrams].iter().all(|direct| (0..100).any(|seed| Direct::draw(seed, 400) == *direct)));
     assert!(plans.iter().any(|plan| plan.layer2) && plans.iter().any(|plan| plan.close_relay));
 }
 

@@ -1,5 +1,11 @@
 //! What a stage is asked at the end of its story: who stands with whom, what is missing, and whether all is whole again.
-use super::{ledger::Ledger, model::Rule, plan::Home, run::Account as Verdict, stage::Stage};
+use super::{
+    ledger::Ledger,
+    model::Rule,
+    plan::{Direct, Home},
+    run::Account as Verdict,
+    stage::Stage,
+};
 use crate::{
     model::Account,
     world::{FlowId, HostId, RESENT_AFTER, Way, World},
@@ -65,11 +71,14 @@ impl Stage<'_> {
     /// Who of them could be direct and is not.
     pub(super) fn not_direct(&mut self) -> Vec<(HostId, HostId)> {
         let can = self.pairs().into_iter().filter(|(a, b)| self.can_be_direct(*a, *b)).collect::<Vec<_>>();
-        can.into_iter().filter(|(a, b)| self.world.label(*a, *b) != Some(PathLabel::DirectWss)).collect()
+        can.into_iter().filter(|(a, b)| self.world.label(*a, *b).is_none_or(|label| label == PathLabel::RelayWss)).collect()
     }
 
     fn can_be_direct(&self, a: HostId, b: HostId) -> bool {
         let home = |host: HostId| self.plan.homes[host.0 - self.relays.len()];
+        if self.plan.direct == Direct::Datagrams {
+            return home(a).meets_by_udp(home(b));
+        }
         let takes = |host: HostId, v4: bool| {
             let home = home(host);
             // a box forwards to the address that the host had when its listener opened
@@ -133,15 +142,19 @@ impl Stage<'_> {
     fn unpromised(&self, lost: u64, before: (u64, u64), after: (u64, u64)) -> bool {
         let moved = before.0 != after.0;
         let counted = lost <= after.1.saturating_sub(before.1);
+        if self.has_datagrams() && self.plan.between.is_rough() {
+            return counted || self.loses_on_dead_paths();
+        }
         moved && (self.loses_on_dead_paths() || (self.may_be_late() && lost > 0 && counted))
     }
 
     /// Fresh traffic between all: it must arrive whole. Two things are not promised, and only to those who changed their path meanwhile:
     /// in mode `off` a change of path may lose and reorder (protocol 7.7; a way that loses much makes TCP silent for long enough to be
-    /// left), and a switch waits half a second for what the old path still carries and then counts it as lost (protocol 7.3).
+    /// left), and a switch waits half a second for what the old path still carries and then counts it as lost (protocol 7.3). And what a rough
+    /// way loses of datagrams, or delays, is lost or late, and counted.
     pub(super) fn show_whole(&mut self) {
         let mut before = BTreeMap::new();
-        if self.loses_on_dead_paths() || self.may_be_late() {
+        if self.loses_on_dead_paths() || self.may_be_late() || self.has_datagrams() {
             for (a, b) in self.pairs() {
                 before.insert((a, b), self.told_of(a, b));
             }
@@ -162,6 +175,10 @@ impl Stage<'_> {
             }
             self.model.borrow_mut().whole(&format!("{flow:?} from {from:?} to {to:?}"), account);
         }
+    }
+
+    pub(super) fn has_datagrams(&self) -> bool {
+        self.plan.has_datagrams()
     }
 
     pub(super) fn is_ordered(&self) -> bool {

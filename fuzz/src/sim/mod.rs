@@ -21,7 +21,7 @@ mod twins;
 
 pub use ledger::{Ledger, Watched};
 pub use model::{Breach, Model, Rule};
-pub use plan::{Home, Mode, PEERS_MAX, Plan, Quality};
+pub use plan::{Direct, Home, Mode, PEERS_MAX, Plan, Quality};
 pub use run::{Account, Crypto, Options, Violation, run, run_with, scenario};
 pub use shrink::{Shrunk, Trial, shrink};
 pub use soak::hours;

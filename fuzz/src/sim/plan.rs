@@ -1,8 +1,8 @@
 //! What stands before the first step: who is there, behind what, how far apart, and how they are configured.
 use crate::world::{Depends, NatKind, Ports, Rng, Way};
 use arbitrary::Arbitrary;
-use shadowmesh_core::config;
-use std::time::Duration;
+use shadowmesh_core::config::{self, Transports};
+use std::{sync::LazyLock, time::Duration};
 
 /// The most peers of a plan.
 pub const PEERS_MAX: usize = 5;
@@ -30,6 +30,48 @@ pub struct Plan {
     pub between: Quality,
     /// Ways to relays.
     pub to_relays: Quality,
+    /// What direct paths are made of, at every peer.
+    pub direct: Direct,
+}
+
+/// `p2p.transports`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Arbitrary)]
+pub enum Direct {
+    /// WebSocket in TLS alone.
+    Streams,
+    /// UDP and, where that fails, WebSocket.
+    Both,
+    /// UDP alone.
+    Datagrams,
+}
+
+impl Direct {
+    /// Plans of a thousand that have datagrams: what `SHADOWMESH_SIM_UDP` says, and none without it (docs/testing.md says what still fails).
+    pub fn share() -> u16 {
+        static SHARE: LazyLock<u16> =
+            LazyLock::new(|| std::env::var("SHADOWMESH_SIM_UDP").ok().and_then(|text| text.parse().ok()).unwrap_or(0));
+        *SHARE
+    }
+
+    /// What a seed has. Drawn apart from all else, so that the rest of the plan is the same whatever the share is.
+    pub fn draw(seed: u64, share: u16) -> Self {
+        let mut rng = Rng::new(seed ^ 0xda7a_96a0);
+        match (rng.per_mille(share), rng.per_mille(700)) {
+            (true, true) => Self::Both,
+            (true, false) => Self::Datagrams,
+            (false, _) => Self::Streams,
+        }
+    }
+}
+
+impl From<Direct> for Transports {
+    fn from(direct: Direct) -> Self {
+        match direct {
+            Direct::Streams => Self::WSS,
+            Direct::Both => Self::ALL,
+            Direct::Datagrams => Self::UDP,
+        }
+    }
 }
 
 /// `p2p.mode`.
@@ -102,6 +144,17 @@ impl Home {
         }
     }
 
+    /// Whether its address and port look the same to everybody, or nothing keeps strangers out: two such meet by UDP without a guess.
+    pub fn meets_by_udp(self, other: Self) -> bool {
+        let is_open = |home| matches!(home, Self::Open | Self::OpenV4 | Self::OpenV6);
+        let is_constant = |home| match home {
+            Self::Open | Self::OpenV4 | Self::OpenV6 => true,
+            Self::Behind { rules, .. } | Self::Twice { rules } => Self::nat(rules).mapping == Depends::Nothing,
+        };
+        let share = [true, false].into_iter().any(|v4| self.has(v4) && other.has(v4));
+        share && (is_open(self) || is_open(other) || (is_constant(self) && is_constant(other)))
+    }
+
     /// Whether a connection from outside can come in.
     pub fn is_reachable(self) -> bool {
         match self {
@@ -128,6 +181,12 @@ pub struct Quality {
 impl Quality {
     /// Nothing remarkable.
     pub const GOOD: Self = Self { latency: 45, jitter: 0, loss: 0, flavour: 0 };
+
+    /// Whether datagrams may be lost on it or overtake each other, without anybody's fault.
+    pub fn is_rough(self) -> bool {
+        let way = self.way();
+        way.loss > 0 || way.corruption > 0 || way.jitter > Duration::ZERO || way.reordering > 0
+    }
 
     /// The way that it stands for.
     pub fn way(self) -> Way {
@@ -169,9 +228,15 @@ impl Plan {
         Duration::from_secs(5 + 5 * u64::from(self.retry % 12))
     }
 
-    /// Whether order is promised: `reliable` delivers what it repairs behind what came meanwhile.
+    /// Whether order is promised: `reliable` delivers what it repairs behind what came meanwhile; and in calm a lane hands on whatever a
+    /// path of datagrams brings as it comes (protocol 7.3), so the disorder of the way between is its own.
     pub fn is_ordered(&self) -> bool {
-        self.mode == Mode::Lossless
+        self.mode == Mode::Lossless && !(self.has_datagrams() && self.between.is_rough())
+    }
+
+    /// Whether direct paths may be of datagrams.
+    pub fn has_datagrams(&self) -> bool {
+        self.direct != Direct::Streams
     }
 
     /// The plan of a seed.
@@ -201,6 +266,7 @@ impl Plan {
             homes: core::array::from_fn(|_| home(rng)),
             between: Quality::draw(rng),
             to_relays: Quality::draw(rng),
+            direct: Direct::draw(seed, Direct::share()),
         }
     }
 
@@ -219,10 +285,14 @@ impl Plan {
             with(&|plan| plan.close_relay = false),
             with(&|plan| plan.mode = Mode::Lossless),
             with(&|plan| plan.retry = 0),
+            with(&|plan| plan.direct = Direct::Streams),
             with(&|plan| plan.between = Quality::GOOD),
             with(&|plan| plan.to_relays = Quality::GOOD),
             with(&|plan| plan.homes = [Home::Open; PEERS_MAX]),
         ];
+        if self.direct == Direct::Datagrams {
+            all.push(with(&|plan| plan.direct = Direct::Both));
+        }
         for at in 0..PEERS_MAX {
             all.push(with(&|plan| plan.homes[at] = Home::Open));
         }

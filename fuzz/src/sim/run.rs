@@ -2,7 +2,7 @@
 use super::{
     ledger::Ledger,
     model::{Breach, Rule},
-    plan::Plan,
+    plan::{Direct, Plan},
     stage::Stage,
     standin::StandIn,
     step::{Deed, Step},
@@ -228,7 +228,8 @@ fn end(stage: &mut Stage<'_>) {
     let (missing, counted, how) = stage.balance();
     stage.model.borrow_mut().balance(missing, counted, &how);
     // a switch gives up what the relay path brings later than half a second (protocol 7.3)
-    if stage.relays_lived && stage.is_ordered() && stage.dropped_by_relays() == 0 && !stage.may_be_late() {
+    let lived = stage.relays_lived && (stage.datagrams_lived || !stage.has_datagrams());
+    if lived && stage.is_ordered() && stage.dropped_by_relays() == 0 && !stage.may_be_late() {
         let lost = stage.lost_after_sealing();
         stage.model.borrow_mut().lost_on_a_living_path(lost, &how);
     }
@@ -240,7 +241,8 @@ fn end(stage: &mut Stage<'_>) {
 pub fn scenario(data: &[u8]) {
     let mut source = Unstructured::new(data);
     let Ok(plan) = Plan::arbitrary(&mut source) else { return };
-    let plan = Plan { peers: plan.peers % 2, ..plan };
+    let direct = if Direct::share() == 0 { Direct::Streams } else { plan.direct };
+    let plan = Plan { peers: plan.peers % 2, direct, ..plan };
     let mut steps = Vec::new();
     while steps.len() < FUZZED_STEPS && !source.is_empty() {
         let Ok(step) = Step::arbitrary(&mut source) else { break };

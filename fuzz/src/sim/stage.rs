@@ -123,6 +123,9 @@ pub(super) struct Stage<'a> {
     lied: bool,
     /// Nothing has befallen a relay, a way to one, or a host so far.
     pub(super) relays_lived: bool,
+    /// Nothing has befallen datagrams between peers for which nobody answers: a way that loses what is on it for less time than a
+    /// suspicion takes, or has no room for a burst, or grew narrow.
+    pub(super) datagrams_lived: bool,
     pub(super) recovery: [Duration; 3],
 }
 
@@ -150,7 +153,7 @@ impl<'a> Stage<'a> {
                 peer.config.layer2 = plan.layer2;
                 peer.config.close_relay = plan.close_relay;
                 peer.config.retry_interval = plan.retry_interval();
-                peer.config.direct = if direct { Transports::WSS } else { Transports::NONE };
+                peer.config.direct = if direct { plan.direct.into() } else { Transports::NONE };
                 peer.interfaces.retain(|(ip, _)| home.has(ip.is_ipv4()));
             });
             settle(&mut world, host, home);
@@ -181,6 +184,7 @@ impl<'a> Stage<'a> {
             moved: BTreeSet::new(),
             lied: false,
             relays_lived: !plan.close_relay,
+            datagrams_lived: !plan.between.is_rough(),
             recovery: [Duration::ZERO; 3],
         };
         stage.shape_all();
@@ -241,10 +245,13 @@ impl<'a> Stage<'a> {
                 self.world.burst(from, to, u32::from(rate.max(1)), PACKET_BYTES + 5 * usize::from(len), u64::from(packets.max(1)));
             }
             Deed::Burst { from, to, packets, len } => {
+                self.datagrams_lived = false;
                 let (from, to) = self.two_peers(from, to);
                 self.world.burst(from, to, 1_000_000, PACKET_BYTES + 5 * usize::from(len), u64::from(packets.max(1)));
             }
-            Deed::Cut { .. }
+            Deed::Remap { .. }
+            | Deed::Narrow { .. }
+            | Deed::Cut { .. }
             | Deed::CutOneWay { .. }
             | Deed::Heal { .. }
             | Deed::Refuse { .. }
@@ -304,6 +311,18 @@ impl<'a> Stage<'a> {
     }
 
     fn trouble_a_way(&mut self, deed: Deed) {
+        self.datagrams_lived &= matches!(deed, Deed::Heal { .. } | Deed::Refuse { .. } | Deed::Reset { .. });
+        if let Deed::Remap { host } = deed
+            && let Some(nat) = self.world.is_behind(self.peer(host))
+        {
+            self.world.remap(nat);
+            // connections to relays lead through it, too
+            self.relays_lived = false;
+        }
+        if let Deed::Narrow { a, b, size } = deed {
+            let (a, b) = self.two_peers(a, b);
+            self.world.change_way(a, b, |way| way.mtu = Deed::largest(size));
+        }
         let (Deed::Cut { a, b }
         | Deed::CutOneWay { from: a, to: b }
         | Deed::Heal { a, b }
@@ -325,6 +344,9 @@ impl<'a> Stage<'a> {
             Deed::Reset { .. } => self.world.reset(a, b),
             Deed::Shape { quality, .. } => {
                 let shaped = quality.way();
+                if self.plan.has_datagrams() && quality.is_rough() && !self.is_relay(a) && !self.is_relay(b) {
+                    self.model.borrow_mut().expect_disorder();
+                }
                 self.world.change_way(a, b, |way| {
                     let (cut, refuses) = (way.cut, way.refuses);
                     *way = shaped;

@@ -74,12 +74,27 @@ pub enum Deed {
     Idle { seconds: u8 },
     /// All is well everywhere.
     Calm,
+    /// The box in front of a peer forgets its mappings.
+    Remap { host: u8 },
+    /// Larger datagrams do not pass between two peers any more: see `largest`.
+    Narrow { a: u8, b: u8, size: u8 },
 }
 
 /// Kinds of deeds that a seed may leave out.
 const KINDS: usize = 22;
 
 impl Deed {
+    /// What befalls datagrams alone.
+    fn draw_for_datagrams(rng: &mut Rng) -> Self {
+        let [a, b, size, kind] = (rng.u64() as u32).to_be_bytes();
+        if kind & 1 == 0 { Self::Remap { host: a } } else { Self::Narrow { a, b, size } }
+    }
+
+    /// The largest IP packet that `Narrow` leaves, bytes.
+    pub fn largest(size: u8) -> usize {
+        [600, 1_200, 1_300, 1_340, 1_400][usize::from(size) % 5]
+    }
+
     fn draw(rng: &mut Rng, allowed: u32) -> Self {
         let [a, b, c, d] = (rng.u64() as u32).to_be_bytes();
         loop {
@@ -132,11 +147,20 @@ pub fn story(seed: u64) -> (Plan, Vec<Step>) {
     let plan = Plan::draw(seed, &mut rng);
     let allowed = (rng.u64() & rng.u64() | rng.u64() & rng.u64() | 1) as u32;
     let count = 8 + rng.below(25);
-    let steps = (0..count).map(|_| Step { wait: rng.u64() as u8, deed: Deed::draw(&mut rng, allowed) }).collect();
+    let mut steps: Vec<Step> = (0..count).map(|_| Step { wait: rng.u64() as u8, deed: Deed::draw(&mut rng, allowed) }).collect();
+    if plan.has_datagrams() {
+        // drawn last and apart: the rest of the story is what it would be without
+        for _ in 0..rng.below(4) {
+            let at = rng.below(steps.len() + 1);
+            steps.insert(at, Step { wait: rng.u64() as u8, deed: Deed::draw_for_datagrams(&mut rng) });
+        }
+    }
     (plan, steps)
 }
 
 /// One step by chance, any kind allowed.
 pub fn any_step(rng: &mut Rng) -> Step {
-    Step { wait: rng.u64() as u8, deed: Deed::draw(rng, u32::MAX) }
+    let wait = rng.u64() as u8;
+    let deed = if rng.per_mille(50) { Deed::draw_for_datagrams(rng) } else { Deed::draw(rng, u32::MAX) };
+    Step { wait, deed }
 }
