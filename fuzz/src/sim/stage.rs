@@ -294,13 +294,7 @@ impl<'a> Stage<'a> {
             }
             Deed::Ping { from, to, len } => self.ping(from, to, len),
             Deed::Stranger { target, how } => self.send_a_stranger(target, how),
-            Deed::Meddle { peer, relay, how } => {
-                self.relays_lived = false;
-                self.model.borrow_mut().expect_disorder();
-                let (peer, relay) = (self.peer(peer), self.relays[usize::from(relay) % self.relays.len()]);
-                let tap = meddler(how, self.rng.u64());
-                self.world.tap(peer, relay, tap);
-            }
+            Deed::Meddle { peer, relay, how } => self.meddle(peer, relay, how),
             Deed::Behave { peer, relay } => {
                 let (peer, relay) = (self.peer(peer), self.relays[usize::from(relay) % self.relays.len()]);
                 self.world.untap(peer, relay);
@@ -308,6 +302,15 @@ impl<'a> Stage<'a> {
             Deed::Idle { seconds } => self.world.run(Duration::from_secs(u64::from(seconds) / 2)),
             Deed::Calm => self.calm(),
         }
+    }
+
+    /// Alters what passes between a peer and a relay.
+    fn meddle(&mut self, peer: u8, relay: u8, how: u8) {
+        self.relays_lived = false;
+        self.model.borrow_mut().expect_disorder();
+        let (peer, relay) = (self.peer(peer), self.relays[usize::from(relay) % self.relays.len()]);
+        let tap = meddler(how, self.rng.u64());
+        self.world.tap(peer, relay, tap);
     }
 
     fn trouble_a_way(&mut self, deed: Deed) {
