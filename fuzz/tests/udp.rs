@@ -435,3 +435,33 @@ fn who_examines_the_network_gets_a_fresh_answer_of_each_relay() {
     assert!(fresh.reflexive_at.is_some_and(|at| at > before), "{fresh:?}");
     assert_eq!((fresh.reflexive, fresh.mapping_varies), (known.reflexive, Some(false)));
 }
+
+// protocol 8.2, 8.5
+#[test]
+fn paths_by_two_sockets_to_one_address_are_two_paths() {
+    for run in 0..12 {
+        let mut world = World::new(3_000 + run);
+        let relay = world.relay();
+        let [a, b] = [Symmetric, AddressRestricted].map(|front| {
+            let host = world.idle_peer(&[relay], |plan| plan.config.direct = Transports::UDP);
+            front.put(&mut world, host);
+            host
+        });
+        world.cut(a, b);
+        for host in [a, b] {
+            world.start(host);
+        }
+        world.until_connected(a, b);
+        let flows = world.both_ways(a, b, 500);
+        // a search is under way when the way becomes free, and the ordinary requests come through as well
+        world.run(Duration::from_millis(400 + 20 * run));
+        world.heal(a, b);
+        world.until_udp(a, b);
+        world.run(Duration::from_secs(3));
+        for (one, other) in [(a, b), (b, a)] {
+            let peer = world.peer_status(one, other).expect("known");
+            assert_eq!((peer.fallbacks, world.label(one, other)), (0, Some(PathLabel::DirectUdp)), "run {run}:\n{}", world.story());
+        }
+        world.assert_whole(&flows);
+    }
+}

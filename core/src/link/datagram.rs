@@ -198,13 +198,12 @@ impl Link {
         }
     }
 
-    /// A newer path to the same address stands: the other end has let go of those before it.
+    /// A newer path to the same address, by the same socket, stands: the other end has let go of those before it. One by another socket is
+    /// another path: the other end sees it come from another address.
     pub(super) fn supersede(&mut self, now: Instant, room: &mut Room, path: PathId) {
         let Some(new) = self.directs.iter().find(|direct| direct.path == path && direct.is_datagrams()) else { return };
-        let remote = new.remote;
-        while let Some(index) =
-            self.directs.iter().position(|old| old.path != path && old.is_datagrams() && old.remote == remote && old.is_usable())
-        {
+        let flow = new.conn;
+        while let Some(index) = self.directs.iter().position(|old| old.path != path && old.conn == flow && old.is_usable()) {
             let old = self.directs.remove(index);
             if self.steer.main() == old.path {
                 room.edit(Edit::Switch { link: self.id, to: path });
