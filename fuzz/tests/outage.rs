@@ -12,8 +12,8 @@ fn runs() -> u64 {
     std::env::var("SHADOWMESH_OUTAGES").ok().and_then(|text| text.parse().ok()).unwrap_or(2)
 }
 
-/// Two peers that are direct by this transport, on the ways that the goal names.
-fn direct(seed: u64, udp: bool) -> (World, HostId, [HostId; 2]) {
+/// Two peers on the ways that the goal names, not started yet.
+fn idle(seed: u64, udp: bool) -> (World, HostId, [HostId; 2]) {
     let mut world = World::new(seed);
     let relay = world.relay();
     let transports = if udp { Transports::ALL } else { Transports::WSS };
@@ -22,10 +22,20 @@ fn direct(seed: u64, udp: bool) -> (World, HostId, [HostId; 2]) {
         world.change_way(host, relay, |way| way.latency = Duration::from_millis(20));
     }
     world.change_way(a, b, |way| way.latency = Duration::from_millis(10));
+    (world, relay, [a, b])
+}
+
+fn start(world: &mut World, [a, b]: [HostId; 2]) {
     for host in [a, b] {
         world.start(host);
     }
     world.until_connected(a, b);
+}
+
+/// They are direct by this transport.
+fn direct(seed: u64, udp: bool) -> (World, HostId, [HostId; 2]) {
+    let (mut world, relay, [a, b]) = idle(seed, udp);
+    start(&mut world, [a, b]);
     if udp {
         world.until_udp(a, b)
     } else {
@@ -112,19 +122,9 @@ fn an_upgrade_from_the_relay_loses_nothing_and_makes_no_gap_above_the_difference
     for udp in [true, false] {
         let mut longest = Duration::ZERO;
         for run in 0..runs() {
-            let mut world = World::new(8_000 + run);
-            let relay = world.relay();
-            let transports = if udp { Transports::ALL } else { Transports::WSS };
-            let [a, b] = [0, 1].map(|_| world.idle_peer(&[relay], |plan| plan.config.direct = transports));
-            for host in [a, b] {
-                world.change_way(host, relay, |way| way.latency = Duration::from_millis(20));
-            }
-            world.change_way(a, b, |way| way.latency = Duration::from_millis(10));
+            let (mut world, _, [a, b]) = idle(8_000 + run, udp);
             world.cut(a, b);
-            for host in [a, b] {
-                world.start(host);
-            }
-            world.until_connected(a, b);
+            start(&mut world, [a, b]);
             let flows = world.both_ways(a, b, 1_000);
             world.run(SECOND + Duration::from_micros(run * 1_357));
             world.heal(a, b);

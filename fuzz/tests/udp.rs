@@ -259,21 +259,31 @@ impl Front {
     }
 }
 
+/// Two peers behind these, not started yet.
+fn behind(world: &mut World, fronts: [Front; 2], direct: Transports) -> (HostId, HostId) {
+    let relay = world.relay();
+    let [a, b] = fronts.map(|front| {
+        let host = world.idle_peer(&[relay], |plan| plan.config.direct = direct);
+        front.put(world, host);
+        host
+    });
+    (a, b)
+}
+
+fn start(world: &mut World, a: HostId, b: HostId) {
+    for host in [a, b] {
+        world.start(host);
+    }
+    world.until_connected(a, b);
+}
+
 // protocol 8.1, 8.2
 #[test]
 fn peers_behind_boxes_meet_by_udp_wherever_theory_allows() {
     for (number, (x, y)) in Front::ALL.into_iter().flat_map(|x| Front::ALL.into_iter().map(move |y| (x, y))).enumerate() {
         let mut world = World::new(100 + number as u64);
-        let relay = world.relay();
-        let [a, b] = [x, y].map(|front| {
-            let host = world.idle_peer(&[relay], |plan| plan.config.direct = Transports::UDP);
-            front.put(&mut world, host);
-            host
-        });
-        for host in [a, b] {
-            world.start(host);
-        }
-        world.until_connected(a, b);
+        let (a, b) = behind(&mut world, [x, y], Transports::UDP);
+        start(&mut world, a, b);
         let flows = world.both_ways(a, b, 500);
         world.run(Duration::from_secs(4));
         let udp = Some(PathLabel::DirectUdp);
@@ -288,16 +298,8 @@ fn peers_behind_boxes_meet_by_udp_wherever_theory_allows() {
 #[test]
 fn peers_behind_strict_boxes_meet_again_soon_when_one_gets_another_mapping() {
     let mut world = World::new(8);
-    let relay = world.relay();
-    let [a, b] = [(); 2].map(|()| {
-        let host = world.idle_peer(&[relay], |plan| plan.config.direct = Transports::UDP);
-        PortRestricted.put(&mut world, host);
-        host
-    });
-    for host in [a, b] {
-        world.start(host);
-    }
-    world.until_connected(a, b);
+    let (a, b) = behind(&mut world, [PortRestricted; 2], Transports::UDP);
+    start(&mut world, a, b);
     let flows = world.both_ways(a, b, 1_000);
     world.until_udp(a, b);
     world.run(Duration::from_secs(10));
@@ -314,16 +316,8 @@ fn peers_behind_strict_boxes_meet_again_soon_when_one_gets_another_mapping() {
 #[test]
 fn peers_behind_strict_boxes_are_direct_again_within_two_seconds_of_a_new_address() {
     let mut world = World::new(11);
-    let relay = world.relay();
-    let [a, b] = [(); 2].map(|()| {
-        let host = world.idle_peer(&[relay], |plan| plan.config.direct = Transports::ALL);
-        PortRestricted.put(&mut world, host);
-        host
-    });
-    for host in [a, b] {
-        world.start(host);
-    }
-    world.until_connected(a, b);
+    let (a, b) = behind(&mut world, [PortRestricted; 2], Transports::ALL);
+    start(&mut world, a, b);
     let flows = world.both_ways(a, b, 1_000);
     world.until_udp(a, b);
     world.run(Duration::from_secs(10));
@@ -343,16 +337,8 @@ fn peers_behind_strict_boxes_are_direct_again_within_two_seconds_of_a_new_addres
 /// How long it takes from the session to the path, for peers behind these.
 fn until_met(seed: u64, x: Front, y: Front, noise: usize) -> Option<Duration> {
     let mut world = World::new(seed);
-    let relay = world.relay();
-    let [a, b] = [x, y].map(|front| {
-        let host = world.idle_peer(&[relay], |plan| plan.config.direct = Transports::UDP);
-        front.put(&mut world, host);
-        host
-    });
-    for host in [a, b] {
-        world.start(host);
-    }
-    world.until_connected(a, b);
+    let (a, b) = behind(&mut world, [x, y], Transports::UDP);
+    start(&mut world, a, b);
     // what else goes on behind the box takes ports, too
     for port in 0..noise {
         world.open_socket(a, 5_000);
@@ -441,17 +427,9 @@ fn who_examines_the_network_gets_a_fresh_answer_of_each_relay() {
 fn paths_by_two_sockets_to_one_address_are_two_paths() {
     for run in 0..12 {
         let mut world = World::new(3_000 + run);
-        let relay = world.relay();
-        let [a, b] = [Symmetric, AddressRestricted].map(|front| {
-            let host = world.idle_peer(&[relay], |plan| plan.config.direct = Transports::UDP);
-            front.put(&mut world, host);
-            host
-        });
+        let (a, b) = behind(&mut world, [Symmetric, AddressRestricted], Transports::UDP);
         world.cut(a, b);
-        for host in [a, b] {
-            world.start(host);
-        }
-        world.until_connected(a, b);
+        start(&mut world, a, b);
         let flows = world.both_ways(a, b, 500);
         // a search is under way when the way becomes free, and the ordinary requests come through as well
         world.run(Duration::from_millis(400 + 20 * run));

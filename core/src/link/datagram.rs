@@ -34,7 +34,7 @@ const SIZE_WAIT: Duration = Duration::from_millis(250);
 const SIZE_REQUESTS: u32 = 5;
 const SIZE_TIME: Duration = Duration::from_secs(2);
 /// A path of datagrams has no TLS below it.
-pub(super) const NO_BINDING: [u8; 32] = [0; 32];
+const NO_BINDING: [u8; 32] = [0; 32];
 
 impl Direct {
     /// The next request of a path of datagrams that is not usable yet is due.
@@ -56,19 +56,25 @@ impl Direct {
 impl Link {
     /// Begins to look for a path to this address of the peer, from `at` on.
     pub(super) fn begin_flow(&mut self, now: Instant, room: &mut Room, remote: SocketAddr, at: Instant) -> Option<PathId> {
+        let key = self.path_key()?;
+        let mut direct = self.propose_flow(now, room, remote, at + KNOCK_TIME)?;
+        let path = direct.path();
+        direct.knock = Some((at, 0));
+        direct.knock(now, room, &key);
+        self.directs.push(direct);
+        Some(path)
+    }
+
+    /// A path to this address that has to be proven by then; nothing was asked yet.
+    pub(super) fn propose_flow(&mut self, now: Instant, room: &mut Room, remote: SocketAddr, until: Instant) -> Option<Direct> {
         let live = self.live.as_ref()?;
-        let key = live.lane().keys().map(|keys| std::sync::Arc::clone(&keys.path))?;
         let Some(path) = fresh_path(&mut self.next_path, self.directs.len(), live.side()) else {
             room.drops.count(Drop::Accept);
             return None;
         };
         let ground = Ground { path, own_sid: live.local(), peer_sid: live.remote(), channel_binding: NO_BINDING };
         let conn = room.flow(remote);
-        let mut direct = Direct::new(now, ground, conn, remote, State::Proving { until: at + KNOCK_TIME }, room);
-        direct.knock = Some((at, 0));
-        direct.knock(now, room, &key);
-        self.directs.push(direct);
-        Some(path)
+        Some(Direct::new(now, ground, conn, remote, State::Proving { until }, room))
     }
 
     /// A message of the re-handshake came in a datagram.

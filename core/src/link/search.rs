@@ -8,16 +8,15 @@
 use super::{
     Link,
     attempt::Way,
-    datagram::NO_BINDING,
-    direct::{Direct, State, fresh_path},
+    direct::{Direct, State},
 };
 use crate::{
     drops::Drop,
+    event::Action,
     id::{ConnId, PathId},
     node::Room,
     path::candidate::Mapped,
     plane::Via,
-    rehandshake::Ground,
     time::{Duration, Instant},
     wire::{Candidate, CandidateKind, OPENER, PeerMessage, Transport},
 };
@@ -53,7 +52,17 @@ enum Part {
     /// Our NAT gives ports anew: these sockets have one each.
     Opening { target: SocketAddr, mapped: Mapped, flows: Vec<ConnId> },
     /// We look for one of the other end's ports.
-    Asking { path: PathId, last: SocketAddr, step: u16, request: Vec<u8>, renewed_at: Instant, sent: u32 },
+    Asking(Asking),
+}
+
+struct Asking {
+    path: PathId,
+    /// The port that the other end's NAT gave last, and the distance to the next one.
+    last: SocketAddr,
+    step: u16,
+    request: Vec<u8>,
+    renewed_at: Instant,
+    sent: u32,
 }
 
 impl Search {
@@ -65,7 +74,7 @@ impl Search {
     pub(super) fn sockets(&self) -> usize {
         match &self.part {
             Part::Opening { flows, .. } => flows.len(),
-            Part::Asking { .. } => 0,
+            Part::Asking(_) => 0,
         }
     }
 }
@@ -120,15 +129,12 @@ impl Link {
             room.drops.count(Drop::Candidate);
             return;
         }
-        let (Some(live), Some(key)) = (self.live.as_ref(), self.path_key()) else { return };
-        let Some(path) = fresh_path(&mut self.next_path, self.directs.len(), live.side()) else { return };
-        let ground = Ground { path, own_sid: live.local(), peer_sid: live.remote(), channel_binding: NO_BINDING };
-        let conn = room.flow(last);
-        let mut direct = Direct::new(now, ground, conn, last, State::Proving { until }, room);
-        let request = direct.request_for(room, &key, last, 0);
+        let Some(key) = self.path_key() else { return };
+        let Some(mut direct) = self.propose_flow(now, room, last, until) else { return };
+        let (path, request) = (direct.path(), direct.request_for(room, &key, last, 0));
         self.directs.push(direct);
         self.attempt_joined(Way::Flow(path), last);
-        let part = Part::Asking { path, last, step, request, renewed_at: now, sent: 0 };
+        let part = Part::Asking(Asking { path, last, step, request, renewed_at: now, sent: 0 });
         self.search = Some(Box::new(Search { until, next_at: Some(now), part }));
         self.search_alarm(now, room);
     }
@@ -147,9 +153,7 @@ impl Link {
         }
         search.next_at = match &mut search.part {
             Part::Opening { target, mapped, flows } => self.open_ports(now, room, *target, *mapped, flows),
-            Part::Asking { path, last, step, request, renewed_at, sent } => {
-                self.ask_ports(now, room, *path, (*last, *step), request, renewed_at, sent)
-            }
+            Part::Asking(asking) => self.ask_ports(now, room, asking),
         };
         self.search = Some(search);
     }
@@ -177,29 +181,20 @@ impl Link {
     }
 
     /// Asks some more ports, until the path is known to lead somewhere.
-    #[expect(clippy::too_many_arguments, reason = "the fields of one part of the search")]
-    fn ask_ports(
-        &mut self,
-        now: Instant,
-        room: &mut Room,
-        path: PathId,
-        (last, step): (SocketAddr, u16),
-        request: &mut Vec<u8>,
-        renewed_at: &mut Instant,
-        sent: &mut u32,
-    ) -> Option<Instant> {
+    fn ask_ports(&mut self, now: Instant, room: &mut Room, asking: &mut Asking) -> Option<Instant> {
         let key = self.path_key()?;
-        let direct = self.directs.iter_mut().find(|direct| direct.path() == path && matches!(direct.state, State::Proving { .. }))?;
-        if now.since(*renewed_at) >= RENEWED {
-            *request = direct.request_for(room, &key, last, 0);
-            *renewed_at = now;
+        let is_it = |direct: &&mut Direct| direct.path() == asking.path && matches!(direct.state, State::Proving { .. });
+        let direct = self.directs.iter_mut().find(is_it)?;
+        if now.since(asking.renewed_at) >= RENEWED {
+            asking.request = direct.request_for(room, &key, asking.last, 0);
+            asking.renewed_at = now;
         }
-        for _ in 0..REQUESTS_AT_ONCE.min(REQUESTS - *sent) {
-            let remote = SocketAddr::new(last.ip(), guess(room, last.port(), step, *sent));
-            room.act(crate::event::Action::Datagram { remote, bytes: request.clone() });
-            *sent += 1;
+        for _ in 0..REQUESTS_AT_ONCE.min(REQUESTS - asking.sent) {
+            let remote = SocketAddr::new(asking.last.ip(), guess(room, asking.last.port(), asking.step, asking.sent));
+            room.act(Action::Datagram { remote, bytes: asking.request.clone() });
+            asking.sent += 1;
         }
-        (*sent < REQUESTS).then(|| now + TICK)
+        (asking.sent < REQUESTS).then(|| now + TICK)
     }
 
     /// A path stands, or the session is over: the sockets that no path uses are closed.

@@ -188,23 +188,15 @@ impl Link {
         let (other, label) = (other.map(Direct::path), other.map(Direct::label));
         let to = other.filter(|_| self.relay_via().is_none()).unwrap_or(PathId::RELAY);
         let label = label.filter(|_| to != PathId::RELAY).unwrap_or(PathLabel::RelayWss);
-        room.edit(Edit::FallBack { link: self.id, to });
-        self.steer.main = to;
-        self.steer.main_since = now;
-        self.switches.push_back(now);
+        self.turn_back(now, room, (to, label), why, dead.silent(now));
         self.examine_directs(now, room);
-        self.fallbacks += 1;
-        room.totals.fallbacks += 1;
-        room.note(Note::FellBack { peer: self.peer, to: label, why, silent: dead.silent(now) });
         if to != PathId::RELAY {
             return;
         }
         if dead.usable_since().is_some_and(|since| now.since(since) >= LIVED_WELL) {
             self.steer.hold.reset();
         }
-        let hold = self.steer.hold.fail(&mut room.entropy);
-        self.steer.hold_until = Some(now + hold);
-        self.steer.held = Some(dead.remote());
+        let hold = self.hold_down(now, room, dead.remote());
         self.attempt_after(now, hold);
         room.wake_relays();
     }
@@ -216,16 +208,28 @@ impl Link {
         if now.since(self.steer.main_since) >= LIVED_WELL {
             self.steer.hold.reset();
         }
-        room.edit(Edit::FallBack { link: self.id, to: PathId::RELAY });
-        self.steer.main = PathId::RELAY;
+        let why = "more than a fifth of what was sent was lost";
+        self.turn_back(now, room, (PathId::RELAY, PathLabel::RelayWss), why, Duration::ZERO);
+        self.hold_down(now, room, remote);
+    }
+
+    /// The traffic takes another path, and all that is not receipted goes again there.
+    fn turn_back(&mut self, now: Instant, room: &mut Room, (to, label): (PathId, PathLabel), why: &'static str, silent: Duration) {
+        room.edit(Edit::FallBack { link: self.id, to });
+        self.steer.main = to;
         self.steer.main_since = now;
         self.switches.push_back(now);
         self.fallbacks += 1;
         room.totals.fallbacks += 1;
-        let why = "more than a fifth of what was sent was lost";
-        room.note(Note::FellBack { peer: self.peer, to: PathLabel::RelayWss, why, silent: Duration::ZERO });
-        self.steer.hold_until = Some(now + self.steer.hold.fail(&mut room.entropy));
-        self.steer.held = Some(remote);
+        room.note(Note::FellBack { peer: self.peer, to: label, why, silent });
+    }
+
+    /// No path to this place is taken for a while; how long.
+    fn hold_down(&mut self, now: Instant, room: &mut Room, place: SocketAddr) -> Duration {
+        let hold = self.steer.hold.fail(&mut room.entropy);
+        self.steer.hold_until = Some(now + hold);
+        self.steer.held = Some(place);
+        hold
     }
 
     /// Each direct path must show life.
