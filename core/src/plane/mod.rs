@@ -200,6 +200,10 @@ impl Plane {
                     peer.paths.remove(path);
                 }
                 self.path_lost(now, link, path, sink);
+                // the next session may number a path of its own like this one (protocol 5.4)
+                for ended in self.sessions.values_mut().filter(|session| session.link == link && session.retire_at.is_some()) {
+                    ended.tx.forget_path(path);
+                }
             }
             Edit::Hedge { link, rescue } => self.with_lane(link, sink, |lane, paths, _| lane.hedge(paths, rescue)),
             Edit::Calm { link } => self.with_lane(link, sink, |lane, paths, sink| lane.calm(now, paths, sink)),
@@ -347,6 +351,10 @@ impl Plane {
             return;
         };
         if !self.is_proven(session.link, via) {
+            if via.conn.is_flow() {
+                self.take_from_anywhere(now, header, bytes, sink);
+                return;
+            }
             // nobody has proven yet who sends here; whoever overheard a frame could bring it before its time (protocol 6.2)
             sink.punt(via.conn, via.handle, bytes);
             return;
@@ -368,20 +376,28 @@ impl Plane {
             sink.stray(remote, bytes);
             return;
         };
+        let len = bytes.len();
+        if let Some(link) = self.take_from_anywhere(now, header, bytes, sink)
+            && self.peers.get_mut(&link).is_some_and(|peer| peer.strays.came(now, remote, len))
+        {
+            sink.report(Report::roamed(link, remote));
+        }
+    }
+
+    /// A frame in a datagram from where no path leads: it is taken if it is authentic, and answered on a path (protocol 8.4). Whose it was.
+    fn take_from_anywhere(&mut self, now: Instant, header: FrameHeader, bytes: &mut [u8], sink: &mut dyn Sink) -> Option<LinkId> {
         let session = self.sessions.get(&header.receiver);
         let peer = session.and_then(|session| self.peers.get(&session.link));
         let (Some(session), Some(peer)) = (session, peer) else {
             self.drops.count(Drop::UnknownSession);
-            return;
+            return None;
         };
-        let Some(via) = peer.paths.datagrams(session.tx.main()) else {
+        let (link, main) = (session.link, session.tx.main());
+        let Some(via) = peer.paths.datagrams(main).or_else(|| peer.paths.via(main)) else {
             self.drops.count(Drop::Unexpected);
-            return;
+            return None;
         };
-        let (link, len) = (session.link, bytes.len());
-        if self.open(now, header, via, bytes, sink) && self.peers.get_mut(&link).is_some_and(|peer| peer.strays.came(now, remote, len)) {
-            sink.report(Report::roamed(link, remote));
-        }
+        self.open(now, header, via, bytes, sink).then_some(link)
     }
 
     /// Opens a frame and does what it says; false when it is not authentic, or no session's.

@@ -217,6 +217,23 @@ impl SendLane {
         self.catch_up(now, paths, sink);
     }
 
+    /// What has this number from now on is another path. An ended lane leaves it, and waits for the relay when nothing else is there.
+    pub(crate) fn forget_path(&mut self, path: PathId) {
+        if path == PathId::RELAY {
+            return;
+        }
+        if self.main == path {
+            self.main = PathId::RELAY;
+        }
+        if let Some(switch) = self.switch_out.as_mut() {
+            switch.from = if switch.from == path { self.main } else { switch.from };
+            switch.drain = switch.drain.map(|drain| if drain == path { self.main } else { drain });
+        }
+        if self.rescue.take_if(|rescue| rescue.path == path).is_some() && self.mode != Mode::Off {
+            self.catchup = self.ring.unreceipted_from(0);
+        }
+    }
+
     /// Whether copies wait for room.
     pub(crate) fn owes_copies(&self) -> bool {
         self.catchup.is_some() || self.rescue.is_some_and(|rescue| rescue.cursor < self.ring.next())
