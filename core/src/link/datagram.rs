@@ -28,7 +28,7 @@ use core::net::SocketAddr;
 const KNOCKS: [Duration; 4] =
     [Duration::from_millis(100), Duration::from_millis(200), Duration::from_millis(400), Duration::from_millis(800)];
 /// Life of a path whose first requests are not answered.
-const KNOCK_TIME: Duration = Duration::from_millis(2_500);
+pub(super) const KNOCK_TIME: Duration = Duration::from_millis(2_500);
 /// Requests at the full size, the wait between them, and the time for all.
 const SIZE_WAIT: Duration = Duration::from_millis(250);
 const SIZE_REQUESTS: u32 = 5;
@@ -86,6 +86,7 @@ impl Link {
         let known = self.directs.iter().find(|direct| direct.path == header.path).map(Direct::is_datagrams);
         match known {
             Some(true) => self.path_message(now, room, header.path, Some(source), bytes),
+            None if header.kind == TYPE_PATH_REQ && self.is_given_up(header.path) => self.knock_back(now, room, source, header, bytes),
             None if header.kind == TYPE_PATH_REQ => self.asked_from(now, room, source, header, bytes),
             Some(false) | None => room.drops.count(Drop::Rehandshake),
         }
@@ -157,9 +158,10 @@ impl Link {
     /// The path in use leads to another address: the other end proved itself there (protocol 8.4).
     pub(super) fn path_moves(&mut self, now: Instant, room: &mut Room, path: PathId, remote: SocketAddr) {
         let Some(direct) = self.directs.iter_mut().find(|direct| direct.path == path) else { return };
-        if direct.remote == remote || !direct.is_datagrams() {
+        if direct.remote == remote || !direct.is_datagrams() || !direct.may_follow(now) {
             return;
         }
+        direct.trail.moved(now);
         let before = core::mem::replace(&mut direct.conn, room.flow(remote));
         direct.remote = remote;
         direct.heard_at = now;
@@ -183,10 +185,9 @@ impl Link {
         let main = self.steer.main();
         let usable = self.directs.iter_mut().filter(|direct| direct.is_datagrams() && direct.is_usable());
         match usable.min_by_key(|direct| (direct.path() != main, direct.path())) {
-            Some(direct) => direct.request_at(now, room, &key, remote, 0),
-            None => {
-                self.begin_flow(now, room, remote, now);
-            }
+            Some(direct) if direct.may_follow(now) => direct.request_at(now, room, &key, remote, 0),
+            Some(_) => {}
+            None => self.knock_once(now, room, remote),
         }
     }
 
@@ -194,7 +195,9 @@ impl Link {
     pub(crate) fn stray_frame(&mut self, now: Instant, room: &mut Room, header: FrameHeader, remote: SocketAddr, bytes: &mut [u8]) {
         let main = self.steer.main();
         let paths = self.directs.iter().filter(|direct| direct.is_datagrams() && direct.is_usable());
-        let Some(via) = paths.min_by_key(|direct| (direct.path() != main, direct.path())).map(Direct::via) else {
+        let of_path = paths.min_by_key(|direct| (direct.path() != main, direct.path())).map(Direct::via);
+        // one that comes by a path that we gave up is still the peer's
+        let Some(via) = of_path.or_else(|| self.control_via()) else {
             room.drops.count(Drop::Unexpected);
             return;
         };
@@ -208,9 +211,15 @@ impl Link {
     /// another path: the other end sees it come from another address.
     pub(super) fn supersede(&mut self, now: Instant, room: &mut Room, path: PathId) {
         let Some(new) = self.directs.iter().find(|direct| direct.path == path && direct.is_datagrams()) else { return };
-        let flow = new.conn;
-        while let Some(index) = self.directs.iter().position(|old| old.path != path && old.conn == flow && old.is_usable()) {
+        let (flow, remote) = (new.conn, new.trail.source.unwrap_or(new.remote));
+        let is_own = room.is_own_flow(flow);
+        let is_same =
+            |old: &Direct, room: &Room| old.conn == flow || (!is_own && !room.is_own_flow(old.conn) && old.trail.source == Some(remote));
+        while let Some(index) =
+            self.directs.iter().position(|old| old.path != path && old.is_datagrams() && old.is_usable() && is_same(old, room))
+        {
             let old = self.directs.remove(index);
+            self.buried.bury(old.path);
             if self.steer.main() == old.path {
                 room.edit(Edit::Switch { link: self.id, to: path });
                 self.steer.goes_on_with(now, path);

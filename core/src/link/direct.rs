@@ -6,12 +6,17 @@
 //!   UDP:      Proving ──RSP──▶ Sizing ──RSP to a padded REQ──▶ Usable          (Asked likewise, by CMP)
 //! ```
 //! What only paths of datagrams do is in `datagram`.
-use super::{Link, attempt::Way, live::label_of};
+use super::{
+    Link,
+    attempt::Way,
+    follow::{Buried, Trail},
+    live::label_of,
+};
 use crate::{
     drops::Drop,
     edges::{Chart, States, edges, turn},
     event::{Action, Note, TlsFacts},
-    id::{ConnId, LinkId, PathId},
+    id::{ConnId, PathId},
     node::{Room, Source, Use},
     plane::{Edit, Rtt, Via},
     rehandshake::{Answerer, Asker, Ground, Refusal},
@@ -20,7 +25,7 @@ use crate::{
     wire::{PathHeader, PathLabel, TYPE_PATH_CMP, TYPE_PATH_REQ, TYPE_PATH_RSP},
 };
 use core::net::SocketAddr;
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 /// Live direct paths of one peer.
 pub(super) const DIRECTS_MAX: usize = 16;
@@ -79,7 +84,8 @@ pub(crate) struct Direct {
     pub(super) state: State,
     asker: Asker,
     answerer: Answerer,
-    asked: VecDeque<(u32, Instant)>,
+    /// Where its messages went.
+    pub(super) trail: Trail,
     first_at: Instant,
     rtt: Rtt,
     pub(super) heard_at: Instant,
@@ -102,7 +108,7 @@ impl Direct {
             state,
             asker: Asker::new(ground),
             answerer: Answerer::new(ground),
-            asked: VecDeque::new(),
+            trail: Trail::default(),
             first_at: now,
             rtt: Rtt::default(),
             heard_at: now,
@@ -147,7 +153,9 @@ impl Direct {
     fn is_in_plane(&self) -> bool {
         match self.state {
             State::Proving { .. } => false,
-            State::Asked { .. } | State::Sizing { .. } | State::Usable { .. } => true,
+            // datagrams that verify are taken from any address, but only one that was shown to lead to the peer is answered (protocol 8.4)
+            State::Asked { .. } => !self.is_datagrams(),
+            State::Sizing { .. } | State::Usable { .. } => true,
         }
     }
 
@@ -224,10 +232,7 @@ impl Direct {
     /// Asks another address of the other end.
     pub(super) fn request_at(&mut self, now: Instant, room: &mut Room, key: &PathKey, remote: SocketAddr, size: usize) {
         let message = self.request_for(room, key, remote, size);
-        self.asked.push_back((self.asker.attempts(), now));
-        if self.asked.len() > crate::rehandshake::LIVE_NONCES {
-            self.asked.pop_front();
-        }
+        self.trail.ask(now, self.asker.attempts(), remote);
         self.post(room, remote, message);
     }
 
@@ -238,11 +243,10 @@ impl Direct {
     }
 
     /// A request of the other end came by another flow with a socket of its own, before the path is proven: that one it is.
-    fn adopt(&mut self, room: &mut Room, link: LinkId, source: Source) {
+    fn adopt(&mut self, room: &mut Room, source: Source) {
         if matches!(self.state, State::Asked { .. }) && source.own_flow.is_some_and(|flow| flow != self.conn) {
             let before = core::mem::replace(&mut self.conn, room.flow_of(source));
             self.remote = source.remote;
-            room.edit(Edit::Path { link, path: self.path, via: self.via(), window: None, rtt: None });
             room.hang_up(before);
         }
     }
@@ -338,7 +342,10 @@ impl Link {
             Ok(response) => {
                 // the mac is over this connection's exporter: it is the peer who asks. It may send data right behind its COMPLETE, sooner
                 // than that is looked at here, so the plane must open what comes before the answer goes out (protocol 6.2)
-                room.edit(Edit::Path { link: self.id, path: header.path, via: direct.via(), window: None, rtt: None });
+                if direct.is_in_plane() {
+                    room.edit(Edit::Path { link: self.id, path: header.path, via: direct.via(), window: None, rtt: None });
+                }
+                direct.trail.answer(header.attempt, remote);
                 direct.post(room, remote, response);
                 self.directs.push(direct);
                 true
@@ -367,27 +374,37 @@ impl Link {
             TYPE_PATH_REQ => {
                 let nonce = room.entropy.secret::<32>();
                 direct.answerer.answer(&key, bytes, from, 0, *nonce).map(|response| {
-                    direct.adopt(room, self.id, source);
+                    direct.adopt(room, source);
+                    direct.trail.answer(header.attempt, from);
                     direct.post(room, from, response);
                 })
             }
             TYPE_PATH_RSP => match direct.asker.complete(&key, bytes, from, 0) {
                 Ok((complete, proven)) => {
-                    direct.post(room, from, complete);
-                    let sample = direct.asked.iter().find(|(attempt, _)| *attempt == proven.attempt()).map(|(_, at)| now.since(*at));
-                    if let Some(sample) = sample {
+                    if let Some((asked_at, at)) = direct.trail.answers(proven.attempt(), from) {
+                        direct.post(room, from, complete);
+                        let sample = now.since(asked_at);
                         let first = direct.is_usable() && direct.rtt.smoothed().is_none();
                         direct.rtt.sample(sample);
                         if first {
                             room.edit(Edit::Path { link: self.id, path, via: direct.via(), window: None, rtt: Some(sample) });
                         }
+                        self.path_answers(now, room, path, at, proven.size());
+                    } else {
+                        self.port_found(now, room, path, from);
                     }
-                    self.path_answers(now, room, path, from, proven.size());
                     Ok(())
                 }
                 Err(refusal) => Err(refusal),
             },
-            TYPE_PATH_CMP => direct.answerer.confirm(&key, bytes).map(|proven| self.path_answers(now, room, path, from, proven.size())),
+            TYPE_PATH_CMP => match direct.answerer.confirm(&key, bytes) {
+                Ok(proven) => {
+                    let at = direct.trail.confirmed(proven.attempt(), from).unwrap_or(direct.remote);
+                    self.path_answers(now, room, path, at, proven.size());
+                    Ok(())
+                }
+                Err(refusal) => Err(refusal),
+            },
             _ => Err(Refusal::Malformed),
         };
         match result {
@@ -409,9 +426,9 @@ impl Link {
     }
 
     /// The other end proved the path at this address, for the first time or again, by messages of this size.
-    fn path_answers(&mut self, now: Instant, room: &mut Room, path: PathId, from: SocketAddr, size: usize) {
+    fn path_answers(&mut self, now: Instant, room: &mut Room, path: PathId, at: SocketAddr, size: usize) {
         let link = self.id;
-        self.path_moves(now, room, path, from);
+        self.path_moves(now, room, path, at);
         let Some(direct) = self.directs.iter_mut().find(|direct| direct.path == path) else { return };
         let rtt = direct.rtt.smoothed();
         if direct.is_proving() && size < direct.size {
@@ -512,6 +529,7 @@ impl Link {
     pub(super) fn path_died(&mut self, now: Instant, room: &mut Room, path: PathId, why: &'static str) {
         let Some(index) = self.directs.iter().position(|direct| direct.path == path) else { return };
         let direct = self.directs.remove(index);
+        self.buried.bury(path);
         let was_usable = direct.is_usable();
         if was_usable && self.steer.main() == path {
             self.fall_back(now, room, &direct, why);
@@ -542,6 +560,7 @@ impl Link {
             room.hang_up(direct.conn);
         }
         self.next_path = 0;
+        self.buried = Buried::default();
         self.end_search(room);
     }
 }

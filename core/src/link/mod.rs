@@ -12,6 +12,7 @@ mod addresses;
 mod attempt;
 mod datagram;
 mod direct;
+mod follow;
 mod greeting;
 mod live;
 mod loss;
@@ -68,6 +69,7 @@ pub(crate) struct Link {
     /// Own index of the session before, and when the plane has let go of it.
     old: Option<(u32, Instant)>,
     directs: Vec<Direct>,
+    buried: follow::Buried,
     next_path: u32,
     candidates: Vec<(Candidate, String)>,
     candidates_generation: Option<u32>,
@@ -118,6 +120,7 @@ impl Link {
             late: None,
             old: None,
             directs: Vec::new(),
+            buried: follow::Buried::default(),
             next_path: 0,
             candidates: Vec::new(),
             candidates_generation: None,

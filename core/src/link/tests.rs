@@ -381,7 +381,8 @@ fn proven(link: &mut Link, room: &mut Room, port: u16) -> PathId {
     let remote = SocketAddr::from(([192, 0, 2, 1], port));
     let live = link.live.as_ref().expect("it is connected");
     let key = live.chain().keys(Side::Initiator, &RustCrypto).path;
-    let path = PathId(2 * u32::from(port) + 2 * link.directs.len() as u32);
+    let is_fresh = |path: &PathId| !link.is_given_up(*path) && link.directs.iter().all(|direct| direct.path() != *path);
+    let path = (2..1_000).map(PathId).find(is_fresh).expect("a fresh number");
     let ground = Ground { path, own_sid: live.remote(), peer_sid: live.local(), channel_binding: [0; 32] };
     let mut asker = Asker::new(ground);
     room.drain(usize::MAX, &mut Vec::new());
