@@ -90,11 +90,24 @@ fn more_to_a_stranger_than_came_from_it_is_counted_until_it_is_known() {
     world.send_datagram(b, PORT, back, &[0; 100]);
     assert_eq!(world.amplified(), None, "as much as came");
     world.send_datagram(b, PORT, back, &[0]);
-    let exchange = Exchange { sent: 101, received: 100, is_stranger: true, is_validated: false };
-    assert_eq!(world.amplified(), Some((b, back, exchange)));
-    world.validate_address(b, PORT, back);
+    let exchange = Exchange { sent: 101, received: 100, is_validated: false };
+    assert_eq!(world.amplified(), Some((b, back, exchange)), "and it stays a breach");
+    assert_eq!(world.exchange(a, to), Exchange::default(), "who is no peer and speaks first chose its partner");
+}
+
+// protocol 8.5
+#[test]
+fn a_validated_address_pays_nothing_and_an_opener_nobody() {
+    let (mut world, [a, b], to) = pair(|_| {});
+    let back = SocketAddr::new(world.address(a, true), PORT);
+    world.send_datagram(a, PORT, to, &[0x26, 0, 0, 0]);
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.exchange(b, back).received, 0);
+    world.send_datagram(a, PORT, to, &[0]);
+    world.run(Duration::from_secs(1));
+    world.validate_address(b, back);
+    world.send_datagram(b, PORT, back, &[0; 100]);
     assert_eq!(world.amplified(), None);
-    assert!(!world.exchange(a, PORT, to).is_stranger, "who speaks first chose its partner");
 }
 
 /// Two hosts with a socket each, and the address of the second one.

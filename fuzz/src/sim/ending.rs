@@ -142,7 +142,7 @@ impl Stage<'_> {
     fn unpromised(&self, lost: u64, before: (u64, u64), after: (u64, u64)) -> bool {
         let moved = before.0 != after.0;
         let counted = lost <= after.1.saturating_sub(before.1);
-        if self.has_datagrams() && self.plan.between.is_rough() {
+        if self.has_datagrams() && (self.plan.between.is_rough() || self.world.overflowed() > 0) {
             return counted || self.loses_on_dead_paths();
         }
         moved && (self.loses_on_dead_paths() || (self.may_be_late() && lost > 0 && counted))

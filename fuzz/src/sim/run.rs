@@ -31,7 +31,7 @@ const SESSIONS_RETIRED: Duration = Duration::from_secs(11);
 /// Steps of one input of the fuzzer.
 const FUZZED_STEPS: usize = 12;
 /// Lines of the trace that go with a violation.
-const TRACE_LINES: usize = 60;
+const TRACE_LINES: usize = 120;
 
 /// Which back end a run uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,13 +228,11 @@ fn end(stage: &mut Stage<'_>) {
     let (missing, counted, how) = stage.balance();
     stage.model.borrow_mut().balance(missing, counted, &how);
     // a switch gives up what the relay path brings later than half a second (protocol 7.3)
-    let lived = stage.relays_lived && (stage.datagrams_lived || !stage.has_datagrams());
+    let lived = stage.relays_lived && (!stage.has_datagrams() || (stage.datagrams_lived && stage.world.overflowed() == 0));
     if lived && stage.is_ordered() && stage.dropped_by_relays() == 0 && !stage.may_be_late() {
         let lost = stage.lost_after_sealing();
         stage.model.borrow_mut().lost_on_a_living_path(lost, &how);
     }
-    let amplified = stage.world.amplified().map(|who| format!("{who:?}"));
-    stage.model.borrow_mut().amplified(amplified);
 }
 
 /// One input of a fuzzer: any bytes are a plan and a few steps. Panics when a rule is broken.

@@ -90,6 +90,11 @@ impl Watch for Eyes {
             model.busy(world.now(), host, world.alarms(host), self.packets.get(&host).copied().unwrap_or(0));
         }
         model.keys();
+        if world.overflowed() > 0 {
+            // what a full queue lost on a path of datagrams comes by another one, later than what went behind it (protocol 7.3)
+            model.expect_disorder();
+        }
+        model.amplified(world.amplified().map(|who| format!("{who:?}")));
         model.breach().is_none()
     }
 
@@ -245,7 +250,6 @@ impl<'a> Stage<'a> {
                 self.world.burst(from, to, u32::from(rate.max(1)), PACKET_BYTES + 5 * usize::from(len), u64::from(packets.max(1)));
             }
             Deed::Burst { from, to, packets, len } => {
-                self.datagrams_lived = false;
                 let (from, to) = self.two_peers(from, to);
                 self.world.burst(from, to, 1_000_000, PACKET_BYTES + 5 * usize::from(len), u64::from(packets.max(1)));
             }

@@ -7,6 +7,7 @@
 use super::{
     attack::{Letter, Recorded, Tap},
     datagram::{Flight, Heard, Pipe, Socket},
+    debt::{Debts, Exchange},
     dial::{Certificate, Dial, DialId},
     journal::Journals,
     nat::{Nat, NatId},
@@ -21,7 +22,7 @@ use shadowmesh_core::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 /// TCP finds out so long after a cut is healed.
@@ -178,7 +179,12 @@ pub(super) struct Air {
     /// Hosts whose box forwards the port of their listener.
     pub(super) mapped: BTreeSet<HostId>,
     pub(super) sockets: BTreeMap<(HostId, u16), Socket>,
+    pub(super) debts: BTreeMap<HostId, Debts>,
+    /// The first address to which a host sent more than it was paid.
+    pub(super) amplified: Option<(HostId, SocketAddr, Exchange)>,
     pub(super) pipes: BTreeMap<(HostId, HostId), Pipe>,
+    /// Datagrams that found the queue on their way full.
+    pub(super) overflowed: u64,
     /// Directions in which nothing passes.
     deaf: BTreeSet<(HostId, HostId)>,
     /// Packets that came out of interfaces in this moment.
@@ -212,7 +218,10 @@ impl Air {
             behind: BTreeMap::new(),
             mapped: BTreeSet::new(),
             sockets: BTreeMap::new(),
+            debts: BTreeMap::new(),
+            amplified: None,
             pipes: BTreeMap::new(),
+            overflowed: 0,
             deaf: BTreeSet::new(),
             delivered: Vec::new(),
             wires: BTreeMap::new(),

@@ -320,6 +320,7 @@ impl World {
         place.slept_through.clear();
         self.air.doors.retain(|(holder, _), _| *holder != host);
         self.air.sockets.retain(|(holder, _), _| *holder != host);
+        self.air.debts.remove(&host);
         self.hosts[host.0].running.take()
     }
 

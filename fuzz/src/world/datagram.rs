@@ -4,17 +4,20 @@
 //!   send ─▶ NAT out ─▶ queue of the way (rate, window) ─▶ loss, doubling, jitter ─▶ Tick::Datagram ─▶ NAT in, socket
 //!                                                                                       └── nobody: Heard::Refused to the sender
 //! ```
-//! Each socket keeps an account of every far address: a host that is spoken to by a stranger may not send back more than came,
-//! until it knows that the stranger is where it says (RFC 9000 8 for the reason; the factor here is one).
+//! What a host may send to whom is in `debt`.
 use super::{
     Host, World,
     air::{Air, HostId, Tick},
+    debt::Exchange,
     nat::Protocol,
     route::Route,
 };
-use shadowmesh_core::time::{Duration, Instant};
+use shadowmesh_core::{
+    time::{Duration, Instant},
+    wire::{PathHeader, TYPE_BIND, TYPE_BOUND, TYPE_FRAME, TYPE_OPENER, TYPE_PATH_REQ},
+};
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     net::{IpAddr, SocketAddr},
 };
 
@@ -23,8 +26,6 @@ const HEADERS_V4: usize = 28;
 const HEADERS_V6: usize = 48;
 /// What waits to be heard; as in a socket buffer, what is too much is lost.
 const HEARD_MAX: usize = 4_096;
-/// Far addresses in one socket's account; further strangers are not counted, as a host could not afford to either.
-const ACCOUNTS_MAX: usize = 4_096;
 
 /// What a socket hears.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,32 +51,11 @@ pub enum Heard {
     },
 }
 
-/// Bytes exchanged with one far address.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Exchange {
-    /// Payload bytes sent to it.
-    pub sent: u64,
-    /// Payload bytes that came from it.
-    pub received: u64,
-    /// It spoke first.
-    pub is_stranger: bool,
-    /// It was shown to be there.
-    pub is_validated: bool,
-}
-
-impl Exchange {
-    /// Whether a stranger was sent more than it had paid for.
-    pub fn is_amplified(self) -> bool {
-        self.is_stranger && !self.is_validated && self.sent > self.received
-    }
-}
-
 /// One socket.
 #[derive(Default)]
 pub(super) struct Socket {
     heard: VecDeque<Heard>,
     lost: u64,
-    accounts: BTreeMap<SocketAddr, Exchange>,
 }
 
 /// A datagram on its way.
@@ -86,8 +66,6 @@ pub(super) struct Flight {
     aimed_at: SocketAddr,
     source: SocketAddr,
     bytes: Vec<u8>,
-    /// What the way's queue gives back when it has left.
-    queued: usize,
     to: Option<(HostId, SocketAddr)>,
 }
 
@@ -95,7 +73,6 @@ pub(super) struct Flight {
 #[derive(Default)]
 pub(super) struct Pipe {
     busy_until: Instant,
-    bytes: usize,
 }
 
 impl Air {
@@ -112,15 +89,17 @@ impl Air {
             return self.answer(from, inner, Heard::TooBig { to, mtu: way.mtu }, way.latency);
         }
         let pipe = self.pipes.entry((from, host)).or_default();
-        if pipe.bytes + size > way.window {
+        // what has left the queue is on its way and takes no room there
+        let waits = pipe.busy_until.since(self.now).as_nanos() * u128::from(way.rate) / 1_000_000_000;
+        if waits + size as u128 > way.window as u128 {
+            self.overflowed += 1;
             return; // the queue on the way is full: the newest is lost
         }
-        pipe.bytes += size;
         let nanos = (size as u64).saturating_mul(1_000_000_000) / way.rate.max(1);
         pipe.busy_until = pipe.busy_until.max(self.now) + Duration::from_nanos(nanos);
         let leaves = pipe.busy_until;
         let copies = if self.rng.per_mille(way.doubling) { 2 } else { 1 };
-        for copy in 0..copies {
+        for _ in 0..copies {
             let mut bytes = bytes.to_vec();
             let lost = self.rng.per_mille(way.loss) || self.is_blocked(from, host);
             if self.rng.per_mille(way.corruption) && !bytes.is_empty() {
@@ -132,8 +111,7 @@ impl Air {
                 arrives = arrives + way.latency + Duration::from_millis(1);
             }
             let to_host = (!lost).then_some((host, destination));
-            let queued = if copy == 0 { size } else { 0 };
-            let flight = Flight { from, inner, aimed_at: to, source, bytes, queued, to: to_host };
+            let flight = Flight { from, inner, aimed_at: to, source, bytes, to: to_host };
             self.at(arrives, Tick::Datagram(Box::new((host, flight))));
         }
     }
@@ -147,22 +125,27 @@ impl Air {
         self.sockets.insert((host, port), Socket::default());
     }
 
+    /// The same for a peer, which may not speak to just anybody.
+    pub(super) fn open_socket_of_peer(&mut self, host: HostId, port: u16) {
+        self.open_socket(host, port);
+        self.debts.entry(host).or_default().is_peer = true;
+    }
+
     /// Sends one datagram from an open socket; false when there is no such socket or no address of this family.
     pub(super) fn send_from(&mut self, host: HostId, port: u16, to: SocketAddr, bytes: &[u8]) -> bool {
         let own: Option<IpAddr> = self.own_address(host, to.is_ipv4());
-        let (Some(own), Some(socket)) = (own, self.sockets.get_mut(&(host, port))) else { return false };
-        if socket.accounts.len() < ACCOUNTS_MAX || socket.accounts.contains_key(&to) {
-            socket.accounts.entry(to).or_default().sent += bytes.len() as u64;
+        let Some(own) = own.filter(|_| self.sockets.contains_key(&(host, port))) else { return false };
+        if let Some(exchange) = self.debts.entry(host).or_default().sends(to, bytes) {
+            self.amplified.get_or_insert((host, to, exchange));
         }
+        self.trace.tell(self.now, host.0, || format!("{port} to {to}: {}", name_of(bytes)));
         self.send_datagram(host, SocketAddr::new(own, port), to, bytes);
         true
     }
 
-    /// The host at this socket has shown to itself that the far address is real.
-    pub(super) fn validate(&mut self, host: HostId, port: u16, remote: SocketAddr) {
-        if let Some(socket) = self.sockets.get_mut(&(host, port)) {
-            socket.accounts.entry(remote).or_default().is_validated = true;
-        }
+    /// A host has shown to itself that a far address is real.
+    pub(super) fn validate(&mut self, host: HostId, remote: SocketAddr) {
+        self.debts.entry(host).or_default().validate(remote);
     }
 
     /// What a socket has heard since the last call.
@@ -171,16 +154,19 @@ impl Air {
     }
 
     /// A flight has ended, or was lost on the way.
-    pub(super) fn land(&mut self, queue: HostId, flight: Flight) {
-        if let Some(pipe) = self.pipes.get_mut(&(flight.from, queue)) {
-            pipe.bytes -= flight.queued;
-        }
+    pub(super) fn land(&mut self, flight: &Flight) {
         let Some((host, destination)) = flight.to else { return };
         let Some(socket) = self.sockets.get_mut(&(host, destination.port())) else {
             let latency = self.way(flight.from, host).latency;
             return self.answer(flight.from, flight.inner, Heard::Refused { to: flight.aimed_at }, latency);
         };
-        socket.take(flight.source, flight.bytes);
+        let source = flight.source;
+        self.trace.tell(self.now, host.0, || format!("{} from {source}: {}", destination.port(), name_of(&flight.bytes)));
+        socket.take(source, flight.bytes.clone());
+        let debts = self.debts.entry(host).or_default();
+        debts.answered_by(flight.from, source, &flight.bytes);
+        debts.takes(source, &flight.bytes);
+        self.debts.entry(flight.from).or_default().reaches(host, flight.aimed_at, &flight.bytes);
     }
 
     /// ICMP has come to a socket.
@@ -191,15 +177,27 @@ impl Air {
     }
 }
 
+/// What a datagram says it is, to be read.
+fn name_of(bytes: &[u8]) -> String {
+    if let Ok(PathHeader { kind, path, attempt, .. }) = PathHeader::parse(bytes) {
+        let kind = ["PATH_REQ", "PATH_RSP", "PATH_CMP"].get(usize::from(kind - TYPE_PATH_REQ)).copied().unwrap_or("PATH");
+        return format!("{kind} of path {}, attempt {attempt}, {} bytes", path.0, bytes.len());
+    }
+    let kind = match bytes.first() {
+        Some(&TYPE_FRAME) => "frame",
+        Some(&TYPE_BIND) => "BIND",
+        Some(&TYPE_BOUND) => "BOUND",
+        Some(&TYPE_OPENER) => "OPENER",
+        _ => "noise",
+    };
+    format!("{kind}, {} bytes", bytes.len())
+}
+
 impl Socket {
     fn take(&mut self, from: SocketAddr, bytes: Vec<u8>) {
         if self.heard.len() >= HEARD_MAX {
             self.lost += 1;
             return;
-        }
-        if self.accounts.len() < ACCOUNTS_MAX || self.accounts.contains_key(&from) {
-            let account = self.accounts.entry(from).or_insert(Exchange { is_stranger: true, ..Exchange::default() });
-            account.received += bytes.len() as u64;
         }
         self.push(Heard::Datagram { from, bytes });
     }
@@ -240,23 +238,23 @@ impl World {
         self.air.hear(host, port)
     }
 
-    /// The host at this socket has shown to itself that the far address is real.
-    pub fn validate_address(&mut self, host: HostId, port: u16, remote: SocketAddr) {
-        self.air.validate(host, port, remote);
+    /// A host has shown to itself that a far address is real.
+    pub fn validate_address(&mut self, host: HostId, remote: SocketAddr) {
+        self.air.validate(host, remote);
     }
 
-    /// What a socket exchanged with a far address.
-    pub fn exchange(&self, host: HostId, port: u16, remote: SocketAddr) -> Exchange {
-        self.air.sockets.get(&(host, port)).and_then(|socket| socket.accounts.get(&remote)).copied().unwrap_or_default()
+    /// Datagrams that were lost because the queue on their way was full.
+    pub fn overflowed(&self) -> u64 {
+        self.air.overflowed
     }
 
-    /// The first far address that was sent more than it had paid for before it was shown to be real.
+    /// What a host exchanged with a far address.
+    pub fn exchange(&self, host: HostId, remote: SocketAddr) -> Exchange {
+        self.air.debts.get(&host).map(|debts| debts.with(remote)).unwrap_or_default()
+    }
+
+    /// The first far address that was sent more than it had paid for before it was shown to be there.
     pub fn amplified(&self) -> Option<(HostId, SocketAddr, Exchange)> {
-        let all = self
-            .air
-            .sockets
-            .iter()
-            .flat_map(|((host, _), socket)| socket.accounts.iter().map(|(remote, account)| (*host, *remote, *account)));
-        all.into_iter().find(|(_, _, account)| account.is_amplified())
+        self.air.amplified
     }
 }

@@ -10,6 +10,7 @@ mod air;
 mod attack;
 mod build;
 mod datagram;
+mod debt;
 mod dial;
 mod faults;
 mod journal;
@@ -27,7 +28,8 @@ pub(crate) use air::RESENT_AFTER;
 pub use air::{HostId, Way, WireId};
 pub use attack::{Letter, Recorded, Tap, deliver, forward, payloads, rewrite};
 pub use build::PeerPlan;
-pub use datagram::{Exchange, Heard};
+pub use datagram::Heard;
+pub use debt::Exchange;
 pub use dial::Certificate;
 pub use nat::{Depends, NatId, NatKind, Ports};
 pub use relay::Lie;
@@ -237,7 +239,7 @@ impl World {
             Tick::Packet { flow } => self.packet(flow),
             Tick::Datagram(flight) => {
                 let host = flight.0;
-                self.air.land(host, flight.1);
+                self.air.land(&flight.1);
                 self.turn(host);
             }
             Tick::Icmp(what) => self.air.icmp(what.0, what.1, what.2),

@@ -16,7 +16,7 @@ use shadowmesh_core::{
     crypto::Provider,
     event::{Action, Ended, Event, Note, Target, TlsFacts},
     handshake::Done,
-    id::{ConnId, Handle, PathId, PeerId},
+    id::{ConnId, Handle, PeerId},
     machine::{Deadline, Machine},
     network::host_port,
     plane::{Edit, Plane, Report},
@@ -88,8 +88,6 @@ pub(super) struct Peer {
     next_accepted: u64,
     port: Option<u16>,
     udp_port: Option<u16>,
-    /// Paths by UDP that the plane was told of, so that the next word of one is its proof.
-    asked: BTreeSet<PathId>,
     /// How far its clock is ahead of the world's.
     ahead: Duration,
     /// When it wants its turn, in the world's time.
@@ -127,7 +125,6 @@ impl Peer {
             next_accepted: 0,
             port: None,
             udp_port: None,
-            asked: BTreeSet::new(),
             ahead: Duration::ZERO,
             due: Instant::ZERO,
             interface: Interface::default(),
@@ -455,7 +452,7 @@ impl Peer {
             }
             Action::Edit(edit) => {
                 air.trace.add(air.now, host.0, "edit", &[]);
-                self.note_proof(air, &edit);
+                air.trace.tell(air.now, host.0, || said_of(&edit));
                 self.plane.apply(self.now(air), edit, &mut self.ports);
             }
             Action::Listen(open) => self.listen(air, open),
@@ -564,5 +561,23 @@ impl Peer {
             self.flushed(air, conn);
         }
         !moved.is_empty()
+    }
+}
+
+/// An order to the plane, to be read.
+fn said_of(edit: &Edit) -> String {
+    match edit {
+        Edit::Path { link, path, via, rtt, .. } => format!("{link:?}: {path:?} leads by {:?}, round trip {rtt:?}", via.conn),
+        Edit::Unpath { link, path } => format!("{link:?}: {path:?} is gone"),
+        Edit::Switch { link, to } => format!("{link:?}: switch to {to:?}"),
+        Edit::FallBack { link, to } => format!("{link:?}: fall back to {to:?}"),
+        Edit::Hedge { link, rescue } => format!("{link:?}: copies on {rescue:?}"),
+        Edit::Calm { link } => format!("{link:?}: calm"),
+        Edit::Install { link, install } => format!("{link:?}: session {:08x} opens", install.local),
+        Edit::Promote { link, local } => format!("{link:?}: session {local:08x} seals"),
+        Edit::Retire { link, local } => format!("{link:?}: session {local:08x} ends"),
+        Edit::Epoch { link, .. } => format!("{link:?}: a further epoch"),
+        Edit::Peer { link, .. } => format!("{link:?}: its addresses"),
+        Edit::Forget { link } => format!("{link:?}: it left"),
     }
 }

@@ -1,5 +1,5 @@
 //! The UDP socket of a peer in this world.
-use super::{Edit, Peer, Pending};
+use super::{Peer, Pending};
 use crate::world::{air::Air, datagram::Heard};
 use shadowmesh_core::id::ConnId;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ impl Peer {
     /// Opens its UDP socket, of both families.
     pub(in super::super) fn open_socket(&mut self, air: &mut Air) {
         let port = air.fresh_port();
-        air.open_socket(self.host, port);
+        air.open_socket_of_peer(self.host, port);
         self.udp_port = Some(port);
         self.ports.inbox.push_back(Pending::Sockets(Some(port)));
     }
@@ -17,7 +17,7 @@ impl Peer {
     pub(super) fn open_flow(&mut self, air: &mut Air, conn: ConnId, remote: SocketAddr, is_own: bool) {
         let own = is_own.then(|| air.fresh_port());
         if let Some(port) = own {
-            air.open_socket(self.host, port);
+            air.open_socket_of_peer(self.host, port);
         }
         self.ports.flows.insert(conn, (remote, own));
     }
@@ -43,24 +43,6 @@ impl Peer {
                     }
                 }
             }
-        }
-    }
-
-    /// The plane hears of a path by UDP when the other end asks on it, and again when that end has proven that it is there.
-    pub(super) fn note_proof(&mut self, air: &mut Air, edit: &Edit) {
-        match edit {
-            Edit::Path { path, via, .. } if via.conn.is_flow() => {
-                let (told_before, flow) = (!self.asked.insert(*path), self.ports.flows.get(&via.conn));
-                if let (true, Some((remote, own))) = (told_before, flow)
-                    && let Some(port) = own.or(self.udp_port)
-                {
-                    air.validate(self.host, port, *remote);
-                }
-            }
-            Edit::Unpath { path, .. } => {
-                self.asked.remove(path);
-            }
-            _ => {}
         }
     }
 }

@@ -1,0 +1,147 @@
+//! What a host owes: to an address that was not shown to be there, nothing goes that it has not paid for (RFC 9000 8 for the reason; the
+//! factor here is one).
+//!
+//! ```text
+//!   R ── n bytes ──▶ host ── at most n bytes ──▶ R        until what went to R was answered by a message of the re-handshake
+//! ```
+//! Whether R leads to somebody is what the world saw, not what a machine believes: a `PATH_REQ` or `PATH_RSP` that was sent to R came to a
+//! host, and the next message of the same attempt came back from that host, from wherever.
+//!
+//! Three things go unpaid, since they are no answers: BIND, OPENER, and the first requests on a path (protocol 8.1, 8.2, 8.5). Of the last
+//! there are few to an address, and none by a path that was shown to lead somewhere: those are of a peer that moves (protocol 8.4).
+use super::air::HostId;
+use shadowmesh_core::wire::{PATH_REQUEST_LEN, PathHeader, TYPE_BIND, TYPE_OPENER, TYPE_PATH_CMP, TYPE_PATH_REQ};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::SocketAddr,
+};
+
+/// Far addresses in one host's accounts; further ones are not counted, as a host could not afford to either.
+const ACCOUNTS_MAX: usize = 4_096;
+/// Messages that reached a host and may still be answered.
+const REACHED_MAX: usize = 64;
+/// First requests to one address on one path: five, and one more where both ask (protocol 8.2).
+const FIRST_REQUESTS: u8 = 6;
+
+/// Bytes exchanged with one far address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Exchange {
+    /// Payload bytes sent to it that it has to pay for.
+    pub sent: u64,
+    /// Payload bytes that came from it.
+    pub received: u64,
+    /// It was shown to be there.
+    pub is_validated: bool,
+}
+
+/// A path as the end that asks on it names it: the other end's session number, and its own.
+type Asked = (u32, u32);
+
+/// A message of the re-handshake that came to a host.
+#[derive(Clone, Copy)]
+struct Reached {
+    host: HostId,
+    kind: u8,
+    path: u32,
+    attempt: u32,
+    asked: Asked,
+    aimed_at: SocketAddr,
+}
+
+/// The accounts of one host in one life.
+#[derive(Default)]
+pub(super) struct Debts {
+    /// Whether it is a peer: others may speak to whom they please.
+    pub(super) is_peer: bool,
+    accounts: BTreeMap<SocketAddr, Exchange>,
+    reached: VecDeque<Reached>,
+    /// Paths on which a request of ours was answered.
+    shown: BTreeSet<Asked>,
+    requests: BTreeMap<(SocketAddr, Asked), u8>,
+    /// Where each request went first, and those that went to more than one address: a search for a port (protocol 8.5).
+    attempts: BTreeMap<(Asked, u32), SocketAddr>,
+    searches: BTreeSet<(Asked, u32)>,
+}
+
+impl Debts {
+    pub(super) fn with(&self, remote: SocketAddr) -> Exchange {
+        self.accounts.get(&remote).copied().unwrap_or_default()
+    }
+
+    fn account(&mut self, remote: SocketAddr) -> Option<&mut Exchange> {
+        if self.accounts.len() >= ACCOUNTS_MAX && !self.accounts.contains_key(&remote) {
+            return None;
+        }
+        Some(self.accounts.entry(remote).or_default())
+    }
+
+    /// A datagram goes out. Some: it is more than its target has paid for.
+    pub(super) fn sends(&mut self, to: SocketAddr, bytes: &[u8]) -> Option<Exchange> {
+        let goes_unpaid = match bytes.first() {
+            Some(&(TYPE_BIND | TYPE_OPENER)) => true,
+            Some(&TYPE_PATH_REQ) => self.is_first_request(to, bytes),
+            Some(_) | None => false,
+        };
+        if goes_unpaid {
+            return None;
+        }
+        let is_peer = self.is_peer;
+        let account = self.account(to)?;
+        let speaks_first = !is_peer && account.received == 0;
+        account.sent += if speaks_first { 0 } else { bytes.len() as u64 };
+        (account.sent > account.received && !account.is_validated && !speaks_first).then_some(*account)
+    }
+
+    fn is_first_request(&mut self, to: SocketAddr, bytes: &[u8]) -> bool {
+        let Ok(header) = PathHeader::parse(bytes) else { return false };
+        let asked = (header.receiver, header.path.0);
+        let first = *self.attempts.entry((asked, header.attempt)).or_insert(to);
+        if first != to {
+            self.searches.insert((asked, header.attempt));
+        }
+        if bytes.len() > PATH_REQUEST_LEN || self.shown.contains(&asked) {
+            return false;
+        }
+        let requests = self.requests.entry((to, asked)).or_default();
+        *requests += 1;
+        *requests <= FIRST_REQUESTS
+    }
+
+    /// A datagram has come from there; OPENER says nothing (protocol 8.5).
+    pub(super) fn takes(&mut self, from: SocketAddr, bytes: &[u8]) {
+        if bytes.first() != Some(&TYPE_OPENER)
+            && let Some(account) = self.account(from)
+        {
+            account.received += bytes.len() as u64;
+        }
+    }
+
+    /// What was sent to this address has come to a host.
+    pub(super) fn reaches(&mut self, host: HostId, aimed_at: SocketAddr, bytes: &[u8]) {
+        let Ok(PathHeader { kind, receiver, path, attempt, .. }) = PathHeader::parse(bytes) else { return };
+        if self.reached.len() >= REACHED_MAX {
+            self.reached.pop_front();
+        }
+        self.reached.push_back(Reached { host, kind, path: path.0, attempt, asked: (receiver, path.0), aimed_at });
+    }
+
+    /// A datagram of this host has come: what it answers has shown that somebody is where that went.
+    pub(super) fn answered_by(&mut self, host: HostId, from: SocketAddr, bytes: &[u8]) {
+        let Ok(header) = PathHeader::parse(bytes) else { return };
+        let answers = |kind: u8| kind != TYPE_PATH_CMP && kind + 1 == header.kind;
+        let is_it =
+            |known: &&Reached| known.host == host && answers(known.kind) && (known.path, known.attempt) == (header.path.0, header.attempt);
+        // of the ports of one host that the same request reached, the one that answers (protocol 8.5)
+        let Some(known) = self.reached.iter().rev().filter(is_it).min_by_key(|known| known.aimed_at != from).copied() else { return };
+        if known.kind == TYPE_PATH_REQ && !self.searches.contains(&(known.asked, known.attempt)) {
+            self.shown.insert(known.asked);
+        }
+        self.validate(known.aimed_at);
+    }
+
+    pub(super) fn validate(&mut self, remote: SocketAddr) {
+        if let Some(account) = self.account(remote) {
+            account.is_validated = true;
+        }
+    }
+}
