@@ -317,9 +317,9 @@ impl SendLane {
         self.main_broken |= self.mode != Mode::Redundant && paths.via(self.main).is_some_and(|via| via.conn.is_flow());
     }
 
-    /// The suspicion was wrong. A main path whose run is broken is taken up again by a switch.
+    /// The suspicion was wrong. A main path whose run is broken is taken up again by a switch. One that lives and yet brings no receipt has
+    /// lost what is out, or the word of it: that it stalls is not forgotten, or its oldest frame would never go again (protocol 7.5).
     pub(crate) fn calm(&mut self, now: Instant, paths: &Paths, sink: &mut dyn Sink) {
-        self.stall_reported_at = None;
         if self.main_broken {
             let main = self.main;
             self.switch(now, paths, main, sink);

@@ -253,6 +253,51 @@ fn with_mode_off_a_relay_that_dropped_the_whole_window_does_not_stop_the_lane_fo
     assert_eq!((tally.links[0].resent, tally.links[0].lost), (0, 256), "nothing is sent twice, nor counted");
 }
 
+/// Each answer to the probes of a path called the stall off, so that it never lasted long enough for the oldest frame to go again.
+// protocol 7.5
+#[test]
+fn a_path_that_answers_probes_and_has_lost_the_last_frame_gets_it_again() {
+    let mut world = World::with_direct();
+    world.packets(5);
+    world.a.ports.out.clear();
+    for _ in 0..20 {
+        world.wait(100, &[]);
+        world.a.apply(world.now, Edit::Calm { link: LINK });
+    }
+    world.all_came_in_order();
+}
+
+// protocol 8.4
+#[test]
+fn a_frame_from_where_no_path_leads_is_taken_and_answered_on_one() {
+    let mut world = World::new();
+    let nowhere = Via { conn: ConnId::flow(9), handle: None };
+    world.a.path(world.now, DIRECT_PATH, nowhere);
+    world.a.apply(world.now, Edit::Switch { link: LINK, to: DIRECT_PATH });
+    world.packets(5);
+    world.wait(100, &[]);
+    world.all_came_in_order();
+    assert!(world.a.plane.deadline().is_none(), "it was receipted");
+}
+
+// protocol 5.4
+#[test]
+fn an_ended_session_says_nothing_on_a_path_of_the_next_one_with_the_same_number() {
+    let mut world = World::with_direct();
+    world.packets(5);
+    world.a.ports.out.clear();
+    world.replace_session();
+    let again = Via { conn: ConnId(77), handle: None };
+    world.a.apply(world.now, Edit::Unpath { link: LINK, path: DIRECT_PATH });
+    world.a.path(world.now, DIRECT_PATH, again);
+    for _ in 0..50 {
+        world.now = world.now + Duration::from_millis(100);
+        world.a.plane.alarm(world.now, &mut world.a.ports);
+    }
+    let said = world.a.ports.out.iter().filter(|(via, _)| *via == again).count();
+    assert_eq!(said, 0, "nobody has proven it");
+}
+
 // protocol 7.6
 #[test]
 fn copies_that_a_replaced_relay_connection_swallowed_go_again() {

@@ -146,6 +146,23 @@ fn a_path_that_was_given_up_gets_a_request_of_a_new_one_for_each_of_its_own() {
     }
 }
 
+// protocol 8.5
+#[test]
+fn a_port_that_answers_a_search_is_asked_by_a_request_of_its_own() {
+    let (mut link, mut room) = by_udp(Side::Responder);
+    let room = &mut room;
+    for (presence, ..) in link.presences.values_mut() {
+        presence.public = Some(port(5_001));
+    }
+    link.take_search(at(2), room, port(5_001), 0);
+    let asked = sent(room).pop().expect("a request").1;
+    let mut far = Far::new(&link, PathHeader::parse(&asked).expect("a request").path);
+    let answer = far.answerer.answer(&far.key, &asked, port(9), 0, [7; 32]).expect("it verifies");
+    let out: Vec<_> = come(at(2), &mut link, room, port(5_000), &answer).into_iter().map(|(to, bytes)| (to, bytes.len())).collect();
+    assert_eq!(out, [(port(5_000), PATH_REQUEST_LEN)], "as much as came, since the request went to many ports");
+    assert_eq!(far.remote(&link), port(5_000));
+}
+
 #[test]
 fn numbers_of_given_up_paths_take_bounded_room() {
     let mut buried = Buried::default();
