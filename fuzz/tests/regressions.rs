@@ -294,3 +294,61 @@ fn a_move_from_a_path_that_is_gone_is_not_damped() {
     steps.push(Step { wait: 65, deed: Restart { host: 158 } });
     holds(&plan, &steps);
 }
+
+/// A path by UDP died at one end while the other slept and went on using it. Asked again there, it was taken for a new one, whose requests
+/// begin at 1 anew: the sleeper dropped them as old ones, and so for ever (5.4, 8.2).
+#[test]
+fn a_path_that_one_end_gave_up_is_made_anew() {
+    let homes = [Behind { rules: 196, forwards: false }, Open, Open, Open, Open];
+    let between = Quality { latency: 125, jitter: 188, loss: 157, flavour: 113 };
+    let to_relays = Quality { latency: 137, jitter: 164, loss: 200, flavour: 210 };
+    let plan = Plan { seed: 183, homes, between, to_relays, direct: Both, ..PLAIN };
+    let steps = [
+        Step { wait: 204, deed: Stream { from: 16, to: 211, rate: 224, packets: 91, len: 105 } },
+        Step { wait: 0, deed: Stream { from: 233, to: 37, rate: 194, packets: 167, len: 114 } },
+        Step { wait: 0, deed: Sleep { host: 84 } },
+        Step { wait: 250, deed: Stream { from: 244, to: 0, rate: 176, packets: 2, len: 53 } },
+    ];
+    holds(&plan, &steps);
+}
+
+/// What came from another address than the one that was asked moved the path there, and padded requests followed (8.2, 8.3).
+#[test]
+fn padded_requests_go_where_a_small_one_was_answered() {
+    let plan = Plan { seed: 85, peers: 1, homes: [Open, Open, Behind { rules: 164, forwards: false }, Open, Open], direct: Both, ..PLAIN };
+    holds(&plan, &[]);
+}
+
+/// Path numbers begin anew with each session: SWITCH of a replaced one went out on a path of the next that nobody had proven (5.4).
+#[test]
+fn a_replaced_session_says_nothing_on_a_path_of_the_next_one() {
+    let homes = [Open, Open, Twice { rules: 115 }, Open, Open];
+    let between = Quality { latency: 228, jitter: 216, loss: 16, flavour: 47 };
+    let to_relays = Quality { latency: 201, jitter: 113, loss: 40, flavour: 7 };
+    let plan = Plan { seed: 28, peers: 1, homes, between, to_relays, direct: Both, ..PLAIN };
+    holds(&plan, &[Step { wait: 232, deed: Crash { host: 70 } }]);
+}
+
+/// A path by UDP that the other end had only asked for got receipts, longer than what they answered, before it was shown to lead to it (8).
+#[test]
+fn a_path_that_was_only_asked_for_gets_no_receipts() {
+    let between = Quality { latency: 13, jitter: 159, loss: 117, flavour: 177 };
+    let to_relays = Quality { latency: 94, jitter: 95, loss: 76, flavour: 108 };
+    holds(&Plan { seed: 313, peers: 1, between, to_relays, direct: Both, ..PLAIN }, &[]);
+}
+
+/// A path by UDP had lost the last frame and answered each probe, which called the stall off before that frame went again (7.5).
+#[test]
+fn the_last_frame_of_a_path_that_answers_goes_again() {
+    let homes = [Open, Behind { rules: 41, forwards: false }, Open, Open, Open];
+    let between = Quality { latency: 167, jitter: 114, loss: 248, flavour: 144 };
+    let plan = Plan { seed: 1919, close_relay: true, homes, between, direct: Datagrams, ..PLAIN };
+    let steps = [
+        Step { wait: 97, deed: Restart { host: 139 } },
+        Step { wait: 0, deed: Remap { host: 49 } },
+        Step { wait: 40, deed: Leave { host: 77 } },
+        Step { wait: 0, deed: Stream { from: 122, to: 175, rate: 98, packets: 20, len: 204 } },
+        Step { wait: 0, deed: Heal { a: 46, b: 68 } },
+    ];
+    holds(&plan, &steps);
+}

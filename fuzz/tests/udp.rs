@@ -259,6 +259,33 @@ impl Front {
     }
 }
 
+/// Each of two peers behind boxes that map by destination and let everybody in saw the other at a new port whenever that followed it, and
+/// followed: each 20 ms, without an end.
+// protocol 8.4
+#[test]
+fn peers_behind_boxes_that_vary_and_let_everybody_in_do_not_chase_each_other() {
+    let mut world = World::new(1_222);
+    let relay = world.relay();
+    let [a, b] = [(); 2].map(|()| {
+        let host = world.idle_peer(&[relay], |plan| plan.config.direct = Transports::UDP);
+        let kind =
+            NatKind { mapping: Depends::AddressAndPort, filtering: Depends::Nothing, ports: Ports::Sequential, ..NatKind::default() };
+        let nat = world.nat(kind, None);
+        world.put_behind(host, nat);
+        host
+    });
+    world.listen();
+    start(&mut world, a, b);
+    let flows = world.both_ways(a, b, 40);
+    world.until_udp(a, b);
+    let opened = |world: &World| world.told(usize::MAX).iter().filter(|line| line.contains("(\"flow\"")).count();
+    let before = opened(&world);
+    world.run(Duration::from_secs(10));
+    let moves = opened(&world) - before;
+    assert!(moves <= 10, "{moves} moves in 10 s");
+    world.assert_whole(&flows);
+}
+
 /// Two peers behind these, not started yet.
 fn behind(world: &mut World, fronts: [Front; 2], direct: Transports) -> (HostId, HostId) {
     let relay = world.relay();
