@@ -9,6 +9,7 @@ use shadowmesh_core::hub::{ForwardSink, Forwarder, Hub, HubAction, HubEvent};
 use shadowmesh_core::id::{ConnId, Handle};
 use shadowmesh_core::machine::{Deadline, Machine};
 use shadowmesh_core::network::{Network, RelayAddress};
+use shadowmesh_core::offload::Checksum;
 use shadowmesh_core::plane::{Plane, Report, Sink, Via};
 use shadowmesh_core::time::{Duration, Instant};
 use shadowmesh_core::{Node, config, crypto::Identity, crypto::rustcrypto::RustCrypto, wire};
@@ -107,7 +108,7 @@ impl Sink for Ports {
         let header = wire::record_header(wire::TYPE_FWD, 0, via.handle.unwrap_or(Handle(0)), frame.len() as u16);
         write(&mut self.line, &[&header, frame].concat());
     }
-    fn deliver(&mut self, packet: &[u8]) {
+    fn deliver(&mut self, packet: &[u8], _checksum: Checksum) {
         self.delivered.push(packet.to_vec());
     }
     fn punt(&mut self, _conn: ConnId, handle: Option<Handle>, bytes: &mut [u8]) {

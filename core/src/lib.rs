@@ -17,6 +17,7 @@ mod link;
 pub mod machine;
 pub mod network;
 mod node;
+pub mod offload;
 mod path;
 pub mod plane;
 pub mod rehandshake;

@@ -1,7 +1,8 @@
 //! The interface of a peer: a kernel device or two queues, read in turns.
+use shadowmesh_core::offload::{Joins, Offload};
 use shadowmesh_runtime_std::{
     StartError,
-    peer::{Interface, MemoryInterface},
+    peer::{Interface, MemoryInterface, deliver_to_memory},
     room::TURN_PACKETS,
     tun::{Device, Shape},
 };
@@ -57,17 +58,26 @@ impl Opened {
 }
 
 impl Port {
-    /// Writes one packet; false when it was not taken.
-    pub(crate) fn write(&self, packet: &[u8]) -> bool {
+    /// What it takes joined.
+    pub(crate) fn joins(&self) -> Joins {
         match self {
-            Self::Device(device) => device.get_ref().write(packet),
-            Self::Memory(queue) => queue.try_send(packet.to_vec()).is_ok(),
+            Self::Device(device) => device.get_ref().joins(),
+            Self::Memory(_) => Joins::default(),
+        }
+    }
+
+    /// Writes one packet.
+    pub(crate) fn write(&self, offload: Offload, packet: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Device(device) => device.get_ref().write(offload, packet),
+            Self::Memory(queue) => deliver_to_memory(queue, offload, packet),
         }
     }
 }
 
-/// Hands each packet to `take` for ever, and `None` at the end of each turn; an error means that the interface is gone.
-pub(crate) async fn read(source: Source, mut take: impl FnMut(Option<&[u8]>)) -> Result<(), String> {
+/// Hands each packet to `take` for ever, which says how many it was, and `None` at the end of each turn; an error means that the interface
+/// is gone.
+pub(crate) async fn read(source: Source, mut take: impl FnMut(Option<(Offload, &[u8])>) -> usize) -> Result<(), String> {
     match source {
         Source::Device(device) => {
             let mut buffer = vec![0; device.get_ref().buffer_len()];
@@ -78,8 +88,10 @@ pub(crate) async fn read(source: Source, mut take: impl FnMut(Option<&[u8]>)) ->
         }
         Source::Memory(queue) => {
             while let Ok(packet) = queue.recv_async().await {
-                take(Some(&packet));
-                queue.try_iter().take(TURN_PACKETS - 1).for_each(|packet| take(Some(&packet)));
+                let first = core::iter::once(packet);
+                for packet in first.chain(queue.try_iter().take(TURN_PACKETS - 1)) {
+                    take(Some((Offload::default(), &packet)));
+                }
                 take(None);
                 future::yield_now().await;
             }
@@ -90,7 +102,7 @@ pub(crate) async fn read(source: Source, mut take: impl FnMut(Option<&[u8]>)) ->
 }
 
 /// Hands the packets that are there to `take`, up to a number, and lets other tasks run; without any, waits until there may be some.
-async fn read_turn(device: &Async<Device>, buffer: &mut [u8], take: &mut impl FnMut(Option<&[u8]>)) -> io::Result<()> {
+async fn read_turn(device: &Async<Device>, buffer: &mut [u8], take: &mut impl FnMut(Option<(Offload, &[u8])>) -> usize) -> io::Result<()> {
     let taken = read_packets(device.get_ref(), buffer, take)?;
     if taken == 0 {
         return device.readable().await;
@@ -101,13 +113,14 @@ async fn read_turn(device: &Async<Device>, buffer: &mut [u8], take: &mut impl Fn
 }
 
 /// Hands packets to `take`, up to a number, and gives how many there were.
-fn read_packets(device: &Device, buffer: &mut [u8], take: &mut impl FnMut(Option<&[u8]>)) -> io::Result<usize> {
-    for taken in 0..TURN_PACKETS {
+fn read_packets(device: &Device, buffer: &mut [u8], take: &mut impl FnMut(Option<(Offload, &[u8])>) -> usize) -> io::Result<usize> {
+    let mut taken = 0;
+    while taken < TURN_PACKETS {
         match device.read(buffer) {
-            Ok(len) => take(Some(&buffer[..len])),
-            Err(why) if why.kind() == io::ErrorKind::WouldBlock => return Ok(taken),
+            Ok((offload, len)) => taken += take(Some((offload, &buffer[..len]))),
+            Err(why) if why.kind() == io::ErrorKind::WouldBlock => break,
             Err(why) => return Err(why),
         }
     }
-    Ok(TURN_PACKETS)
+    Ok(taken)
 }

@@ -13,6 +13,7 @@ use shadowmesh_core::{
     event::{Ended, Target, TlsFacts},
     handshake::Job,
     id::ConnId,
+    offload::{Joins, Offload},
 };
 pub use shadowmesh_runtime_std::peer::{Interface, MemoryInterface, Peer, PeerOptions};
 use shadowmesh_runtime_std::{
@@ -64,11 +65,14 @@ fn run(seat: Seat, commands: flume::Receiver<Command>, interface: Opened) -> Res
     let carrying = Rc::clone(&shared);
     shared
         .spawn(async move {
-            let take = |packet: Option<&[u8]>| {
-                carrying.with(|room| match packet {
-                    Some(packet) => room.packet(clock::now(), packet),
-                    None => room.packets_over(),
-                });
+            let take = |packet: Option<(Offload, &[u8])>| {
+                carrying.with(|room| {
+                    if let Some((offload, packet)) = packet {
+                        return room.packet(clock::now(), offload, packet);
+                    }
+                    room.packets_over();
+                    0
+                })
             };
             if let Err(why) = interface::read(source, take).await {
                 carrying.with(|room| room.interface_gone(why));
@@ -112,8 +116,12 @@ impl Doors for TaskDoors {
 }
 
 impl PeerDoors for TaskDoors {
-    fn deliver(&mut self, packet: &[u8]) -> bool {
-        self.port.write(packet)
+    fn joins(&self) -> Joins {
+        self.port.joins()
+    }
+
+    fn deliver(&mut self, offload: Offload, packet: &[u8]) -> io::Result<()> {
+        self.port.write(offload, packet)
     }
 
     fn dial(&mut self, conn: ConnId, target: Target, timeout: Duration) {

@@ -1,8 +1,11 @@
 //! A TUN or TAP device of the kernel: made at the start, gone when dropped.
+mod vnet;
+
 use crate::StartError;
 use core::net::IpAddr;
+use shadowmesh_core::offload::{self, Joins, Offload};
 use std::{
-    io,
+    io::{self, IoSlice, IoSliceMut},
     os::fd::{AsFd, BorrowedFd},
 };
 use tun_rs::{DeviceBuilder, Layer, SyncDevice};
@@ -19,8 +22,11 @@ const MTU_V6: u16 = 1280;
 /// The smallest MTU for IPv4 (RFC 791 3.2).
 const MTU_V4: u16 = 68;
 
-/// Room for the largest packet with an Ethernet header and a VLAN tag.
+/// Room for an Ethernet header and a VLAN tag.
 const HEADERS_LEN: usize = 18;
+
+/// The largest packet that the kernel hands over uncut (`GSO_LEGACY_MAX_SIZE`).
+const LARGE_LEN: usize = 65_536;
 
 /// What the device is to be.
 #[derive(Clone, Debug)]
@@ -51,10 +57,13 @@ impl Device {
     /// A sentence: no permission, the name taken, no `/dev/net/tun`, an address the kernel refuses.
     pub fn open(shape: &Shape) -> Result<Self, StartError> {
         check(shape)?;
-        let handle = build(shape).map_err(|why| StartError::new(sentence(&shape.name, &why)))?;
+        // A kernel that cannot hand over large packets hands over whole ones.
+        let handle = build(shape, true).or_else(|_| build(shape, false));
+        let handle = handle.map_err(|why| StartError::new(sentence(&shape.name, &why)))?;
         give_addresses(&handle, shape)?;
         let name = handle.name().unwrap_or_else(|_| shape.name.clone());
-        let buffer_len = usize::from(shape.mtu) + HEADERS_LEN;
+        let longest = if handle.tcp_gso() { LARGE_LEN } else { usize::from(shape.mtu) };
+        let buffer_len = longest + HEADERS_LEN;
         Ok(Self { handle, name, buffer_len })
     }
 
@@ -68,17 +77,41 @@ impl Device {
         self.buffer_len
     }
 
-    /// Reads one packet.
+    /// What it takes joined: all that it hands over uncut.
+    pub fn joins(&self) -> Joins {
+        Joins { tcp: self.handle.tcp_gso(), udp: self.handle.udp_gso() }
+    }
+
+    /// Reads one packet, or a large one with what is still to be done to it.
     ///
     /// # Errors
     /// `WouldBlock` when there is none; anything else when the device is gone.
-    pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.handle.recv(buffer)
+    pub fn read(&self, buffer: &mut [u8]) -> io::Result<(Offload, usize)> {
+        if !self.handle.tcp_gso() {
+            return self.handle.recv(buffer).map(|len| (Offload::default(), len));
+        }
+        let mut header = [0; vnet::HEADER_LEN];
+        let mut place = [IoSliceMut::new(&mut header), IoSliceMut::new(buffer)];
+        let len = rustix::io::retry_on_intr(|| rustix::io::readv(self, &mut place))?;
+        Ok((vnet::parse(header), len.saturating_sub(vnet::HEADER_LEN)))
     }
 
-    /// Writes one packet; false when the kernel did not take it.
-    pub fn write(&self, packet: &[u8]) -> bool {
-        self.handle.send(packet).is_ok()
+    /// Writes one packet, with what is still to be done to it.
+    ///
+    /// # Errors
+    /// The kernel did not take it.
+    pub fn write(&self, offload: Offload, packet: &[u8]) -> io::Result<()> {
+        if self.handle.tcp_gso() {
+            let header = vnet::header(offload, packet);
+            rustix::io::retry_on_intr(|| rustix::io::writev(self, &[IoSlice::new(&header), IoSlice::new(packet)]))?;
+        } else if let Some(partial) = offload.checksum {
+            let mut packet = packet.to_vec();
+            offload::finish(&mut packet, partial);
+            self.handle.send(&packet)?;
+        } else {
+            self.handle.send(packet)?;
+        }
+        Ok(())
     }
 }
 
@@ -104,11 +137,11 @@ fn check(shape: &Shape) -> Result<(), StartError> {
     Ok(())
 }
 
-fn build(shape: &Shape) -> io::Result<SyncDevice> {
+fn build(shape: &Shape, offload: bool) -> io::Result<SyncDevice> {
     let layer = if shape.layer2 { Layer::L2 } else { Layer::L3 };
     let mut builder = DeviceBuilder::new().name(&shape.name).layer(layer).mtu(shape.mtu);
     builder = builder.with(|options| {
-        options.tx_queue_len(QUEUE_PACKETS);
+        options.tx_queue_len(QUEUE_PACKETS).offload(offload);
     });
     if let Some(mac) = shape.mac.filter(|_| shape.layer2) {
         builder = builder.mac_addr(mac);

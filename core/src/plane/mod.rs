@@ -11,6 +11,7 @@
 mod board;
 mod bounds;
 mod bridge;
+mod meter;
 mod order;
 mod queue;
 mod recv;
@@ -22,6 +23,7 @@ mod session;
 
 pub use board::{Edit, Install, LinkTally, PathTally, Report, Tally};
 pub(crate) use board::{Noticed, Paths, Strays};
+pub(crate) use meter::PlaneBytes;
 pub use rtt::Rtt;
 
 use crate::{
@@ -29,12 +31,18 @@ use crate::{
     drops::{Drop, Drops},
     id::{ConnId, Handle, LinkId, PathId},
     machine::Deadline,
+    offload::{Checksum, Offload, Segments},
     time::{Duration, Instant},
-    wire::{FrameHeader, INNER_ETHERNET, INNER_IP, LANE_CONTROL_BIT, LANE_NODE, RECORD_HEADER_LEN, TYPE_DLV, TYPE_FRAME, TYPE_FWD},
+    wire::{
+        FrameHeader, INNER_ETHERNET, INNER_ETHERNET_PARTIAL, INNER_IP, INNER_IP_PARTIAL, LANE_CONTROL_BIT, LANE_NODE, RECORD_HEADER_LEN,
+        TYPE_DLV, TYPE_FRAME, TYPE_FWD,
+    },
 };
 use board::Peer;
 use bridge::{Bridge, Goal, flow_hash};
 use core::net::{IpAddr, SocketAddr};
+use meter::Metered;
+use queue::Plain;
 use ring::Pool;
 use session::{Came, Session};
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,8 +70,8 @@ pub trait Sink {
     fn room(&self, conn: ConnId) -> usize;
     /// Appends one record with this frame to what waits for the connection.
     fn send(&mut self, via: Via, frame: &[u8]);
-    /// Writes one packet (IP or Ethernet) to the interface.
-    fn deliver(&mut self, packet: &[u8]);
+    /// Writes one packet (IP or Ethernet) to the interface. One with a partial checksum has a [`Layout`](crate::offload::Layout).
+    fn deliver(&mut self, packet: &[u8], checksum: Checksum);
     /// Hands the control room one record or message that is not the plane's business.
     fn punt(&mut self, conn: ConnId, handle: Option<Handle>, bytes: &mut [u8]);
     /// Hands the control room something noticed.
@@ -86,19 +94,6 @@ pub struct PlaneConfig {
     pub mode: Mode,
 }
 
-/// Bytes that crossed the doors.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct PlaneBytes {
-    pub(crate) interface_rx: u64,
-    pub(crate) interface_tx: u64,
-    pub(crate) relay_rx: u64,
-    pub(crate) relay_tx: u64,
-    pub(crate) direct_rx: u64,
-    pub(crate) direct_tx: u64,
-    pub(crate) udp_rx: u64,
-    pub(crate) udp_tx: u64,
-}
-
 /// All lanes of this peer.
 pub struct Plane {
     config: PlaneConfig,
@@ -114,40 +109,6 @@ pub struct Plane {
     drops: Drops,
     bytes: PlaneBytes,
     pool: Pool,
-}
-
-/// Counts bytes by kind of path on their way to the pump's sink.
-struct Metered<'a> {
-    sink: &'a mut dyn Sink,
-    bytes: &'a mut PlaneBytes,
-}
-
-impl Sink for Metered<'_> {
-    fn room(&self, conn: ConnId) -> usize {
-        self.sink.room(conn)
-    }
-    fn send(&mut self, via: Via, frame: &[u8]) {
-        let cell = match (via.handle, via.conn.is_flow()) {
-            (Some(_), _) => &mut self.bytes.relay_tx,
-            (None, true) => &mut self.bytes.udp_tx,
-            (None, false) => &mut self.bytes.direct_tx,
-        };
-        *cell += frame.len() as u64;
-        self.sink.send(via, frame);
-    }
-    fn deliver(&mut self, packet: &[u8]) {
-        self.bytes.interface_tx += packet.len() as u64;
-        self.sink.deliver(packet);
-    }
-    fn punt(&mut self, conn: ConnId, handle: Option<Handle>, bytes: &mut [u8]) {
-        self.sink.punt(conn, handle, bytes);
-    }
-    fn report(&mut self, report: Report) {
-        self.sink.report(report);
-    }
-    fn stray(&mut self, remote: SocketAddr, bytes: &mut [u8]) {
-        self.sink.stray(remote, bytes);
-    }
 }
 
 impl Plane {
@@ -226,23 +187,41 @@ impl Plane {
     /// Takes one packet from the interface.
     pub fn outbound(&mut self, now: Instant, packet: &[u8], sink: &mut dyn Sink) {
         self.bytes.interface_rx += packet.len() as u64;
-        if packet.len() > PACKET_BYTES {
-            self.drops.count(Drop::Packet);
-            return;
-        }
+        let inner = if self.config.layer2 { INNER_ETHERNET } else { INNER_IP };
         match self.bridge.outbound(now, packet) {
-            Ok(Goal::One(link)) => self.send(now, link, packet, sink),
-            Ok(Goal::All) => {
-                let links: Vec<LinkId> = self.peers.iter().filter(|(_, peer)| peer.current.is_some()).map(|(link, _)| *link).collect();
-                if links.is_empty() {
-                    self.drops.count(Drop::NoRoute);
-                }
-                for link in links {
-                    self.send(now, link, packet, sink);
-                }
-            }
+            Ok(goal) => self.send_to(now, goal, Plain::whole(inner, packet), sink),
             Err(reason) => self.drops.count(reason),
         }
+    }
+
+    /// Takes what the interface hands over at once, with what is still to be done to it; how many packets that were.
+    pub fn outbound_offloaded(&mut self, now: Instant, offload: Offload, packet: &[u8], sink: &mut dyn Sink) -> usize {
+        if offload == Offload::default() {
+            self.outbound(now, packet, sink);
+            return 1;
+        }
+        self.bytes.interface_rx += packet.len() as u64;
+        let layer2 = self.config.layer2;
+        let cut = Segments::new(layer2, offload, packet).map_err(|_| Drop::Packet);
+        let (mut segments, goal) = match cut.and_then(|segments| Ok((segments, self.bridge.outbound(now, packet)?))) {
+            Ok(known) => known,
+            Err(reason) => {
+                self.drops.count(reason);
+                return 1;
+            }
+        };
+        let inner = match (segments.are_partial(), layer2) {
+            (true, true) => INNER_ETHERNET_PARTIAL,
+            (true, false) => INNER_IP_PARTIAL,
+            (false, true) => INNER_ETHERNET,
+            (false, false) => INNER_IP,
+        };
+        let mut packets = 0;
+        while let Some((head, body)) = segments.step() {
+            packets += 1;
+            self.send_to(now, goal, Plain { inner, head, body }, sink);
+        }
+        packets
     }
 
     /// Takes one WebSocket message from a connection: a run of records, or one bare message.
@@ -311,19 +290,34 @@ impl Plane {
         Tally { links, drops: self.drops.clone(), bytes: self.bytes }
     }
 
-    fn send(&mut self, now: Instant, link: LinkId, packet: &[u8], sink: &mut dyn Sink) {
-        let inner = if self.config.layer2 { INNER_ETHERNET } else { INNER_IP };
+    fn send_to(&mut self, now: Instant, goal: Goal, packet: Plain<'_>, sink: &mut dyn Sink) {
+        if packet.len() > PACKET_BYTES {
+            return self.drops.count(Drop::Packet);
+        }
+        let links: Vec<LinkId> = match goal {
+            Goal::One(link) => return self.send(now, link, packet, sink),
+            Goal::All => self.peers.iter().filter(|(_, peer)| peer.current.is_some()).map(|(link, _)| *link).collect(),
+        };
+        if links.is_empty() {
+            self.drops.count(Drop::NoRoute);
+        }
+        for link in links {
+            self.send(now, link, packet, sink);
+        }
+    }
+
+    fn send(&mut self, now: Instant, link: LinkId, packet: Plain<'_>, sink: &mut dyn Sink) {
         let Some(peer) = self.peers.get_mut(&link) else { return };
         let session = peer.current.and_then(|local| self.sessions.get_mut(&local));
         if let Some(session) = session
             && peer.queue.is_empty()
-            && session.tx.send_now(now, &peer.paths, inner, packet, &mut Metered { sink, bytes: &mut self.bytes })
+            && session.tx.send_now(now, &peer.paths, packet, &mut Metered { sink, bytes: &mut self.bytes })
         {
             let local = session.local;
             self.rearm(local);
             return;
         }
-        peer.queue.push(now, flow_hash(self.bridge.is_layer2(), packet), packet, &mut self.drops);
+        peer.queue.push(now, flow_hash(self.config.layer2, packet.head), packet, &mut self.drops);
         self.waiting.insert(link);
         if peer.current.is_none() && peer.wanted_at.is_none_or(|at| at + WANTED_REPEAT <= now) {
             peer.wanted_at = Some(now);
@@ -402,12 +396,7 @@ impl Plane {
 
     /// Opens a frame and does what it says; false when it is not authentic, or no session's.
     fn open(&mut self, now: Instant, header: FrameHeader, via: Via, bytes: &mut [u8], sink: &mut dyn Sink) -> bool {
-        let cell = match (via.handle, via.conn.is_flow()) {
-            (Some(_), _) => &mut self.bytes.relay_rx,
-            (None, true) => &mut self.bytes.udp_rx,
-            (None, false) => &mut self.bytes.direct_rx,
-        };
-        *cell += bytes.len() as u64;
+        self.bytes.count(via, true, bytes.len());
         let Some(session) = self.sessions.get_mut(&header.receiver) else { return false };
         let Some(peer) = self.peers.get_mut(&session.link) else { return false };
         let link = session.link;
@@ -557,9 +546,8 @@ impl Plane {
     fn pump(&mut self, now: Instant, link: LinkId, sink: &mut dyn Sink) {
         let Some(peer) = self.peers.get_mut(&link) else { return };
         let Some(session) = peer.current.and_then(|local| self.sessions.get_mut(&local)) else { return };
-        let inner = if self.config.layer2 { INNER_ETHERNET } else { INNER_IP };
         let sink = &mut Metered { sink, bytes: &mut self.bytes };
-        session.tx.pump(now, &peer.paths, inner, &mut peer.queue, sink, &mut self.drops);
+        session.tx.pump(now, &peer.paths, &mut peer.queue, sink, &mut self.drops);
         if peer.queue.is_empty() && !session.tx.owes_copies() {
             self.waiting.remove(&link);
         } else {

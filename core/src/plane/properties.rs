@@ -1,7 +1,7 @@
 //! The parts of a lane, each against a plain model of what it is for, over random steps.
 use super::{
     order::{Fate, Order},
-    queue::{FairQueue, QUEUE_BYTES, QUEUE_PACKETS},
+    queue::{FairQueue, Plain, QUEUE_BYTES, QUEUE_PACKETS},
     replay::{CONTROL_WINDOW_BITS, DATA_WINDOW_BITS, Seen, Window},
     ring::{Pool, RING_BYTES, Ring},
 };
@@ -73,12 +73,13 @@ proptest! {
                 let mut packet = vec![0; len];
                 packet[..4].copy_from_slice(&flow.to_be_bytes());
                 packet[4..12].copy_from_slice(&pushed.to_be_bytes());
-                queue.push(now, flow, &packet, &mut drops);
+                queue.push(now, flow, Plain::whole(flow as u8, &packet), &mut drops);
                 pushed += 1;
-            } else if let Some(packet) = queue.pop(now, &mut drops) {
+            } else if let Some((inner, packet)) = queue.pop(now, &mut drops) {
                 popped += 1;
                 let flow = u32::from_be_bytes(packet[..4].try_into().expect("four bytes"));
                 let number = u64::from_be_bytes(packet[4..12].try_into().expect("eight bytes"));
+                prop_assert_eq!(u32::from(inner), flow);
                 prop_assert!(newest.insert(flow, number).is_none_or(|before| before < number), "a flow out of order");
                 queue.recycle(packet);
             }
@@ -86,7 +87,7 @@ proptest! {
             prop_assert_eq!(pushed, popped + dropped + queue.len() as u64);
             prop_assert!(queue.is_empty() || queue.peek_len().is_some(), "packets wait and none is offered");
         }
-        while let Some(packet) = queue.pop(now, &mut drops) {
+        while let Some((_, packet)) = queue.pop(now, &mut drops) {
             popped += 1;
             queue.recycle(packet);
         }
@@ -99,7 +100,7 @@ proptest! {
     fn a_queue_stays_within_its_bounds(len in 20_usize..9000, flows in 1_u32..70, count in 0_usize..6000) {
         let (mut queue, mut drops, now) = (FairQueue::default(), Drops::default(), Instant::from_millis(1));
         for number in 0..count {
-            queue.push(now, number as u32 % flows, &vec![0; len], &mut drops);
+            queue.push(now, number as u32 % flows, Plain::whole(0, &vec![0; len]), &mut drops);
             prop_assert!(queue.len() <= QUEUE_PACKETS && queue.len() * len <= QUEUE_BYTES);
         }
         let fits = QUEUE_PACKETS.min(QUEUE_BYTES / len);

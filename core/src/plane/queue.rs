@@ -28,7 +28,29 @@ const SPARE: usize = 64;
 #[derive(Debug)]
 struct Waiting {
     since: Instant,
+    inner: u8,
     packet: Vec<u8>,
+}
+
+/// What is to be sealed: an inner type, and a packet in two parts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plain<'a> {
+    pub(crate) inner: u8,
+    /// Its headers, or all of it.
+    pub(crate) head: &'a [u8],
+    pub(crate) body: &'a [u8],
+}
+
+impl<'a> Plain<'a> {
+    /// A packet in one part.
+    pub(crate) fn whole(inner: u8, packet: &'a [u8]) -> Self {
+        Self { inner, head: packet, body: &[] }
+    }
+
+    /// Bytes of the packet.
+    pub(crate) fn len(&self) -> usize {
+        self.head.len() + self.body.len()
+    }
 }
 
 /// `CoDel`'s state of one flow (RFC 8289 5).
@@ -78,7 +100,7 @@ impl FairQueue {
     }
 
     /// Puts a packet behind the others of its flow. When the bound is reached, the fattest flow loses its oldest packet.
-    pub(crate) fn push(&mut self, now: Instant, flow: u32, packet: &[u8], drops: &mut Drops) {
+    pub(crate) fn push(&mut self, now: Instant, flow: u32, packet: Plain<'_>, drops: &mut Drops) {
         if self.flows.is_empty() {
             self.flows.resize_with(BUCKETS, Flow::default);
         }
@@ -88,13 +110,14 @@ impl FairQueue {
         }
         let mut buffer = self.spare.pop().unwrap_or_default();
         buffer.clear();
-        buffer.extend_from_slice(packet);
+        buffer.extend_from_slice(packet.head);
+        buffer.extend_from_slice(packet.body);
         let index = flow as usize % BUCKETS;
         self.packets += 1;
         self.bytes += packet.len();
         if let Some(flow) = self.flows.get_mut(index) {
             flow.bytes += packet.len();
-            flow.packets.push_back(Waiting { since: now, packet: buffer });
+            flow.packets.push_back(Waiting { since: now, inner: packet.inner, packet: buffer });
             if !flow.listed {
                 flow.listed = true;
                 flow.deficit = QUANTUM;
@@ -109,8 +132,8 @@ impl FairQueue {
         self.flows.get(*index)?.packets.front().map(|waiting| waiting.packet.len()).or(Some(QUANTUM as usize))
     }
 
-    /// The next packet in fair order. Give it back by `recycle`.
-    pub(crate) fn pop(&mut self, now: Instant, drops: &mut Drops) -> Option<Vec<u8>> {
+    /// The next packet in fair order, and its inner type. Give it back by `recycle`.
+    pub(crate) fn pop(&mut self, now: Instant, drops: &mut Drops) -> Option<(u8, Vec<u8>)> {
         loop {
             let from_fresh = !self.fresh.is_empty();
             let index = *self.fresh.front().or(self.old.front())?;
@@ -120,7 +143,7 @@ impl FairQueue {
                 self.rotate(from_fresh, index);
                 continue;
             }
-            let Some(packet) = self.take(now, index, drops) else {
+            let Some((inner, packet)) = self.take(now, index, drops) else {
                 if from_fresh && !self.old.is_empty() {
                     // an emptied new flow goes through the old list once, or it would starve the others (RFC 8290 4.2)
                     self.rotate(true, index);
@@ -132,7 +155,7 @@ impl FairQueue {
             if let Some(flow) = self.flows.get_mut(index) {
                 flow.deficit -= i64::try_from(packet.len()).unwrap_or(i64::MAX);
             }
-            return Some(packet);
+            return Some((inner, packet));
         }
     }
 
@@ -164,7 +187,7 @@ impl FairQueue {
     }
 
     /// The oldest packet of one flow that `CoDel` lets through.
-    fn take(&mut self, now: Instant, index: usize, drops: &mut Drops) -> Option<Vec<u8>> {
+    fn take(&mut self, now: Instant, index: usize, drops: &mut Drops) -> Option<(u8, Vec<u8>)> {
         loop {
             let flow = self.flows.get_mut(index)?;
             let waiting = flow.packets.pop_front()?;
@@ -182,7 +205,7 @@ impl FairQueue {
                 self.recycle(waiting.packet);
                 continue;
             }
-            return Some(waiting.packet);
+            return Some((waiting.inner, waiting.packet));
         }
     }
 
@@ -243,22 +266,22 @@ mod tests {
     fn a_sparse_flow_overtakes_a_bulk_flow() {
         let (mut queue, mut drops) = (FairQueue::default(), Drops::default());
         for _ in 0..100 {
-            queue.push(at(0), 1, &[1; 1400], &mut drops);
+            queue.push(at(0), 1, Plain::whole(0, &[1; 1400]), &mut drops);
         }
-        assert_eq!(queue.pop(at(0), &mut drops), Some(vec![1; 1400]));
-        assert_eq!(queue.pop(at(0), &mut drops), Some(vec![1; 1400]));
-        queue.push(at(0), 2, &[2; 60], &mut drops);
-        assert_eq!(queue.pop(at(0), &mut drops), Some(vec![2; 60]));
+        assert_eq!(queue.pop(at(0), &mut drops), Some((0, vec![1; 1400])));
+        assert_eq!(queue.pop(at(0), &mut drops), Some((0, vec![1; 1400])));
+        queue.push(at(0), 2, Plain::whole(0, &[2; 60]), &mut drops);
+        assert_eq!(queue.pop(at(0), &mut drops), Some((0, vec![2; 60])));
     }
 
     #[test]
     fn one_flow_stays_in_order() {
         let (mut queue, mut drops) = (FairQueue::default(), Drops::default());
         for value in 0..200_u8 {
-            queue.push(at(0), 7, &[value; 900], &mut drops);
+            queue.push(at(0), 7, Plain::whole(0, &[value; 900]), &mut drops);
         }
         for value in 0..200_u8 {
-            assert_eq!(queue.pop(at(1), &mut drops), Some(vec![value; 900]));
+            assert_eq!(queue.pop(at(1), &mut drops), Some((0, vec![value; 900])));
         }
         assert!(queue.is_empty() && queue.pop(at(1), &mut drops).is_none());
     }
@@ -267,28 +290,28 @@ mod tests {
     #[test]
     fn a_full_queue_drops_from_the_fattest_flow() {
         let (mut queue, mut drops) = (FairQueue::default(), Drops::default());
-        queue.push(at(0), 2, &[2; 60], &mut drops);
+        queue.push(at(0), 2, Plain::whole(0, &[2; 60]), &mut drops);
         for _ in 0..QUEUE_PACKETS + 50 {
-            queue.push(at(0), 1, &[1; 100], &mut drops);
+            queue.push(at(0), 1, Plain::whole(0, &[1; 100]), &mut drops);
         }
         assert_eq!(queue.len(), QUEUE_PACKETS);
         assert_eq!(drops.get(Drop::QueueFull), 51);
-        assert_eq!(queue.pop(at(0), &mut drops), Some(vec![2; 60]));
+        assert_eq!(queue.pop(at(0), &mut drops), Some((0, vec![2; 60])));
     }
 
     #[test]
     fn a_standing_queue_is_thinned_and_a_short_burst_is_not() {
         let (mut queue, mut drops) = (FairQueue::default(), Drops::default());
         for _ in 0..30 {
-            queue.push(at(0), 1, &[0; 1000], &mut drops);
+            queue.push(at(0), 1, Plain::whole(0, &[0; 1000]), &mut drops);
         }
         for step in 0..30 {
             queue.pop(at(step), &mut drops);
         }
         assert_eq!(drops.get(Drop::Congestion), 0);
         for step in 0..2000_u64 {
-            queue.push(at(step), 1, &[0; 1000], &mut drops);
-            queue.push(at(step), 1, &[0; 1000], &mut drops);
+            queue.push(at(step), 1, Plain::whole(0, &[0; 1000]), &mut drops);
+            queue.push(at(step), 1, Plain::whole(0, &[0; 1000]), &mut drops);
             queue.pop(at(step), &mut drops);
         }
         assert!(drops.get(Drop::Congestion) > 20, "{}", drops.get(Drop::Congestion));

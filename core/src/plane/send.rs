@@ -12,7 +12,7 @@ mod words;
 
 use super::{
     Paths, Report, Sink,
-    queue::FairQueue,
+    queue::{FairQueue, Plain},
     ring::{Entry, Pool, Ring},
 };
 use crate::{
@@ -154,17 +154,17 @@ impl SendLane {
     }
 
     /// One packet straight from the interface, when nothing waits before it. False: it must be queued.
-    pub(crate) fn send_now(&mut self, now: Instant, paths: &Paths, inner: u8, packet: &[u8], sink: &mut dyn Sink) -> bool {
+    pub(crate) fn send_now(&mut self, now: Instant, paths: &Paths, packet: Plain<'_>, sink: &mut dyn Sink) -> bool {
         if self.catchup.is_some() || !self.may_seal(paths, packet.len(), sink) {
             return false;
         }
-        self.seal(now, paths, inner, packet, sink);
+        self.seal(now, paths, packet, sink);
         self.copy_on_rescue(paths, sink);
         true
     }
 
     /// Sends whatever room and window allow: copies owed first, then waiting packets.
-    pub(crate) fn pump(&mut self, now: Instant, paths: &Paths, inner: u8, queue: &mut FairQueue, sink: &mut dyn Sink, drops: &mut Drops) {
+    pub(crate) fn pump(&mut self, now: Instant, paths: &Paths, queue: &mut FairQueue, sink: &mut dyn Sink, drops: &mut Drops) {
         self.catch_up(now, paths, sink);
         self.copy_on_rescue(paths, sink);
         while !self.closing && self.catchup.is_none() {
@@ -172,8 +172,8 @@ impl SendLane {
             if !self.may_seal(paths, len, sink) {
                 break;
             }
-            let Some(packet) = queue.pop(now, drops) else { break };
-            self.seal(now, paths, inner, &packet, sink);
+            let Some((inner, packet)) = queue.pop(now, drops) else { break };
+            self.seal(now, paths, Plain::whole(inner, &packet), sink);
             queue.recycle(packet);
             self.copy_on_rescue(paths, sink);
         }
@@ -535,7 +535,7 @@ impl SendLane {
         kept_up
     }
 
-    fn seal(&mut self, now: Instant, paths: &Paths, inner: u8, packet: &[u8], sink: &mut dyn Sink) {
+    fn seal(&mut self, now: Instant, paths: &Paths, packet: Plain<'_>, sink: &mut dyn Sink) {
         let sequence = self.ring.next();
         if self.ring.len() == 0 || sequence == self.main_from {
             self.progress_at = now;
@@ -555,8 +555,10 @@ impl SendLane {
             if let Some(place) = frame.get_mut(FRAME_HEADER_LEN..FRAME_HEADER_LEN + 1 + packet.len())
                 && let Some((kind, body)) = place.split_first_mut()
             {
-                *kind = inner;
-                body.copy_from_slice(packet);
+                *kind = packet.inner;
+                let (head, rest) = body.split_at_mut(packet.head.len());
+                head.copy_from_slice(packet.head);
+                rest.copy_from_slice(packet.body);
             }
             sealer.seal(header, frame);
         });

@@ -12,9 +12,10 @@ use crate::{
     config::Mode,
     drops::{Drop, Drops},
     id::LinkId,
+    offload::{Checksum, Layout},
     session::{EpochKeys, Sealer},
     time::Instant,
-    wire::{FrameHeader, INNER_ETHERNET, INNER_IP, LANE_CONTROL_BIT, LaneControl},
+    wire::{FrameHeader, INNER_ETHERNET, INNER_ETHERNET_PARTIAL, INNER_IP, INNER_IP_PARTIAL, LANE_CONTROL_BIT, LaneControl},
 };
 use std::sync::Arc;
 
@@ -187,13 +188,17 @@ impl Session {
 /// An ordered frame on its last step: right kind, right source, to the interface.
 fn hand_in(now: Instant, link: LinkId, plain: &[u8], bridge: &mut Bridge, drops: &mut Drops, sink: &mut dyn Sink) {
     let Some((inner, packet)) = plain.split_first() else { return };
-    let wanted = if bridge.is_layer2() { INNER_ETHERNET } else { INNER_IP };
-    if *inner != wanted {
-        drops.count(Drop::Unexpected);
-        return;
+    let layer2 = bridge.is_layer2();
+    let checksum = match (*inner, layer2) {
+        (INNER_ETHERNET, true) | (INNER_IP, false) => Checksum::Full,
+        (INNER_ETHERNET_PARTIAL, true) | (INNER_IP_PARTIAL, false) => Checksum::Partial,
+        _ => return drops.count(Drop::Unexpected),
+    };
+    if checksum == Checksum::Partial && Layout::of(layer2, packet).is_none() {
+        return drops.count(Drop::Packet);
     }
     match bridge.inbound(now, link, packet) {
-        Ok(()) => sink.deliver(packet),
+        Ok(()) => sink.deliver(packet, checksum),
         Err(reason) => drops.count(reason),
     }
 }

@@ -3,7 +3,7 @@ use super::*;
 use crate::{
     crypto::rustcrypto::RustCrypto,
     session::{Chain, Side, Suite},
-    wire::{Counter, FRAME_HEADER_LEN, INNER_CONTROL, INNER_PIECE, INNER_SEGMENT, TAG_LEN, TYPE_DLV, TYPE_PATH_CMP},
+    wire::{Counter, FRAME_HEADER_LEN, INNER_CONTROL, INNER_PIECE, TAG_LEN, TYPE_DLV, TYPE_PATH_CMP},
 };
 use core::net::Ipv4Addr;
 use std::{collections::VecDeque, sync::Arc};
@@ -35,7 +35,7 @@ impl Sink for Ports {
     fn send(&mut self, via: Via, frame: &[u8]) {
         self.out.push_back((via, frame.to_vec()));
     }
-    fn deliver(&mut self, packet: &[u8]) {
+    fn deliver(&mut self, packet: &[u8], _checksum: Checksum) {
         self.delivered.push(u32::from_be_bytes(packet[20..24].try_into().expect("four bytes")));
     }
     fn punt(&mut self, _conn: ConnId, _handle: Option<Handle>, _bytes: &mut [u8]) {
@@ -369,7 +369,7 @@ fn a_frame_of_a_kind_that_is_reserved_unknown_or_not_ours_is_dropped_and_counted
     let mut world = World::new();
     world.b.path(world.now, DIRECT_PATH, DIRECT);
     let keys = chain(7).keys(Side::Initiator, &RustCrypto);
-    let kinds = [INNER_SEGMENT, INNER_PIECE, INNER_ETHERNET, INNER_CONTROL, 0x7f];
+    let kinds = [INNER_ETHERNET_PARTIAL, INNER_PIECE, INNER_ETHERNET, INNER_CONTROL, 0x7f];
     for (sequence, kind) in kinds.into_iter().enumerate() {
         let mut frame = vec![0; FRAME_HEADER_LEN];
         frame.push(kind);

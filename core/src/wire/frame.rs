@@ -23,10 +23,12 @@ pub const INNER_KEEPALIVE: u8 = 0x00;
 pub const INNER_ETHERNET: u8 = 0x01;
 /// Inner type of one IP packet.
 pub const INNER_IP: u8 = 0x02;
-/// Inner type of a segment of a superframe (reserved, protocol 4.2).
-pub const INNER_SEGMENT: u8 = 0x03;
+/// Inner type of one IP packet whose TCP or UDP checksum is only begun.
+pub const INNER_IP_PARTIAL: u8 = 0x03;
 /// Inner type of a piece of a packet (reserved, protocol 4.2).
 pub const INNER_PIECE: u8 = 0x04;
+/// Inner type of one Ethernet frame whose TCP or UDP checksum is only begun.
+pub const INNER_ETHERNET_PARTIAL: u8 = 0x05;
 /// Inner type of control messages.
 pub const INNER_CONTROL: u8 = 0x80;
 

@@ -4,6 +4,7 @@ use shadowmesh_core::{
     config::Mode,
     handshake::Role,
     id::{ConnId, Handle, LinkId, PathId},
+    offload::Checksum,
     plane::{Edit, Install, Plane, PlaneConfig, Report, Sink, Via},
     session::{Chain, EpochKeys, Side},
     time::{Duration, Instant},
@@ -48,7 +49,7 @@ impl Sink for Ports {
     fn send(&mut self, via: Via, _frame: &[u8]) {
         self.sent.push(via.conn);
     }
-    fn deliver(&mut self, packet: &[u8]) {
+    fn deliver(&mut self, packet: &[u8], _checksum: Checksum) {
         self.delivered.push(packet.to_vec());
     }
     fn punt(&mut self, _conn: ConnId, _handle: Option<Handle>, _bytes: &mut [u8]) {}

@@ -5,6 +5,7 @@ use shadowmesh_core::{
     config::Mode,
     handshake::Role,
     id::{ConnId, Handle, LinkId, PathId},
+    offload::Checksum,
     plane::{Edit, Install, Plane, PlaneConfig, Report, Sink, Via},
     session::{EpochKeys, Side},
     time::{Duration, Instant},
@@ -49,7 +50,7 @@ impl Sink for Ports {
         assert!(frame.len() <= 9_216, "a frame is within its bound (protocol 9.4)");
         self.frames += 1;
     }
-    fn deliver(&mut self, packet: &[u8]) {
+    fn deliver(&mut self, packet: &[u8], _checksum: Checksum) {
         assert_eq!(packet.get(12..16), Some(&[10, 0, 0, 2][..]), "the source is the other end's own (protocol 2.5)");
         self.delivered += 1;
     }

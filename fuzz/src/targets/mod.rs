@@ -12,6 +12,7 @@ mod control;
 mod handshake;
 mod lanes;
 mod memo;
+mod offload;
 mod peer_door;
 mod plane;
 mod rehandshake;
@@ -28,6 +29,7 @@ pub use control::control;
 pub use handshake::handshake;
 pub use lanes::lanes;
 pub use memo::Memo;
+pub use offload::offload;
 pub use peer_door::peer_door;
 pub use plane::plane;
 pub use rehandshake::rehandshake;
@@ -40,7 +42,7 @@ pub use wire::wire;
 pub type Target = fn(&[u8]);
 
 /// Every target of this crate by its name; the parsers of the programs' configuration have one more, beside the programs.
-pub const ALL: [(&str, Target); 12] = [
+pub const ALL: [(&str, Target); 13] = [
     ("wire", wire),
     ("token", token),
     ("handshake", handshake),
@@ -52,5 +54,6 @@ pub const ALL: [(&str, Target); 12] = [
     ("plane", plane),
     ("lanes", lanes),
     ("bridge", bridge),
+    ("offload", offload),
     ("scenario", scenario),
 ];

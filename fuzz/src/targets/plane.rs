@@ -5,6 +5,7 @@ use shadowmesh_core::{
     config::Mode,
     handshake::Role,
     id::{ConnId, Handle, LinkId, PathId},
+    offload::Checksum,
     plane::{Edit, Install, Plane, PlaneConfig, Report, Sink, Via},
     session::{Chain, Side},
     time::{Duration, Instant},
@@ -69,7 +70,7 @@ impl Sink for Ports {
     fn send(&mut self, via: Via, frame: &[u8]) {
         self.out.push_back((self.now, via, frame.to_vec()));
     }
-    fn deliver(&mut self, packet: &[u8]) {
+    fn deliver(&mut self, packet: &[u8], _checksum: Checksum) {
         let number = packet.get(20..24).and_then(<[u8]>::first_chunk).map(|bytes| u32::from_be_bytes(*bytes));
         self.delivered.push(number.expect("only numbered packets go in"));
     }

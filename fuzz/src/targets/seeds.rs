@@ -20,7 +20,7 @@ const SCRIPT_LEN: usize = 400;
 pub fn all() -> Vec<(&'static str, Vec<Vec<u8>>)> {
     let mut all = vec![("wire", wire()), ("token", token()), ("handshake", handshake()), ("rekey", rekey())];
     for (place, name) in
-        ["rehandshake", "control", "relay_door", "peer_door", "plane", "lanes", "bridge", "scenario"].into_iter().enumerate()
+        ["rehandshake", "control", "relay_door", "peer_door", "plane", "lanes", "bridge", "scenario", "offload"].into_iter().enumerate()
     {
         let mut rng = Rng::new(place as u64);
         let script = |number: usize| {

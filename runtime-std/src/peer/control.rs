@@ -96,7 +96,7 @@ impl Seat {
         let crypto = Arc::clone(&self.node.crypto);
         Control {
             plane: Plane::new(plane_config(&self.node)),
-            ports: Ports::new(doors),
+            ports: Ports::new(doors, self.node.layer2),
             known: BTreeSet::new(),
             closing: Closing::default(),
             jobs: Jobs::new(crypto),
@@ -220,8 +220,9 @@ impl<D: PeerDoors> Room for Control<D> {
     }
 
     fn message(&mut self, now: Instant, conn: ConnId, message: &mut [u8]) {
+        self.ports.gather();
         self.plane.inbound(now, conn, message, &mut self.ports);
-        self.rearm();
+        self.release();
     }
 
     fn is_busy(&self) -> bool {
@@ -309,7 +310,7 @@ impl<D: PeerDoors> Control<D> {
             self.handle(now, Event::Alarm);
         }
         if self.plane.deadline().is_some_and(|d| d.at <= now) {
-            self.ports.flows.gather();
+            self.ports.gather();
             self.plane.alarm(now, &mut self.ports);
             self.ports.release();
         }

@@ -197,6 +197,11 @@ impl Flows {
         self.gathering = true;
     }
 
+    /// Whether what is sent waits.
+    pub(super) fn is_gathering(&self) -> bool {
+        self.gathering
+    }
+
     /// Sends what was gathered.
     pub(super) fn release(&mut self) {
         self.gathering = false;

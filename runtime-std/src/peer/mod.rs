@@ -30,6 +30,7 @@ use shadowmesh_core::{
     config::NodeConfig,
     event::{Note, PortMapping, Target},
     id::{ConnId, PeerId},
+    offload::{self, Joins, Offload},
     status::Status,
     time::Instant,
     wire::CONTROL_PIECE_MAX_LEN,
@@ -58,12 +59,24 @@ pub enum Interface {
     Memory(MemoryInterface),
 }
 
-/// An interface made of two queues.
+/// An interface made of two queues, of whole packets.
 pub struct MemoryInterface {
     /// Packets to send over the mesh.
     pub inbound: flume::Receiver<Vec<u8>>,
     /// Packets that came over the mesh; when it is full, they are dropped and counted.
     pub outbound: flume::Sender<Vec<u8>>,
+}
+
+/// Puts a packet, whole, into the queue of a [`MemoryInterface`].
+///
+/// # Errors
+/// The queue is full, or nobody reads it any more.
+pub fn deliver_to_memory(queue: &flume::Sender<Vec<u8>>, offload: Offload, packet: &[u8]) -> io::Result<()> {
+    let mut packet = packet.to_vec();
+    if let Some(partial) = offload.checksum {
+        offload::finish(&mut packet, partial);
+    }
+    queue.try_send(packet).map_err(|_| io::ErrorKind::WouldBlock.into())
 }
 
 /// All that a peer needs to start.
@@ -118,8 +131,13 @@ pub enum Command {
 
 /// What a peer's control room wants beyond [`Doors`].
 pub trait PeerDoors: Doors {
-    /// Writes one packet to the interface; false when it was not taken.
-    fn deliver(&mut self, packet: &[u8]) -> bool;
+    /// What [`PeerDoors::deliver`] takes joined.
+    fn joins(&self) -> Joins;
+    /// Writes one packet to the interface, with what is still to be done to it.
+    ///
+    /// # Errors
+    /// It was not taken.
+    fn deliver(&mut self, offload: Offload, packet: &[u8]) -> io::Result<()>;
     /// Opens a connection; [`Control::opened`] or [`Control::failed`] follows, unless it is hung up first.
     fn dial(&mut self, conn: ConnId, target: Target, timeout: Duration);
     /// Opens the direct listener and gives its port; `None` when it cannot be opened.

@@ -1,5 +1,5 @@
 //! What the data plane writes to: connections, the interface, and the inbox of the control room.
-use super::{PeerDoors, flows::Flows};
+use super::{PeerDoors, flows::Flows, run};
 use crate::{
     outbox::Outbox,
     room::{INBOX, INBOX_CALM},
@@ -8,6 +8,7 @@ use shadowmesh_core::{
     event::{Ended, PortMapping},
     handshake::Done,
     id::{ConnId, Handle, PeerId},
+    offload::{Checksum, Joiner, Joins, Offload, Segments},
     plane::{Report, Sink, Via},
     wire::{TYPE_FWD, record_header},
 };
@@ -67,11 +68,20 @@ pub(super) struct Ports<D> {
     pub(super) inbox: VecDeque<Pending>,
     pub(super) drops: Drops,
     pub(super) doors: D,
+    joiner: Joiner,
+    layer2: bool,
 }
 
 impl<D: PeerDoors> Ports<D> {
-    pub(super) fn new(doors: D) -> Self {
-        Self { outboxes: BTreeMap::new(), flows: Flows::default(), inbox: VecDeque::new(), drops: Drops::default(), doors }
+    pub(super) fn new(doors: D, layer2: bool) -> Self {
+        let joiner = Joiner::new(layer2, doors.joins());
+        let (flows, drops) = (Flows::default(), Drops::default());
+        Self { outboxes: BTreeMap::new(), flows, inbox: VecDeque::new(), drops, doors, joiner, layer2 }
+    }
+
+    /// A batch begins: what goes to flows and to the interface may wait for [`Ports::release`].
+    pub(super) fn gather(&mut self) {
+        self.flows.gather();
     }
 
     /// Sends one datagram, in a flow or to an address.
@@ -83,10 +93,29 @@ impl<D: PeerDoors> Ports<D> {
         self.await_room();
     }
 
-    /// Sends what flows gathered.
+    /// Sends what was gathered.
     pub(super) fn release(&mut self) {
+        self.write(|joiner, write| joiner.flush(write));
         self.flows.release();
         self.await_room();
+    }
+
+    /// Writes what the joiner gives to the interface.
+    fn write(&mut self, join: impl FnOnce(&mut Joiner, &mut dyn FnMut(Offload, &[u8]))) {
+        let (doors, drops, layer2) = (&mut self.doors, &mut self.drops, self.layer2);
+        let mut refused = false;
+        join(&mut self.joiner, &mut |offload, packet| match doors.deliver(offload, packet) {
+            Ok(()) => {}
+            Err(why) if offload.segmentation.is_some() && run::is_refusal(&why) => {
+                refused = true;
+                drops.interface_full += deliver_cut(doors, layer2, offload, packet);
+            }
+            Err(_) => drops.interface_full += 1,
+        });
+        if refused {
+            tracing::debug!("the interface takes no large packets");
+            self.joiner.restrict(Joins::default());
+        }
     }
 
     /// Has somebody wait for sockets that have no room.
@@ -147,6 +176,17 @@ impl<D: PeerDoors> Ports<D> {
     }
 }
 
+/// Writes a large packet that the interface does not take piece by piece; how many of those it did not take either.
+fn deliver_cut<D: PeerDoors>(doors: &mut D, layer2: bool, offload: Offload, packet: &[u8]) -> u64 {
+    let Ok(mut segments) = Segments::new(layer2, offload, packet) else { return 1 };
+    let mut refused = 0;
+    while let Some((head, body)) = segments.step() {
+        let piece = Offload { segmentation: None, ..offload };
+        refused += u64::from(doors.deliver(piece, &[head, body].concat()).is_err());
+    }
+    refused
+}
+
 impl<D: PeerDoors> Sink for Ports<D> {
     fn room(&self, conn: ConnId) -> usize {
         if conn.is_flow() { self.flows.room(conn) } else { self.outboxes.get(&conn).map_or(0, Outbox::room) }
@@ -167,10 +207,14 @@ impl<D: PeerDoors> Sink for Ports<D> {
         self.doors.wake(via.conn);
     }
 
-    fn deliver(&mut self, packet: &[u8]) {
-        if !self.doors.deliver(packet) {
-            self.drops.interface_full += 1;
-        }
+    fn deliver(&mut self, packet: &[u8], checksum: Checksum) {
+        let gathering = self.flows.is_gathering();
+        self.write(|joiner, write| {
+            joiner.add(packet, checksum, write);
+            if !gathering {
+                joiner.flush(write);
+            }
+        });
     }
 
     fn punt(&mut self, conn: ConnId, handle: Option<Handle>, bytes: &mut [u8]) {

@@ -10,16 +10,17 @@
 use super::{Control, Number, PeerDoors};
 use crate::room::{Room, TURN_PACKETS};
 use core::time::Duration;
-use shadowmesh_core::{id::ConnId, time::Instant};
+use shadowmesh_core::{id::ConnId, offload::Offload, time::Instant};
 
 /// How often it is tried to send what has no route; the kernel's word of a change comes sooner.
 const ROUTE_INTERVAL: Duration = Duration::from_millis(10);
 
 impl<D: PeerDoors> Control<D> {
-    /// One packet from the interface. What it sends may wait for [`Control::packets_over`].
-    pub fn packet(&mut self, now: Instant, packet: &[u8]) {
-        self.ports.flows.gather();
-        self.plane.outbound(now, packet, &mut self.ports);
+    /// One packet from the interface, or a large one with what is still to be done to it; how many packets that were. What it sends may wait
+    /// for [`Control::packets_over`].
+    pub fn packet(&mut self, now: Instant, offload: Offload, packet: &[u8]) -> usize {
+        self.ports.gather();
+        self.plane.outbound_offloaded(now, offload, packet, &mut self.ports)
     }
 
     /// There are no more packets at the moment, or it is the turn of others.
@@ -30,7 +31,7 @@ impl<D: PeerDoors> Control<D> {
     /// Takes the datagrams that wait in a socket, up to a number; true when there may be more.
     pub fn datagrams(&mut self, now: Instant, number: Number) -> bool {
         let (mut taken, mut more) = (0, !self.is_busy());
-        self.ports.flows.gather();
+        self.ports.gather();
         while more && taken < TURN_PACKETS {
             match self.ports.flows.socket(number).map(|socket| self.arrivals.receive(socket)) {
                 Some(Ok(Some((remote, datagrams)))) => {
@@ -71,14 +72,14 @@ impl<D: PeerDoors> Control<D> {
     }
 
     /// Sends what was gathered. What has no route then wants an alarm.
-    fn release(&mut self) {
+    pub(super) fn release(&mut self) {
         self.ports.release();
         self.rearm();
     }
 
     /// Which flow does not matter: whatever waits for room looks for it anew.
     fn room_again(&mut self, now: Instant) {
-        self.ports.flows.gather();
+        self.ports.gather();
         self.plane.writable(now, ConnId(0), &mut self.ports);
         self.release();
     }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     StartError, clock, listen,
-    peer::{Command, Control, DOOR, Interface, MemoryInterface, Number, Peer, PeerDoors, PeerOptions, Seat, Setup},
+    peer::{Command, Control, DOOR, Interface, MemoryInterface, Number, Peer, PeerDoors, PeerOptions, Seat, Setup, deliver_to_memory},
     room::{Doors, Room, TURN_PACKETS},
     tun::{Device, Shape},
 };
@@ -23,6 +23,7 @@ use shadowmesh_core::{
     event::{Ended, Target},
     handshake::Job,
     id::ConnId,
+    offload::{Joins, Offload},
 };
 use std::{
     collections::BTreeSet,
@@ -162,11 +163,12 @@ impl Driven for PeerRoom {
 
 /// Hands packets to the room, up to a number; true when there may be more.
 fn read_packets(room: &mut PeerRoom, waker: &mut Context<'_>) -> bool {
-    for _ in 0..TURN_PACKETS {
+    let mut taken = 0;
+    while taken < TURN_PACKETS {
         // A queue hands a packet over to the room, which may write to the queue beside it.
         match room.doors().link.read(waker) {
             Ok(Some(packet)) => {
-                room.packet(clock::now(), packet.bytes());
+                taken += room.packet(clock::now(), packet.offload(), packet.bytes());
                 room.doors().link.give_back(packet);
             }
             Ok(None) => return false,
@@ -181,15 +183,22 @@ fn read_packets(room: &mut PeerRoom, waker: &mut Context<'_>) -> bool {
 
 /// One packet of an interface: in the buffer that goes back to it, or of its own.
 enum Packet {
-    Buffer { buffer: Vec<u8>, len: usize },
+    Buffer { buffer: Vec<u8>, len: usize, offload: Offload },
     Owned(Vec<u8>),
 }
 
 impl Packet {
     fn bytes(&self) -> &[u8] {
         match self {
-            Self::Buffer { buffer, len } => &buffer[..*len],
+            Self::Buffer { buffer, len, .. } => &buffer[..*len],
             Self::Owned(bytes) => bytes,
+        }
+    }
+
+    fn offload(&self) -> Offload {
+        match self {
+            Self::Buffer { offload, .. } => *offload,
+            Self::Owned(_) => Offload::default(),
         }
     }
 }
@@ -199,7 +208,7 @@ impl Link {
     fn read(&mut self, waker: &mut Context<'_>) -> Result<Option<Packet>, String> {
         match self {
             Self::Device { device, buffer, readable } if *readable => match device.read(buffer) {
-                Ok(len) => Ok(Some(Packet::Buffer { buffer: core::mem::take(buffer), len })),
+                Ok((offload, len)) => Ok(Some(Packet::Buffer { buffer: core::mem::take(buffer), len, offload })),
                 Err(why) if why.kind() == ErrorKind::WouldBlock => {
                     *readable = false;
                     Ok(None)
@@ -221,11 +230,17 @@ impl Link {
         }
     }
 
-    /// Writes one packet; false when it was not taken.
-    fn write(&self, packet: &[u8]) -> bool {
+    fn joins(&self) -> Joins {
         match self {
-            Self::Device { device, .. } => device.write(packet),
-            Self::Memory { outbound, .. } => outbound.try_send(packet.to_vec()).is_ok(),
+            Self::Device { device, .. } => device.joins(),
+            Self::Memory { .. } => Joins::default(),
+        }
+    }
+
+    fn write(&self, offload: Offload, packet: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Device { device, .. } => device.write(offload, packet),
+            Self::Memory { outbound, .. } => deliver_to_memory(outbound, offload, packet),
         }
     }
 }
@@ -258,8 +273,12 @@ impl Doors for ThreadDoors {
 }
 
 impl PeerDoors for ThreadDoors {
-    fn deliver(&mut self, packet: &[u8]) -> bool {
-        self.link.write(packet)
+    fn joins(&self) -> Joins {
+        self.link.joins()
+    }
+
+    fn deliver(&mut self, offload: Offload, packet: &[u8]) -> io::Result<()> {
+        self.link.write(offload, packet)
     }
 
     fn dial(&mut self, conn: ConnId, target: Target, timeout: Duration) {

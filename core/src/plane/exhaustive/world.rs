@@ -11,11 +11,13 @@ use crate::{
     config::Mode,
     drops::{Drop, Drops},
     id::{ConnId, Handle, LinkId, PathId},
+    offload::Checksum,
     plane::{
         Install, Paths, Report, Sink, Via,
         board::Peer,
         bridge::Bridge,
         order::{Order, newer},
+        queue::Plain,
         ring::{Pool, Ring},
         session::{Came, Session},
     },
@@ -150,7 +152,7 @@ impl Sink for Port {
         let path = VIAS.iter().position(|known| *known == via).expect("a frame goes one of the two paths");
         self.out.push((path, frame.to_vec()));
     }
-    fn deliver(&mut self, packet: &[u8]) {
+    fn deliver(&mut self, packet: &[u8], _checksum: Checksum) {
         self.came.push(packet[20]);
     }
     fn punt(&mut self, _conn: ConnId, _handle: Option<Handle>, _bytes: &mut [u8]) {}
@@ -329,7 +331,9 @@ impl World {
         let number = self.ends[end].sealed;
         let packet = packet(end, number);
         let mut taken = false;
-        self.act(end, false, |now, session, peer, port| taken = session.tx.send_now(now, &peer.paths, INNER_IP, &packet, port));
+        self.act(end, false, |now, session, peer, port| {
+            taken = session.tx.send_now(now, &peer.paths, Plain::whole(INNER_IP, &packet), port);
+        });
         if taken {
             self.left.packets[end] -= 1;
             self.ends[end].sealed += 1;
@@ -427,7 +431,7 @@ impl World {
         event(now, &mut here.session, &mut peer, &mut port);
         if pump {
             let mut drops = Drops::default();
-            here.session.tx.pump(now, &peer.paths, INNER_IP, &mut peer.queue, &mut port, &mut drops);
+            here.session.tx.pump(now, &peer.paths, &mut peer.queue, &mut port, &mut drops);
         }
         here.paths = peer.paths;
         if !each_counter_is_sealed_once(&before, &here.session.tx, &port.out) {

@@ -2,6 +2,7 @@
 use super::{Outbox, Pending};
 use shadowmesh_core::{
     id::{ConnId, Handle},
+    offload::Checksum,
     plane::{Report, Sink, Via},
     wire::{TYPE_FWD, record_header},
 };
@@ -41,7 +42,7 @@ impl Sink for Ports {
             outbox.record(&record_header(TYPE_FWD, 0, via.handle.unwrap_or(Handle(0)), len), frame);
         }
     }
-    fn deliver(&mut self, packet: &[u8]) {
+    fn deliver(&mut self, packet: &[u8], _checksum: Checksum) {
         self.delivered.push(packet.to_vec());
     }
     fn punt(&mut self, conn: ConnId, handle: Option<Handle>, bytes: &mut [u8]) {
