@@ -10,6 +10,7 @@ use std::{collections::VecDeque, sync::Arc};
 use zeroize::Zeroizing;
 
 mod hostile;
+mod large;
 mod sessions;
 
 const LINK: LinkId = LinkId(0);
@@ -23,6 +24,7 @@ const DIRECT_PATH: PathId = PathId(2);
 struct Ports {
     out: VecDeque<(Via, Vec<u8>)>,
     delivered: Vec<u32>,
+    shapes: Vec<(usize, Checksum)>,
     reports: Vec<Report>,
     punted: usize,
     full: Option<ConnId>,
@@ -35,7 +37,8 @@ impl Sink for Ports {
     fn send(&mut self, via: Via, frame: &[u8]) {
         self.out.push_back((via, frame.to_vec()));
     }
-    fn deliver(&mut self, packet: &[u8], _checksum: Checksum) {
+    fn deliver(&mut self, packet: &[u8], checksum: Checksum) {
+        self.shapes.push((packet.len(), checksum));
         self.delivered.push(u32::from_be_bytes(packet[20..24].try_into().expect("four bytes")));
     }
     fn punt(&mut self, _conn: ConnId, _handle: Option<Handle>, _bytes: &mut [u8]) {

@@ -24,6 +24,29 @@ fn packet(number: u32) -> Vec<u8> {
     packet
 }
 
+// protocol 4.2
+#[test]
+fn a_checksum_that_is_only_begun_needs_a_packet_in_which_both_ends_find_it() {
+    let mut world = World::new();
+    let keys = chain(7).keys(Side::Initiator, &RustCrypto);
+    let mut plain = packet(9);
+    plain[3] = 28;
+    plain.extend([0, 8, 0, 0]);
+    plain[24..26].copy_from_slice(&[0, 8]);
+    plain.truncate(28);
+    // whole, a fragment, one byte more than it says
+    let fragment = [&plain[..6], &[0x20], &plain[7..]].concat();
+    let longer = [&plain[..], &[0]].concat();
+    for (sequence, packet) in [plain.clone(), fragment, longer].into_iter().enumerate() {
+        let frame = sealed(&keys, 20, (0, sequence as u64), INNER_IP_PARTIAL, &packet);
+        let mut record = crate::wire::record_header(TYPE_DLV, 0, RELAY.handle.expect("a relay"), frame.len() as u16).to_vec();
+        record.extend(frame);
+        world.b.plane.inbound(world.now, RELAY.conn, &mut record, &mut world.b.ports);
+    }
+    assert_eq!(world.b.ports.shapes, [(28, Checksum::Partial)]);
+    assert_eq!(world.b.plane.tally().drops.get(Drop::Packet), 2);
+}
+
 fn body_of(message: &LaneControl) -> Vec<u8> {
     let mut body = Vec::new();
     message.emit(&mut body);
