@@ -6,7 +6,10 @@
 Needs root, iperf3, ping and release builds (`cargo build --release --bins -p shadowmesh-daemon -p shadowmesh-relay`).
 Each FOLDER of binaries is one contender; runs are interleaved, so that a busy machine is as unfair to one as to the other:
 
-    .ci/throughput.py [--rounds 3] [--seconds 4] [--paths udp,wss,relay] [--runtimes smol,threads] [NAME=]FOLDER…
+    .ci/throughput.py [--rounds 3] [--seconds 4] [--paths udp,wss,relay] [--runtimes smol,threads] [--mtu 1280]
+                       [--perf FOLDER] [NAME=]FOLDER…
+
+With --perf, `perf record` watches the programs while the stream that counts runs: FOLDER/PATH-RUNTIME-NAME.data.
 """
 
 import argparse
@@ -105,7 +108,7 @@ def wait_for(what, found, seconds=20):
         time.sleep(0.05)
 
 
-def start_mesh(world, programs, runtime, path):
+def start_mesh(world, programs, runtime, path, mtu):
     """A relay and two peers; gives the ids of the processes that carry the traffic."""
     state = pathlib.Path(tempfile.mkdtemp(dir=world.folder))
     relay, peer = programs / "shadowmesh-relay", programs / "shadowmesh"
@@ -116,15 +119,27 @@ def start_mesh(world, programs, runtime, path):
     for number, name in enumerate("ab", 1):
         pids.append(world.start(
             number, peer, "up", "--join-file", state / "token", "--name", name, "--address", f"{OVERLAY}.{number}/24",
-            "--state-dir", state / name, "--runtime", runtime, log=f"{name}.log", SHADOWMESH_P2P_TRANSPORTS=PATHS[path]))
+            "--state-dir", state / name, "--runtime", runtime, log=f"{name}.log", SHADOWMESH_P2P_TRANSPORTS=PATHS[path],
+            SHADOWMESH_INTERFACE_MTU=str(mtu)))
     wait_for("the first ping", lambda: "bytes from" in world.run(1, "ping", "-c1", "-W1", f"{OVERLAY}.2", check=False))
     if path != "relay":
         world.run(1, peer, "ping", "b", "--until-direct", "--state-dir", state / "a")
     return pids if path == "relay" else pids[1:]
 
 
-def stream(world, seconds, pids):
-    """What iperf3 says was received, and the CPU seconds that it took."""
+def stream(world, seconds, pids, perf=None):
+    """What iperf3 says was received, and the CPU seconds that it took; `perf` watches."""
+    watch = perf and subprocess.Popen(["perf", "record", "-q", "-F", "999", "-g", "-o", perf, "-p", ",".join(map(str, pids))],
+                                      stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        return stream_once(world, seconds, pids)
+    finally:
+        if watch:
+            watch.send_signal(signal.SIGINT)
+            watch.wait()
+
+
+def stream_once(world, seconds, pids):
     for _ in range(10):
         before = cpu_seconds(pids)
         report = json.loads(world.run(1, "iperf3", "-c", f"{OVERLAY}.2", "-t", str(seconds), "-J", check=False))
@@ -136,15 +151,15 @@ def stream(world, seconds, pids):
     sys.exit("iperf3 does not come through")
 
 
-def measure(world, programs, runtime, path, seconds):
+def measure(world, programs, runtime, path, seconds, mtu, perf):
     """Gbit/s, CPU seconds a GB, and the median of ping in ms."""
-    pids = start_mesh(world, programs, runtime, path)
+    pids = start_mesh(world, programs, runtime, path, mtu)
     pings = world.run(1, "ping", "-c", "600", "-i", "0.003", f"{OVERLAY}.2")
     ping = statistics.median(map(float, re.findall(r"time=([\d.]+)", pings)))
     world.start(2, "iperf3", "-s", "-B", f"{OVERLAY}.2", log="iperf3.log")
     wait_for("iperf3 to listen", lambda: world.run(2, "ss", "-ltnH", "sport", "=", ":5201"))
     stream(world, WARM_SECONDS, pids)
-    received, spent = stream(world, seconds, pids)
+    received, spent = stream(world, seconds, pids, perf)
     world.end_programs()
     return received["bits_per_second"] / 1e9, spent / (received["bytes"] / 1e9), ping
 
@@ -155,6 +170,8 @@ def main():
     options.add_argument("--seconds", type=int, default=4)
     options.add_argument("--paths", default="udp,wss,relay")
     options.add_argument("--runtimes", default="smol,threads")
+    options.add_argument("--mtu", type=int, default=1280)
+    options.add_argument("--perf", type=pathlib.Path)
     options.add_argument("folders", nargs="+", metavar="[NAME=]FOLDER")
     options = options.parse_args()
     contenders = []
@@ -167,7 +184,8 @@ def main():
             for path in options.paths.split(","):
                 for runtime in options.runtimes.split(","):
                     for name, programs in contenders:
-                        figures = measure(world, programs, runtime, path, options.seconds)
+                        perf = options.perf and options.perf / f"{path}-{runtime}-{name}.data"
+                        figures = measure(world, programs, runtime, path, options.seconds, options.mtu, perf)
                         results.setdefault((path, runtime, name), []).append(figures)
                         print(path, runtime, name, *(f"{figure:.3f}" for figure in figures), file=sys.stderr)
     print(f"{'path':6} {'runtime':8} {'binaries':12} Gbit/s              CPU-s/GB            ping p50 ms         (median, lowest to highest)")
