@@ -11,6 +11,7 @@
 mod board;
 mod bounds;
 mod bridge;
+mod edits;
 mod meter;
 mod order;
 mod queue;
@@ -29,7 +30,7 @@ pub use rtt::Rtt;
 use crate::{
     config::Mode,
     drops::{Drop, Drops},
-    id::{ConnId, Handle, LinkId, PathId},
+    id::{ConnId, Handle, LinkId},
     machine::Deadline,
     offload::{Checksum, Offload, Segments},
     time::{Duration, Instant},
@@ -77,7 +78,7 @@ pub trait Sink {
     /// Hands the control room something noticed.
     fn report(&mut self, report: Report);
     /// Hands the control room a datagram that is not the plane's business, from an address that is nobody's flow. A pump without
-    /// datagrams never calls [`Plane::datagram`] and needs none of this.
+    /// datagrams never calls [`Plane::datagrams`] and needs none of this.
     fn stray(&mut self, _remote: SocketAddr, _bytes: &mut [u8]) {}
 }
 
@@ -109,6 +110,8 @@ pub struct Plane {
     drops: Drops,
     bytes: PlaneBytes,
     pool: Pool,
+    /// The session of the last frame, whose timer is looked at when the batch is over.
+    touched: Option<u32>,
 }
 
 impl Plane {
@@ -126,62 +129,8 @@ impl Plane {
             drops: Drops::default(),
             bytes: PlaneBytes::default(),
             pool: Pool::default(),
+            touched: None,
         }
-    }
-
-    /// Carries out what the control room ordered.
-    pub fn apply(&mut self, now: Instant, edit: Edit, sink: &mut dyn Sink) {
-        let link = edit.link();
-        match edit {
-            Edit::Peer { link, addresses, mac } => {
-                self.peers.entry(link).or_default();
-                self.bridge.set_peer(link, &addresses, mac);
-            }
-            Edit::Forget { link } => self.forget(link),
-            Edit::Install { link, install } => self.install(now, link, &install),
-            Edit::Promote { link, local } => self.promote(now, link, local, sink),
-            Edit::Epoch { local, keys, seal, .. } => {
-                if let Some(session) = self.sessions.get_mut(&local) {
-                    session.add_keys(now, &keys, seal);
-                }
-            }
-            Edit::Path { link, path, via, window, rtt } => {
-                let Some(peer) = self.peers.get_mut(&link) else { return };
-                let moved = peer.paths.put(path, via, window, rtt);
-                if moved {
-                    self.path_lost(now, link, path, sink);
-                }
-                if moved && self.owes_on(link, path) {
-                    // the path has a new connection: FallBack follows, and what it sends again goes before anything new (protocol 7.6)
-                    return;
-                }
-            }
-            Edit::Unpath { link, path } => {
-                if let Some(peer) = self.peers.get_mut(&link) {
-                    peer.paths.remove(path);
-                }
-                self.path_lost(now, link, path, sink);
-                // the next session may number a path of its own like this one (protocol 5.4)
-                for ended in self.sessions.values_mut().filter(|session| session.link == link && session.retire_at.is_some()) {
-                    ended.tx.forget_path(path);
-                }
-            }
-            Edit::Hedge { link, rescue } => self.with_lane(link, sink, |lane, paths, _| lane.hedge(paths, rescue)),
-            Edit::Calm { link } => self.with_lane(link, sink, |lane, paths, sink| lane.calm(now, paths, sink)),
-            Edit::Switch { link, to } => {
-                self.with_lane(link, sink, |lane, paths, sink| lane.switch(now, paths, to, sink));
-                self.rescue_old(now, link, sink);
-            }
-            Edit::FallBack { link, to } => {
-                self.with_lane(link, sink, |lane, paths, sink| lane.fall_back(now, paths, to, sink));
-                self.rescue_old(now, link, sink);
-            }
-            Edit::Retire { local, .. } => {
-                self.retire(local);
-                self.open_gates(now, link, sink);
-            }
-        }
-        self.pump(now, link, sink);
     }
 
     /// Takes one packet from the interface.
@@ -192,6 +141,7 @@ impl Plane {
             Ok(goal) => self.send_to(now, goal, Plain::whole(inner, packet), sink),
             Err(reason) => self.drops.count(reason),
         }
+        self.settle();
     }
 
     /// Takes what the interface hands over at once, with what is still to be done to it; how many packets that were.
@@ -221,6 +171,7 @@ impl Plane {
             packets += 1;
             self.send_to(now, goal, Plain { inner, head, body }, sink);
         }
+        self.settle();
         packets
     }
 
@@ -230,10 +181,15 @@ impl Plane {
             self.drops.count(Drop::Malformed);
             return;
         };
-        if kind != TYPE_FWD && kind != TYPE_DLV {
+        if kind == TYPE_FWD || kind == TYPE_DLV {
+            self.records(now, conn, message, sink);
+        } else {
             self.take(now, Via { conn, handle: None }, message, sink);
-            return;
         }
+        self.settle();
+    }
+
+    fn records(&mut self, now: Instant, conn: ConnId, message: &mut [u8], sink: &mut dyn Sink) {
         let mut rest = message;
         while !rest.is_empty() {
             let Some((handle, len)) = crate::wire::peek_record(rest) else {
@@ -249,13 +205,23 @@ impl Plane {
         }
     }
 
-    /// Takes one datagram, in this flow or from an address that is nobody's. A frame of a session that has a datagram path is authentic
+    /// Takes datagrams of one address, in this flow or nobody's. A frame of a session that has a datagram path is authentic
     /// whatever its address is: it is delivered, and the control room hears that the peer may have moved (protocol 8.4).
-    pub fn datagram(&mut self, now: Instant, flow: Option<ConnId>, remote: SocketAddr, bytes: &mut [u8], sink: &mut dyn Sink) {
-        match flow {
-            Some(conn) => self.take(now, Via { conn, handle: None }, bytes, sink),
-            None => self.stray(now, remote, bytes, sink),
+    pub fn datagrams<'a>(
+        &mut self,
+        now: Instant,
+        flow: Option<ConnId>,
+        remote: SocketAddr,
+        datagrams: impl IntoIterator<Item = &'a mut [u8]>,
+        sink: &mut dyn Sink,
+    ) {
+        for bytes in datagrams {
+            match flow {
+                Some(conn) => self.take(now, Via { conn, handle: None }, bytes, sink),
+                None => self.stray(now, remote, bytes, sink),
+            }
         }
+        self.settle();
     }
 
     /// The writer of a connection has room again.
@@ -314,7 +280,7 @@ impl Plane {
             && session.tx.send_now(now, &peer.paths, packet, &mut Metered { sink, bytes: &mut self.bytes })
         {
             let local = session.local;
-            self.rearm(local);
+            self.touch(local);
             return;
         }
         peer.queue.push(now, flow_hash(self.config.layer2, packet.head), packet, &mut self.drops);
@@ -406,140 +372,12 @@ impl Plane {
         if came == Some(Came::Ended) {
             self.open_gates(now, link, sink);
         }
-        self.rearm(header.receiver);
+        self.touch(header.receiver);
         if is_control {
             self.pump_old(now, header.receiver, sink);
             self.pump(now, link, sink);
         }
         came.is_some()
-    }
-
-    /// A new session opens from now on. Its frames wait for the end of the one before, also when nothing of that was heard lately: what it
-    /// sent may still be on its way, or be sent again when a path dies (protocol 3.10).
-    fn install(&mut self, now: Instant, link: LinkId, install: &Install) {
-        let Some(peer) = self.peers.get(&link) else { return };
-        let mut session = Session::new(now, link, install, self.config.mode, Pool::clone(&self.pool));
-        session.after = peer.current.filter(|old| self.sessions.contains_key(old));
-        if session.after.is_some() {
-            session.rx.order().close_gate(now);
-        }
-        let local = session.local;
-        self.sessions.insert(local, session);
-        self.rearm(local);
-    }
-
-    /// A session takes over; the one before goes on opening and sending again for a while.
-    fn promote(&mut self, now: Instant, link: LinkId, local: u32, sink: &mut dyn Sink) {
-        let Some(peer) = self.peers.get_mut(&link) else { return };
-        if !self.sessions.contains_key(&local) {
-            return;
-        }
-        if let Some(old) = peer.current.replace(local)
-            && old != local
-            && let Some(old) = self.sessions.get_mut(&old)
-        {
-            old.tx.close(now, &peer.paths, &mut Metered { sink, bytes: &mut self.bytes });
-            old.retire_at = Some(now + RETIRING);
-            let old = old.local;
-            self.retiring.insert(old);
-            self.rearm(old);
-        }
-        self.waiting.insert(link);
-    }
-
-    /// A path is gone, or leads over another connection now: what was on its way there goes again, in whichever session it was sealed. A main
-    /// path of the session that seals is left, or taken up again, when the control room says so; ended sessions help themselves.
-    fn path_lost(&mut self, now: Instant, link: LinkId, path: PathId, sink: &mut dyn Sink) {
-        let Some(peer) = self.peers.get(&link) else { return };
-        let lives = peer.paths.via(path).is_some();
-        for session in self.sessions.values_mut().filter(|session| session.link == link) {
-            let sink = &mut Metered { sink: &mut *sink, bytes: &mut self.bytes };
-            session.tx.path_lost(now, &peer.paths, path, sink);
-            if lives && session.retire_at.is_some() && session.tx.main() == path {
-                session.tx.fall_back(now, &peer.paths, path, sink);
-            }
-        }
-        self.rescue_old(now, link, sink);
-    }
-
-    /// Ended sessions whose main path is gone send what they owe on that of the session that seals.
-    fn rescue_old(&mut self, now: Instant, link: LinkId, sink: &mut dyn Sink) {
-        let Some(peer) = self.peers.get(&link) else { return };
-        let main = peer.current.and_then(|local| self.sessions.get(&local)).map(|session| session.tx.main());
-        if let Some(to) = main.filter(|main| peer.paths.via(*main).is_some()) {
-            let old = self.sessions.values_mut().filter(|session| session.link == link && session.retire_at.is_some());
-            for session in old.filter(|session| peer.paths.via(session.tx.main()).is_none()) {
-                session.tx.fall_back(now, &peer.paths, to, &mut Metered { sink: &mut *sink, bytes: &mut self.bytes });
-            }
-        }
-        self.rearm_all(link);
-    }
-
-    /// What waits in a session goes on when the one before it is done; that one may itself have waited for another (protocol 3.10).
-    fn open_gates(&mut self, now: Instant, link: LinkId, sink: &mut dyn Sink) {
-        while let Some(local) = self.waits_no_more(link)
-            && let Some(session) = self.sessions.get_mut(&local)
-        {
-            session.open_gate(now, &mut self.bridge, &mut self.drops, &mut Metered { sink: &mut *sink, bytes: &mut self.bytes });
-            self.rearm(local);
-        }
-    }
-
-    fn waits_no_more(&self, link: LinkId) -> Option<u32> {
-        let is_done = |before| self.sessions.get(&before).is_none_or(Session::is_done);
-        let free = |session: &&Session| session.link == link && session.rx.is_gated() && session.after.is_none_or(is_done);
-        self.sessions.values().find(free).map(|session| session.local)
-    }
-
-    /// Sends what a replaced session owes, as far as there is room.
-    fn pump_old(&mut self, now: Instant, local: u32, sink: &mut dyn Sink) {
-        if !self.retiring.contains(&local) {
-            return;
-        }
-        if let Some(session) = self.sessions.get_mut(&local)
-            && let Some(peer) = self.peers.get(&session.link)
-        {
-            session.tx.pump_copies(now, &peer.paths, &mut Metered { sink, bytes: &mut self.bytes });
-            self.rearm(local);
-        }
-    }
-
-    fn retire(&mut self, local: u32) {
-        self.retiring.remove(&local);
-        let Some(session) = self.sessions.remove(&local) else { return };
-        if let Some(at) = session.timer {
-            self.timers.remove(&(at, local));
-        }
-        session.tx.count_unreceipted(&mut self.drops);
-        if let Some(peer) = self.peers.get_mut(&session.link) {
-            peer.keep_counters(&session);
-            if peer.current == Some(local) {
-                peer.current = None;
-            }
-        }
-    }
-
-    fn forget(&mut self, link: LinkId) {
-        self.bridge.forget(link);
-        self.peers.remove(&link);
-        self.waiting.remove(&link);
-        self.sessions.retain(|_, session| session.link != link);
-        self.retiring.retain(|local| self.sessions.contains_key(local));
-        self.timers.retain(|(_, local)| self.sessions.contains_key(local));
-    }
-
-    /// Whether frames that are not receipted went this path, the main one.
-    fn owes_on(&self, link: LinkId, path: PathId) -> bool {
-        let session = self.peers.get(&link).and_then(|peer| self.sessions.get(&peer.current?));
-        session.is_some_and(|session| session.tx.main() == path && session.tx.is_owed())
-    }
-
-    fn with_lane(&mut self, link: LinkId, sink: &mut dyn Sink, act: impl FnOnce(&mut send::SendLane, &Paths, &mut dyn Sink)) {
-        let Some(peer) = self.peers.get_mut(&link) else { return };
-        let Some(session) = peer.current.and_then(|local| self.sessions.get_mut(&local)) else { return };
-        act(&mut session.tx, &peer.paths, &mut Metered { sink, bytes: &mut self.bytes });
-        let local = session.local;
-        self.rearm(local);
     }
 
     /// Sends what a link owes, as far as there is room.
@@ -578,6 +416,20 @@ impl Plane {
     fn rearm_all(&mut self, link: LinkId) {
         let locals: Vec<u32> = self.sessions.values().filter(|session| session.link == link).map(|session| session.local).collect();
         for local in locals {
+            self.rearm(local);
+        }
+    }
+
+    /// The timer of this session is looked at when another's turn comes, or the batch is over.
+    fn touch(&mut self, local: u32) {
+        if self.touched != Some(local) {
+            self.settle();
+            self.touched = Some(local);
+        }
+    }
+
+    fn settle(&mut self) {
+        if let Some(local) = self.touched.take() {
             self.rearm(local);
         }
     }

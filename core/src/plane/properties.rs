@@ -314,7 +314,7 @@ impl StateMachineTest for RealRing {
         match step {
             RingStep::Push { len, value } => {
                 assert!(state.ring.has_room(len), "a few hundred frames fit");
-                state.ring.push(Instant::ZERO, PathId::RELAY, len, |bytes| bytes.fill(value));
+                state.ring.push(Instant::ZERO, PathId::RELAY, len, |bytes| bytes.resize(bytes.len() + len, value));
             }
             RingStep::Release { ahead } => state.ring.release_below(state.ring.base() + ahead),
             RingStep::Receipt { ahead } => {

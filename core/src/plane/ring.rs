@@ -26,8 +26,8 @@ pub(crate) const RING_BYTES: usize = 16 << 20;
 pub(crate) const POOL_BYTES: usize = 256 << 20;
 /// Frames of one lane (protocol 7.1).
 pub(crate) const RING_FRAMES: usize = 1 << 16;
-/// Empty slabs kept for reuse; more go back to the allocator.
-const SPARE_SLABS: usize = 2;
+/// Empty slabs kept for reuse; more go back to the allocator. A receipt frees a slab or two, and a burst fills as many as its window.
+const SPARE_SLABS: usize = 8;
 
 /// What the ring knows of one frame beside its bytes.
 #[derive(Clone, Copy, Debug)]
@@ -91,8 +91,8 @@ impl Ring {
         of_all && (self.slabs.len() + 1) * SLAB_BYTES <= RING_BYTES
     }
 
-    /// Appends room for a frame of `len` bytes and lets `fill` seal it there. Call only when `has_room`.
-    pub(crate) fn push(&mut self, now: Instant, path: PathId, len: usize, fill: impl FnOnce(&mut [u8])) -> &[u8] {
+    /// Lets `append` put a frame of `len` bytes behind the others. Call only when `has_room`.
+    pub(crate) fn push(&mut self, now: Instant, path: PathId, len: usize, append: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
         let fits = self.slabs.back().is_some_and(|slab| slab.bytes.len() + len <= SLAB_BYTES);
         if !fits {
             let mut bytes = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(SLAB_BYTES));
@@ -103,12 +103,11 @@ impl Ring {
         let slab_number = self.first_slab + self.slabs.len() as u64 - 1;
         let slab = self.slabs.back_mut().expect("a slab was pushed above when none had room");
         let offset = slab.bytes.len();
-        slab.bytes.resize(offset + len, 0);
+        append(&mut slab.bytes);
+        debug_assert_eq!(slab.bytes.len(), offset + len, "a frame is as long as was said");
         slab.live += 1;
         self.frames.push_back(Entry { slab: slab_number, offset, len, sent_at: now, path, resent: false, receipted: false });
-        let place = slab.bytes.get_mut(offset..).unwrap_or_default();
-        fill(place);
-        place
+        slab.bytes.get(offset..).unwrap_or_default()
     }
 
     /// What it keeps, beside the most.
@@ -261,7 +260,7 @@ mod tests {
     use super::*;
 
     fn push(ring: &mut Ring, value: u8, len: usize) {
-        ring.push(Instant::ZERO, PathId::RELAY, len, |bytes| bytes.fill(value));
+        ring.push(Instant::ZERO, PathId::RELAY, len, |bytes| bytes.resize(bytes.len() + len, value));
     }
 
     // protocol 4.3, 7.1
@@ -341,7 +340,7 @@ mod tests {
     fn each_frame_knows_the_path_that_carries_it() {
         let mut ring = Ring::new(Pool::default());
         for path in [0, 0, 2, 2, 3] {
-            ring.push(Instant::ZERO, PathId(path), 10, |_| ());
+            ring.push(Instant::ZERO, PathId(path), 10, |bytes| bytes.resize(bytes.len() + 10, 0));
         }
         ring.release_below(1);
         assert!(ring.has_unreceipted_on(PathId(0)) && !ring.has_unreceipted_on(PathId(7)));

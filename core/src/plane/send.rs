@@ -22,7 +22,7 @@ use crate::{
     id::{LinkId, PathId},
     session::Sealer,
     time::{Duration, Instant},
-    wire::{Counter, FRAME_HEADER_LEN, FRAME_OVERHEAD, FrameHeader, Receipt, ReceiptMask},
+    wire::{Counter, FRAME_HEADER_LEN, FRAME_OVERHEAD, FrameHeader, Receipt, ReceiptMask, TAG_LEN},
 };
 use std::sync::Arc;
 
@@ -551,16 +551,14 @@ impl SendLane {
         };
         let sealer = &self.sealer;
         let path = self.rescue.filter(|_| self.main_broken).map_or(self.main, |rescue| rescue.path);
-        let frame = self.ring.push(now, path, packet.len() + FRAME_OVERHEAD, |frame| {
-            if let Some(place) = frame.get_mut(FRAME_HEADER_LEN..FRAME_HEADER_LEN + 1 + packet.len())
-                && let Some((kind, body)) = place.split_first_mut()
-            {
-                *kind = packet.inner;
-                let (head, rest) = body.split_at_mut(packet.head.len());
-                head.copy_from_slice(packet.head);
-                rest.copy_from_slice(packet.body);
-            }
-            sealer.seal(header, frame);
+        let frame = self.ring.push(now, path, packet.len() + FRAME_OVERHEAD, |slab| {
+            let at = slab.len();
+            slab.extend_from_slice(&[0; FRAME_HEADER_LEN]);
+            slab.push(packet.inner);
+            slab.extend_from_slice(packet.head);
+            slab.extend_from_slice(packet.body);
+            slab.extend_from_slice(&[0; TAG_LEN]);
+            sealer.seal(header, &mut slab[at..]);
         });
         if !self.main_broken
             && let Some(via) = paths.via(self.main)

@@ -2,6 +2,7 @@
 use super::*;
 use crate::{
     crypto::rustcrypto::RustCrypto,
+    id::PathId,
     session::{Chain, Side, Suite},
     wire::{Counter, FRAME_HEADER_LEN, INNER_CONTROL, INNER_PIECE, TAG_LEN, TYPE_DLV, TYPE_PATH_CMP},
 };

@@ -37,9 +37,7 @@ impl<D: PeerDoors> Control<D> {
                 Some(Ok(Some((remote, datagrams)))) => {
                     taken += datagrams.len().max(1);
                     let Ok(flow) = self.ports.flows.of(number, remote) else { continue };
-                    for datagram in datagrams {
-                        self.plane.datagram(now, flow, remote, datagram, &mut self.ports);
-                    }
+                    self.plane.datagrams(now, flow, remote, datagrams, &mut self.ports);
                 }
                 Some(Ok(None)) | None => more = false,
                 Some(Err(why)) => {

@@ -39,7 +39,7 @@ impl Peer {
                 if let Heard::Datagram { from, mut bytes } = heard {
                     let flow = self.ports.flows.iter().find(|(_, known)| **known == (from, own)).map(|(conn, _)| *conn);
                     if flow.is_some() || own.is_none() {
-                        self.plane.datagram(self.now(air), flow, from, &mut bytes, &mut self.ports);
+                        self.plane.datagrams(self.now(air), flow, from, [&mut bytes[..]], &mut self.ports);
                     }
                 }
             }
