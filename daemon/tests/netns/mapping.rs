@@ -41,7 +41,8 @@ fn by_own_server(world: &World, speaks: Speaks, protocol: &str) {
     let server = PortServer::start(&router, speaks, 3_600);
     let mesh = meet(world, &hosts, protocol);
     leave(mesh);
-    assert!(server.has_all_back(), "{:?}", server.asked());
+    // the last words of a peer may still lie in the server's socket
+    world.wait_for("all ports are given back", LOSS_LIMIT, || server.has_all_back().then_some(()));
 }
 
 fn by_miniupnpd(world: &World, speaks_pcp: bool, protocol: &str) {
