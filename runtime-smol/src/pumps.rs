@@ -11,7 +11,8 @@ use shadowmesh_core::{crypto::Provider, event::Ended, handshake::Job, id::ConnId
 use shadowmesh_runtime_std::{
     clock,
     listen::Bounds,
-    room::{Arrival, Next, TURN_MESSAGES},
+    room::{Arrival, Next, Room, TURN_MESSAGES},
+    ws::BATCH_BYTES,
 };
 use smol::{Async, Task, future};
 use std::{
@@ -104,18 +105,28 @@ impl<R: Driven> Pumps<R> {
 async fn read<R: Driven>(shared: Rc<Shared<R>>, conn: ConnId, mut reader: Reader) {
     let mut turn = 0;
     loop {
-        match reader.next().await {
-            Ok(mut message) => {
-                shared.with(|room| room.message(clock::now(), conn, &mut message));
-                while shared.with(|room| room.is_busy()) {
-                    // The control room is behind: the sender waits in its socket.
-                    future::yield_now().await;
-                }
+        let next = if let Some(next) = future::poll_once(reader.next()).await {
+            next
+        } else {
+            shared.with(Room::messages_over);
+            reader.next().await
+        };
+        match next {
+            Ok(mut message) => shared.with(|room| room.message(clock::now(), conn, &mut message)),
+            Err(why) => {
+                return shared.with(|room| {
+                    room.messages_over();
+                    room.closed(conn, why);
+                });
             }
-            Err(why) => return shared.with(|room| room.closed(conn, why)),
         }
         turn += 1;
-        if turn % TURN_MESSAGES == 0 {
+        if turn % TURN_MESSAGES == 0 || shared.with(|room| room.is_busy()) {
+            shared.with(Room::messages_over);
+            future::yield_now().await;
+        }
+        while shared.with(|room| room.is_busy()) {
+            // The control room is behind: the sender waits in its socket.
             future::yield_now().await;
         }
     }
@@ -123,25 +134,32 @@ async fn read<R: Driven>(shared: Rc<Shared<R>>, conn: ConnId, mut reader: Reader
 
 /// Sends what waits until the connection ends or nothing more will come.
 async fn write<R: Driven>(shared: Rc<Shared<R>>, conn: ConnId, mut writer: Writer, bell: Bell) {
-    let mut turn = 0;
+    let (mut turn, mut in_hand) = (0, 0);
     loop {
-        match shared.with(|room| room.next(clock::now(), conn)) {
+        let next = if in_hand < BATCH_BYTES { shared.with(|room| room.next(clock::now(), conn)) } else { Next::Wait };
+        let done = match next {
             Next::Send(message) => {
-                let len = message.len();
-                if let Err(why) = writer.send(message).await {
-                    return shared.with(|room| room.closed(conn, why));
-                }
-                shared.with(|room| room.sent(clock::now(), conn, len));
-                turn += 1;
-                if turn % TURN_MESSAGES == 0 {
-                    future::yield_now().await;
-                }
+                in_hand += message.len();
+                writer.feed(message).await
             }
             Next::Close => {
                 writer.close().await;
-                return shared.with(|room| room.closed(conn, Ended::ByPeer));
+                Err(Ended::ByPeer)
             }
-            Next::Wait => bell.wait().await,
+            Next::Wait if in_hand == 0 => {
+                bell.wait().await;
+                Ok(())
+            }
+            Next::Wait => writer.flush().await.map(|()| {
+                shared.with(|room| room.sent(clock::now(), conn, core::mem::take(&mut in_hand)));
+            }),
+        };
+        if let Err(why) = done {
+            return shared.with(|room| room.closed(conn, why));
+        }
+        turn += 1;
+        if turn % TURN_MESSAGES == 0 {
+            future::yield_now().await;
         }
     }
 }

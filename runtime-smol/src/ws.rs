@@ -4,11 +4,15 @@
 //!   dial   ─▶ TCP ─▶ TLS (pin) ─▶ upgrade ─┬─▶ Reader::next ─▶ message
 //!   accept ─▶ TCP ─▶ TLS ───────▶ upgrade ─┴─▶ Writer::send ◀─ message
 //! ```
+mod ahead;
+
+use ahead::Ahead;
 use async_tungstenite::{
     WebSocketReceiver, WebSocketSender, WebSocketStream, accept_async_with_config, client_async_with_config, tungstenite::Message,
 };
 use core::net::SocketAddr;
 use futures_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use futures_util::SinkExt;
 use rustls::{ClientConfig, ServerConfig};
 use shadowmesh_core::event::{Ended, TlsFacts};
 pub use shadowmesh_runtime_std::ws::MESSAGE_BYTES;
@@ -19,7 +23,7 @@ use shadowmesh_runtime_std::{
 use smol::{Async, stream::StreamExt};
 use std::{net::TcpStream, sync::Arc};
 
-type Stream = TlsStream<Async<TcpStream>>;
+type Stream = TlsStream<Ahead>;
 
 /// The half that gives messages.
 pub struct Reader(WebSocketReceiver<Stream>);
@@ -46,7 +50,7 @@ pub struct Connected {
 pub async fn client(tcp: Async<TcpStream>, config: Arc<ClientConfig>, host: &str, url: &str) -> Result<(Connected, TlsFacts), Ended> {
     let (local, remote) = prepare(tcp.get_ref())?;
     let name = tls::server_name(host)?;
-    let stream = TlsConnector::from(config).connect(name, tcp).await.map_err(|e| tls::ended(&e))?;
+    let stream = TlsConnector::from(config).connect(name, Ahead::new(tcp)).await.map_err(|e| tls::ended(&e))?;
     let facts = tls::client_facts(stream.get_ref().1)?;
     let (socket, _response) = client_async_with_config(url, TlsStream::Client(stream), Some(limits())).await.map_err(|e| ended(&e))?;
     Ok((Connected::new(socket, local, remote), facts))
@@ -58,7 +62,7 @@ pub async fn client(tcp: Async<TcpStream>, config: Arc<ClientConfig>, host: &str
 /// Why it came to nothing.
 pub async fn server(tcp: Async<TcpStream>, config: Arc<ServerConfig>) -> Result<(Connected, [u8; 32]), Ended> {
     let (local, remote) = prepare(tcp.get_ref())?;
-    let stream = TlsAcceptor::from(config).accept(tcp).await.map_err(|e| tls::ended(&e))?;
+    let stream = TlsAcceptor::from(config).accept(Ahead::new(tcp)).await.map_err(|e| tls::ended(&e))?;
     let exporter = tls::server_exporter(stream.get_ref().1)?;
     let socket = accept_async_with_config(TlsStream::Server(stream), Some(limits())).await.map_err(|e| ended(&e))?;
     Ok((Connected::new(socket, local, remote), exporter))
@@ -97,7 +101,24 @@ impl Writer {
     /// # Errors
     /// Why the connection is gone.
     pub async fn send(&mut self, message: Vec<u8>) -> Result<(), Ended> {
-        self.0.send(Message::Binary(message.into())).await.map_err(|e| ended(&e))
+        self.feed(message).await?;
+        self.flush().await
+    }
+
+    /// Takes one binary message; at the latest [`Writer::flush`] hands it to the kernel.
+    ///
+    /// # Errors
+    /// Why the connection is gone.
+    pub async fn feed(&mut self, message: Vec<u8>) -> Result<(), Ended> {
+        SinkExt::feed(&mut self.0, Message::Binary(message.into())).await.map_err(|e| ended(&e))
+    }
+
+    /// Hands all to the kernel, waiting for room.
+    ///
+    /// # Errors
+    /// Why the connection is gone.
+    pub async fn flush(&mut self) -> Result<(), Ended> {
+        SinkExt::flush(&mut self.0).await.map_err(|e| ended(&e))
     }
 
     /// Says good-bye: a close frame behind what was sent.

@@ -5,11 +5,12 @@
 //!   listen, dial, ws    what is decided about connections before and after they block
 //!   journal             a run on its way to a file
 //!   mapping             ports of the router in front
-//!   tun, udp, tls, clock, entropy, interfaces, netlink, identity   the operating system
+//!   tun, udp, tls, ahead, clock, entropy, interfaces, netlink, identity   the operating system
 //! ```
 //!
 //! A runtime drives a control room ([`room::Room`]) through its doors ([`room::Doors`]) and differs from another in how it waits.
 
+pub mod ahead;
 pub mod broadcast;
 pub mod clock;
 pub mod dial;

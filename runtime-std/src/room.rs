@@ -98,13 +98,15 @@ pub trait Room {
     /// TLS and the upgrade are done.
     fn accepted(&mut self, now: Instant, conn: ConnId, arrival: Arrival);
 
-    /// One message from a connection; it is opened where it lies.
+    /// One message from a connection; it is opened where it lies. What comes of it may wait for [`Room::messages_over`].
     fn message(&mut self, now: Instant, conn: ConnId, message: &mut [u8]);
+    /// There are no more messages at the moment, or it is the turn of others.
+    fn messages_over(&mut self) {}
     /// Whether readers should wait for the control room.
     fn is_busy(&self) -> bool;
     /// What the writer of a connection does next.
     fn next(&mut self, now: Instant, conn: ConnId) -> Next;
-    /// The message that `next` gave is with the kernel.
+    /// So many bytes of messages that `next` gave are with the kernel.
     fn sent(&mut self, now: Instant, conn: ConnId, len: usize);
     /// A connection is gone, by its reader's or writer's word; the first word counts.
     fn closed(&mut self, conn: ConnId, why: Ended);

@@ -18,6 +18,9 @@ const UNSENT_BYTES: u32 = 64 * 1024;
 /// How long sent bytes may stay unacknowledged before the kernel gives the connection up.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(10);
 
+/// Bytes of messages that go to the kernel together, when so many wait: four full TLS records.
+pub const BATCH_BYTES: usize = 48 * 1024;
+
 /// Bytes read from TLS at once.
 const READ_BUFFER_BYTES: usize = 32 * 1024;
 
@@ -25,7 +28,7 @@ const READ_BUFFER_BYTES: usize = 32 * 1024;
 pub fn limits() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(0)
+        .write_buffer_size(BATCH_BYTES + MESSAGE_BYTES)
         .max_write_buffer_size(4 * MESSAGE_BYTES)
         .max_message_size(Some(MESSAGE_BYTES))
         .max_frame_size(Some(MESSAGE_BYTES))

@@ -222,6 +222,9 @@ impl<D: PeerDoors> Room for Control<D> {
     fn message(&mut self, now: Instant, conn: ConnId, message: &mut [u8]) {
         self.ports.gather();
         self.plane.inbound(now, conn, message, &mut self.ports);
+    }
+
+    fn messages_over(&mut self) {
         self.release();
     }
 

@@ -12,6 +12,8 @@ pub(crate) struct Writing {
     pub(crate) ready: bool,
     /// It stands in the list of those to be written.
     pub(crate) listed: bool,
+    /// It takes what is in hand before it gets more.
+    blocked: bool,
 }
 
 /// A connection with both directions.
@@ -22,8 +24,8 @@ pub(crate) struct Conn {
     pub(crate) write: Writing,
     /// Hung up: nothing more is read.
     pub(crate) deaf: bool,
-    /// Bytes of the message of which the kernel has not taken all yet.
-    in_hand: Option<usize>,
+    /// Bytes of messages of which the kernel has not taken all yet.
+    in_hand: usize,
     /// A close frame is the last that will be written.
     closing: bool,
 }
@@ -31,8 +33,8 @@ pub(crate) struct Conn {
 impl Conn {
     /// A connection of which nothing is known: both directions are tried first, and so stand in their lists.
     pub(crate) fn new(socket: Socket) -> Self {
-        let write = Writing { ready: true, listed: true };
-        Self { socket, to_read: true, write, deaf: false, in_hand: None, closing: false }
+        let write = Writing { ready: true, listed: true, blocked: false };
+        Self { socket, to_read: true, write, deaf: false, in_hand: 0, closing: false }
     }
 
     /// The next binary message; `None` when the kernel has no more for now.
@@ -52,12 +54,17 @@ impl Conn {
         }
     }
 
-    /// Takes a message; `flush` says when the kernel has it. Not to be called while another one is in hand.
+    /// Whether what is in hand goes to the kernel before more is taken.
+    pub(crate) fn is_full(&self) -> bool {
+        self.write.blocked || self.closing || self.in_hand >= ws::BATCH_BYTES
+    }
+
+    /// Takes a message; `flush` says when the kernel has it.
     ///
     /// # Errors
     /// Why the connection is gone.
     pub(crate) fn send(&mut self, message: Vec<u8>) -> Result<(), Ended> {
-        self.in_hand = Some(message.len());
+        self.in_hand += message.len();
         blocked_is_fine(self.socket.write(Message::Binary(message.into())))
     }
 
@@ -78,10 +85,15 @@ impl Conn {
         match self.socket.flush() {
             Err(Error::Io(why)) if why.kind() == ErrorKind::WouldBlock => {
                 self.write.ready = false;
+                self.write.blocked = true;
                 Ok(Flushed::Blocked)
             }
             Ok(()) if self.closing => Ok(Flushed::Goodbye),
-            Ok(()) => Ok(self.in_hand.take().map_or(Flushed::Nothing, Flushed::Message)),
+            Ok(()) => {
+                self.write.blocked = false;
+                let len = core::mem::take(&mut self.in_hand);
+                Ok(if len == 0 { Flushed::Nothing } else { Flushed::Messages(len) })
+            }
             Err(why) => Err(ws::ended(&why)),
         }
     }
@@ -92,8 +104,8 @@ impl Conn {
 pub(crate) enum Flushed {
     /// There was nothing in hand.
     Nothing,
-    /// The kernel has the whole message, of so many bytes.
-    Message(usize),
+    /// The kernel has all messages, of so many bytes.
+    Messages(usize),
     /// The kernel has the good-bye: all is said.
     Goodbye,
     /// The kernel has no room now.

@@ -342,6 +342,7 @@ pub(crate) fn read<R: Driven>(room: &mut R) {
                 break;
             }
         }
+        room.messages_over();
         if let Some(entry) = room.pumps().conns.get_mut(&conn) {
             entry.to_read = more;
             if more {
@@ -369,18 +370,20 @@ pub(crate) fn write<R: Driven>(room: &mut R) {
 fn write_some<R: Driven>(room: &mut R, conn: ConnId) -> Result<bool, Ended> {
     for _ in 0..TURN_MESSAGES {
         let Some(entry) = room.pumps().conns.get_mut(&conn) else { return Ok(false) };
-        match entry.flush()? {
-            Flushed::Blocked => return Ok(false),
-            Flushed::Goodbye => return Err(Ended::ByPeer),
-            Flushed::Message(len) => room.sent(clock::now(), conn, len),
-            Flushed::Nothing => {}
-        }
-        let next = room.next(clock::now(), conn);
+        let next = if entry.is_full() { Next::Wait } else { room.next(clock::now(), conn) };
         let Some(entry) = room.pumps().conns.get_mut(&conn) else { return Ok(false) };
         match next {
-            Next::Send(message) => entry.send(message)?,
+            Next::Send(message) => {
+                entry.send(message)?;
+                continue;
+            }
             Next::Close => entry.say_goodbye()?,
-            Next::Wait => return Ok(false),
+            Next::Wait => {}
+        }
+        match entry.flush()? {
+            Flushed::Blocked | Flushed::Nothing => return Ok(false),
+            Flushed::Goodbye => return Err(Ended::ByPeer),
+            Flushed::Messages(len) => room.sent(clock::now(), conn, len),
         }
     }
     Ok(true)

@@ -1,5 +1,6 @@
 //! TLS over a socket that does not block. Reading never waits for room to write, or two ends that both have much to say would
 //! wait for each other for ever.
+use crate::ahead::ReadAhead;
 use rustls::Connection;
 use std::{
     io::{self, ErrorKind, Read, Write},
@@ -11,12 +12,13 @@ use std::{
 pub(crate) struct TlsStream {
     tls: Connection,
     tcp: TcpStream,
+    ahead: ReadAhead,
 }
 
 impl TlsStream {
     /// TLS on a socket that does not block.
     pub(crate) fn new(tls: Connection, tcp: TcpStream) -> Self {
-        Self { tls, tcp }
+        Self { tls, tcp, ahead: ReadAhead::default() }
     }
 
     /// The state of TLS.
@@ -41,7 +43,7 @@ impl TlsStream {
 
     /// Reads from the socket into TLS once; 0 at its end.
     fn pull(&mut self) -> io::Result<usize> {
-        let len = self.tls.read_tls(&mut self.tcp)?;
+        let len = self.tls.read_tls(&mut self.ahead.of(&self.tcp))?;
         if let Err(why) = self.tls.process_new_packets() {
             // The alert that says why; the other end may be gone already.
             let _ = self.push();
