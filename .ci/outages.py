@@ -80,6 +80,10 @@ class Mesh(Net):
 
     def end_peers(self):
         for name in "ab":
+            counts = run(self.options.folder / "shadowmesh", "metrics", "--state-dir", self.state[name], check=False)
+            counts += self.ip(name, "-s", "link", "show", "mesh0", check=False)
+            with open(self.folder / f"{name}.log", "a", encoding="utf-8") as log:
+                log.write("\n".join(line for line in counts.splitlines() if not line.startswith("#")) + "\n")
             self.end(self.peers[name], signal.SIGTERM)
 
     def start_peer(self, name):
@@ -147,6 +151,13 @@ class Mesh(Net):
         self.end(self.relay)
         self.start_relay()
 
+    def relay_away(self):
+        """The relay and the direct path are gone together, and the relay comes back within half a second."""
+        self.end(self.relay)
+        self.drop()
+        pause(0.0, 0.5)
+        self.start_relay()
+
     def link_down(self):
         self.ip("a", "link", "set", "eth1", "down")
 
@@ -182,6 +193,7 @@ FAULTS = {
     "reset": (Mesh.reset, Mesh.heal),
     "link down": (Mesh.link_down, Mesh.link_up),
     "drop and relay restart": (lambda mesh: (mesh.restart_relay(), mesh.drop()), Mesh.heal),
+    "drop and relay away": (Mesh.relay_away, Mesh.heal),
     "relay restart": (Mesh.restart_relay, None),
 }
 
@@ -234,6 +246,7 @@ def figures(ways, mark):
         "return_gap": max(way.gap(healed, end) for way in ways) if back > healed else 0.0,
         "return": back - healed,
         "fault_took": done - start,
+        "start": start,
         **{what: sum(way.within(getattr(way, what), *window) for way in ways) for what in ("lost", "doubled", "reordered")},
     }
 

@@ -45,7 +45,7 @@ fn direct(seed: u64, udp: bool) -> (World, HostId, [HostId; 2]) {
 }
 
 /// What is done to the path at some moment, and how long it is felt: the longest gap of either direction.
-fn outages(name: &str, udp: bool, fault: fn(&mut World, HostId, [HostId; 2])) -> Vec<Duration> {
+fn outages(name: &str, udp: bool, fault: impl Fn(&mut World, HostId, [HostId; 2])) -> Vec<Duration> {
     let mut gaps: Vec<Duration> = (0..runs())
         .map(|run| {
             let (mut world, relay, hosts) = direct(7_000 + run, udp);
@@ -113,6 +113,23 @@ fn a_relay_that_restarts_at_the_same_moment_loses_nothing() {
             world.restart(relay);
         });
         assert!(at(&gaps, 99) <= SECOND, "{gaps:?}");
+    }
+}
+
+/// The relay is away for a second: all that the tunnel is given meanwhile waits, and waiting for a path is no congestion.
+// protocol 7.1, 7.6
+#[test]
+fn a_relay_that_is_away_while_the_direct_path_is_gone_loses_nothing() {
+    for udp in [true, false] {
+        for away in [200, 400, 700, 1_000] {
+            let gaps = outages("with the relay away", udp, |world, relay, [a, b]| {
+                world.cut(a, b);
+                world.kill(relay);
+                world.run(Duration::from_millis(away));
+                world.start(relay);
+            });
+            assert!(at(&gaps, 99) <= Duration::from_millis(400 + 2 * away), "{gaps:?}");
+        }
     }
 }
 

@@ -81,6 +81,7 @@ impl Plane {
         if !self.sessions.contains_key(&local) {
             return;
         }
+        peer.queue.resume(now);
         if let Some(old) = peer.current.replace(local)
             && old != local
             && let Some(old) = self.sessions.get_mut(&old)
@@ -109,11 +110,12 @@ impl Plane {
         self.rescue_old(now, link, sink);
     }
 
-    /// Ended sessions whose main path is gone send what they owe on that of the session that seals.
+    /// The paths are others now. Ended sessions whose main path is gone send what they owe on that of the session that seals.
     fn rescue_old(&mut self, now: Instant, link: LinkId, sink: &mut dyn Sink) {
-        let Some(peer) = self.peers.get(&link) else { return };
+        let Some(peer) = self.peers.get_mut(&link) else { return };
         let main = peer.current.and_then(|local| self.sessions.get(&local)).map(|session| session.tx.main());
         if let Some(to) = main.filter(|main| peer.paths.via(*main).is_some()) {
+            peer.queue.resume(now);
             let old = self.sessions.values_mut().filter(|session| session.link == link && session.retire_at.is_some());
             for session in old.filter(|session| peer.paths.via(session.tx.main()).is_none()) {
                 session.tx.fall_back(now, &peer.paths, to, &mut Metered { sink: &mut *sink, bytes: &mut self.bytes });

@@ -80,6 +80,8 @@ pub(crate) struct FairQueue {
     packets: usize,
     bytes: usize,
     spare: Vec<Vec<u8>>,
+    /// Until then, what waits may still be there for want of a path, and is not thinned.
+    spared_until: Instant,
 }
 
 impl FairQueue {
@@ -123,6 +125,17 @@ impl FairQueue {
                 flow.deficit = QUANTUM;
                 self.fresh.push_back(index);
             }
+        }
+    }
+
+    /// There is a path again, or another one. What waits by now waited for that, which is no sign that the new one is congested; nor is it
+    /// one that it takes a while until all that has gone. A path half as fast again as the traffic is done in twice the time of the outage.
+    pub(crate) fn resume(&mut self, now: Instant) {
+        let oldest = self.flows.iter().filter_map(|flow| flow.packets.front()).map(|waiting| waiting.since).min();
+        let outage = oldest.map_or(Duration::ZERO, |since| now.since(since).min(AGE_MOST));
+        self.spared_until = self.spared_until.max(now + outage * 2);
+        for flow in &mut self.flows {
+            flow.codel = Codel::default();
         }
     }
 
@@ -200,7 +213,7 @@ impl FairQueue {
                 continue;
             }
             let more_than_a_packet = flow.bytes > QUANTUM as usize;
-            if flow.codel.drops(now, now.since(waiting.since), more_than_a_packet) {
+            if now >= self.spared_until && flow.codel.drops(now, now.since(waiting.since), more_than_a_packet) {
                 drops.count(Drop::Congestion);
                 self.recycle(waiting.packet);
                 continue;
@@ -315,5 +328,28 @@ mod tests {
             queue.pop(at(step), &mut drops);
         }
         assert!(drops.get(Drop::Congestion) > 20, "{}", drops.get(Drop::Congestion));
+    }
+
+    // protocol 7.1, 7.6
+    #[test]
+    fn what_waited_for_a_path_that_was_gone_is_not_thinned() {
+        let (mut queue, mut drops) = (FairQueue::default(), Drops::default());
+        for step in 0..2_000 {
+            queue.push(at(step), 1, Plain::whole(0, &[0; 256]), &mut drops);
+        }
+        queue.resume(at(2_000));
+        let mut came = 0;
+        for step in 2_001..6_000 {
+            queue.push(at(step), 1, Plain::whole(0, &[0; 256]), &mut drops);
+            came += (0..1 + step % 2).filter_map(|_| queue.pop(at(step), &mut drops)).count();
+        }
+        assert_eq!((came, queue.len()), (5_999, 0));
+        assert_eq!(drops.get(Drop::Congestion), 0);
+        for step in 6_000..8_000 {
+            queue.push(at(step), 1, Plain::whole(0, &[0; 1000]), &mut drops);
+            queue.push(at(step), 1, Plain::whole(0, &[0; 1000]), &mut drops);
+            queue.pop(at(step), &mut drops);
+        }
+        assert!(drops.get(Drop::Congestion) > 20, "the new path can be congested as well");
     }
 }
