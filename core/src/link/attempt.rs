@@ -24,7 +24,7 @@ const RESPONDER_WAITS: Duration = Duration::from_millis(300);
 const UDP_FIRST: Duration = Duration::from_millis(500);
 /// A path by UDP that has not come so long after the first request may need a guess; looked at again as often, since relays may not have told
 /// yet how our NAT maps.
-const SEARCH_AFTER: Duration = Duration::from_millis(300);
+const SEARCH_AFTER: Duration = Duration::from_millis(150);
 /// UDP targets that are asked at once; the others follow so far apart: 20 a second (protocol 8.2).
 const KNOCKS_AT_ONCE: u32 = 4;
 const KNOCK_SPACING: Duration = Duration::from_millis(50);

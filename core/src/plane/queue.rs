@@ -341,7 +341,7 @@ mod tests {
         let mut came = 0;
         for step in 2_001..6_000 {
             queue.push(at(step), 1, Plain::whole(0, &[0; 256]), &mut drops);
-            came += (0..1 + step % 2).filter_map(|_| queue.pop(at(step), &mut drops)).count();
+            came += (0..=step % 2).filter_map(|_| queue.pop(at(step), &mut drops)).count();
         }
         assert_eq!((came, queue.len()), (5_999, 0));
         assert_eq!(drops.get(Drop::Congestion), 0);
