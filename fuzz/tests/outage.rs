@@ -133,6 +133,27 @@ fn a_relay_that_is_away_while_the_direct_path_is_gone_loses_nothing() {
     }
 }
 
+/// The way back does not wait for a round of attempts: the path that was good is asked for each second.
+// protocol 8.2
+#[test]
+fn after_an_outage_of_a_minute_the_traffic_is_direct_again_within_two_seconds() {
+    for outage in [2_000, 4_500, 7_300, 11_000, 19_700, 33_000, 61_000] {
+        let (mut world, _, [a, b]) = direct(9_100, true);
+        let flows = world.both_ways(a, b, 100);
+        world.run(SECOND);
+        world.cut(a, b);
+        world.run(Duration::from_millis(outage));
+        world.heal(a, b);
+        let healed = world.now();
+        while [(a, b), (b, a)].iter().any(|(one, other)| world.label(*one, *other) != Some(PathLabel::DirectUdp)) {
+            assert!(world.now().since(healed) <= 2 * SECOND, "not back after {outage} ms of outage");
+            world.run(Duration::from_millis(10));
+        }
+        eprintln!("after {outage} ms: direct again in {:?}", world.now().since(healed));
+        world.assert_whole(&flows);
+    }
+}
+
 // protocol 7.2
 #[test]
 fn an_upgrade_from_the_relay_loses_nothing_and_makes_no_gap_above_the_difference_of_the_ways() {

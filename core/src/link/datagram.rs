@@ -27,6 +27,8 @@ use core::net::SocketAddr;
 /// Waits between the first requests to a target: five go out (protocol 8.2).
 const KNOCKS: [Duration; 4] =
     [Duration::from_millis(100), Duration::from_millis(200), Duration::from_millis(400), Duration::from_millis(800)];
+/// Wait between further requests, to a place where a path was good until lately (protocol 8.2).
+const MISSED_WAIT: Duration = Duration::from_secs(1);
 /// Life of a path whose first requests are not answered.
 pub(super) const KNOCK_TIME: Duration = Duration::from_millis(2_500);
 /// Requests at the full size, the wait between them, and the time for all.
@@ -41,7 +43,13 @@ impl Direct {
     pub(super) fn knock(&mut self, now: Instant, room: &mut Room, key: &PathKey) {
         let Some((at, sent)) = self.knock.filter(|(at, _)| *at <= now) else { return };
         let (size, next) = match self.state {
-            State::Proving { .. } => (0, KNOCKS.get(sent as usize).map(|wait| at + *wait)),
+            State::Proving { until } => {
+                if sent as usize >= KNOCKS.len() {
+                    // a request after a rest: what came before has nothing to do with how long the path takes to be proven
+                    self.first_at = now;
+                }
+                (0, Some(at + KNOCKS.get(sent as usize).copied().unwrap_or(MISSED_WAIT)).filter(|next| *next < until))
+            }
             State::Sizing { .. } => (self.size, (sent + 1 < SIZE_REQUESTS).then(|| now + SIZE_WAIT)),
             State::Asked { .. } | State::Usable { .. } => {
                 self.knock = None;
@@ -57,7 +65,8 @@ impl Link {
     /// Begins to look for a path to this address of the peer, from `at` on.
     pub(super) fn begin_flow(&mut self, now: Instant, room: &mut Room, remote: SocketAddr, at: Instant) -> Option<PathId> {
         let key = self.path_key()?;
-        let mut direct = self.propose_flow(now, room, remote, at + KNOCK_TIME)?;
+        let missed_until = self.steer.misses(remote).unwrap_or(at);
+        let mut direct = self.propose_flow(now, room, remote, missed_until.max(at + KNOCK_TIME))?;
         let path = direct.path();
         direct.knock = Some((at, 0));
         direct.knock(now, room, &key);

@@ -86,7 +86,7 @@ pub(crate) struct Direct {
     answerer: Answerer,
     /// Where its messages went.
     pub(super) trail: Trail,
-    first_at: Instant,
+    pub(super) first_at: Instant,
     rtt: Rtt,
     pub(super) heard_at: Instant,
     pub(super) doubt: Option<Doubt>,

@@ -18,6 +18,8 @@ use core::net::SocketAddr;
 const HOLD_FIRST: Duration = Duration::from_secs(1);
 /// A direct path that lived so long was good: the hold-down starts from the first value again.
 const LIVED_WELL: Duration = Duration::from_secs(30);
+/// A path that failed is asked for without a rest for so long: most outages are over by then (protocol 8.2).
+const MISSED_TIME: Duration = Duration::from_mins(2);
 /// Switches in the last minute after which no better path is taken (protocol 7.5): room is left for the way back.
 const SWITCHES_PER_MINUTE: usize = 5;
 const MINUTE: Duration = Duration::from_mins(1);
@@ -34,12 +36,14 @@ pub(super) struct Steer {
     hold_until: Option<Instant>,
     /// Where the path led that failed: the hold-down is for that place.
     held: Option<SocketAddr>,
+    /// Until then it is missed: it was good once and is asked for all the time.
+    missed_until: Instant,
 }
 
 impl Steer {
     pub(super) fn new(now: Instant, retry_interval: Duration) -> Self {
         let hold = Backoff::new(HOLD_FIRST.min(retry_interval), retry_interval);
-        Self { main: PathId::RELAY, main_since: now, relay: None, had_relay: false, hold, hold_until: None, held: None }
+        Self { main: PathId::RELAY, main_since: now, relay: None, had_relay: false, hold, hold_until: None, held: None, missed_until: now }
     }
 
     /// A new session begins on the relay.
@@ -66,6 +70,11 @@ impl Steer {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.hold_until
+    }
+
+    /// How long a path to this place is missed.
+    pub(super) fn misses(&self, place: SocketAddr) -> Option<Instant> {
+        self.held.filter(|held| *held == place).map(|_| self.missed_until)
     }
 }
 
@@ -229,6 +238,7 @@ impl Link {
         let hold = self.steer.hold.fail(&mut room.entropy);
         self.steer.hold_until = Some(now + hold);
         self.steer.held = Some(place);
+        self.steer.missed_until = now + MISSED_TIME;
         hold
     }
 
