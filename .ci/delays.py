@@ -4,7 +4,7 @@
                 │    forwarder     │                       that passes each frame on after the delay of its pair of ports
     b ── eth0 ──┘                  └── …                   a host behind a NAT: host ── veth ── router ── eth0 ──
 
-The forwarder and the stream run before all other processes (SCHED_RR), or a busy machine would be measured.
+The forwarder, the stream and the programs run before all other processes (SCHED_RR), or a busy machine would be measured.
 """
 
 import array
@@ -218,7 +218,7 @@ class Net:
     def start(self, name, *command, log, **environment):
         with open(self.folder / log, "ab") as out:
             program = subprocess.Popen(["ip", "netns", "exec", self.prefix + name, *map(str, command)], stdout=out, stderr=out,
-                                       env=os.environ | environment)
+                                       env=os.environ | environment, preexec_fn=first_in_line)
         self.programs.append(program)
         return program  # `ip netns exec` becomes the program
 
