@@ -92,21 +92,30 @@ pub fn create(path: &Path) -> Result<Identity, IdentityError> {
         _ => IdentityError::Io(path.to_owned(), error),
     };
     let mut seed = Zeroizing::new([0; 32]);
-    getrandom::fill(seed.as_mut_slice()).map_err(|error| failed(io::Error::other(error.to_string())))?;
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-    let line = encode(&seed);
-    if let Err(error) = file.write_all(line.as_bytes()).and_then(|()| file.sync_all()) {
-        // Half a file would be refused for ever: take it back.
-        let _ = fs::remove_file(path);
-        return Err(failed(error));
+    let mut half = [0; 8];
+    for bytes in [seed.as_mut_slice(), &mut half] {
+        getrandom::fill(bytes).map_err(|error| failed(io::Error::other(error.to_string())))?;
     }
+    // The whole file appears at once: whoever looks meanwhile, or after a loss of power, finds all of it or nothing.
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{:016x}", u64::from_be_bytes(half)));
+    let fresh = PathBuf::from(name);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh).map_err(failed)?;
+    let line = encode(&seed);
+    let made = file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| fs::hard_link(&fresh, path));
+    let _ = fs::remove_file(&fresh);
+    made.map_err(failed)?;
     Ok(Identity::from_seed(*seed))
 }
 
 /// Reads the identity at `path`, or makes one where there is no file.
 pub fn load_or_create(path: &Path) -> Result<Identity, IdentityError> {
     match load(path) {
-        Err(IdentityError::Missing(_)) => create(path),
+        Err(IdentityError::Missing(_)) => match create(path) {
+            // another program was faster
+            Err(IdentityError::Exists(_)) => load(path),
+            made => made,
+        },
         other => other,
     }
 }
@@ -223,6 +232,25 @@ mod tests {
         let before = fs::read(&path).expect("reads");
         assert!(matches!(create(&path), Err(IdentityError::Exists(_))));
         assert_eq!(fs::read(&path).expect("reads"), before);
+    }
+
+    #[test]
+    fn programs_that_make_the_identity_at_the_same_moment_have_one_and_the_same() {
+        for _ in 0..20 {
+            let dir = tempfile::tempdir().expect("temp dir");
+            let path = dir.path().join("identity.key");
+            let start = std::sync::Barrier::new(8);
+            let make = || {
+                start.wait();
+                load_or_create(&path).expect("made or loaded").id()
+            };
+            let ids: Vec<_> = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..8).map(|_| scope.spawn(make)).collect();
+                threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+            });
+            assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+            assert_eq!(fs::read_dir(dir.path()).expect("reads").count(), 1, "nothing else is left");
+        }
     }
 
     #[test]
