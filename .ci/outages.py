@@ -302,6 +302,7 @@ def flap(options, runtime, transports, seconds=60):
         mesh.up()
         stream = Stream(mesh.sockets())
         until_direct(mesh, stream)
+        time.sleep(2 * QUIET)
         before, start = mesh.switches(), time.monotonic()
         for turn in range(seconds * 2):
             time.sleep(max(0.0, start + turn / 2 - time.monotonic()))
