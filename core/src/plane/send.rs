@@ -101,6 +101,8 @@ pub(crate) struct SendLane {
     end_owed: bool,
     /// The frame that went again because nothing at all came back.
     probed: Option<u64>,
+    /// Where control frames are made; empty in between.
+    scratch: Vec<u8>,
     counters: SendCounters,
 }
 
@@ -129,6 +131,7 @@ impl SendLane {
             closing: false,
             end_owed: false,
             probed: None,
+            scratch: Vec::new(),
             counters: SendCounters::default(),
         }
     }

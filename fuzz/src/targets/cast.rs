@@ -52,6 +52,11 @@ pub(super) struct Genuine {
     pub(super) verified: Verified,
 }
 
+/// The keys of a session between two peers.
+pub fn chain() -> Arc<Chain> {
+    Arc::clone(&genuine(Role::PeerPeer).concluded.chain)
+}
+
 /// The handshake of Alice with Bob in this role: always the same one.
 pub(super) fn genuine(role: Role) -> &'static Genuine {
     static BOTH: [OnceLock<Genuine>; 2] = [OnceLock::new(), OnceLock::new()];

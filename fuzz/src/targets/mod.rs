@@ -25,6 +25,7 @@ mod wire;
 
 pub use crate::sim::scenario;
 pub use bridge::bridge;
+pub use cast::chain;
 pub use control::control;
 pub use handshake::handshake;
 pub use lanes::lanes;

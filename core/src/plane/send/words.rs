@@ -4,7 +4,7 @@ use crate::{
     id::PathId,
     plane::Via,
     time::Instant,
-    wire::{Counter, FRAME_HEADER_LEN, FRAME_OVERHEAD, FrameHeader, INNER_CONTROL, LANE_CONTROL_BIT, LaneControl, TAG_LEN},
+    wire::{Counter, FRAME_HEADER_LEN, FrameHeader, INNER_CONTROL, LANE_CONTROL_BIT, LaneControl, TAG_LEN},
 };
 
 impl SendLane {
@@ -36,7 +36,7 @@ impl SendLane {
 
     /// The same, to where a frame came from.
     pub(crate) fn send_control_via(&mut self, via: Via, message: &LaneControl, sink: &mut dyn Sink) {
-        let mut frame = Vec::with_capacity(FRAME_OVERHEAD + 64);
+        let mut frame = core::mem::take(&mut self.scratch);
         frame.resize(FRAME_HEADER_LEN, 0);
         frame.push(INNER_CONTROL);
         message.emit(&mut frame);
@@ -46,6 +46,8 @@ impl SendLane {
         let header = FrameHeader { epoch: self.sealer.epoch() as u8, generation: self.generation, receiver: self.receiver, counter };
         self.sealer.seal(header, &mut frame);
         sink.send(via, &frame);
+        frame.clear();
+        self.scratch = frame;
     }
 
     pub(super) fn send_switch(&mut self, now: Instant, paths: &Paths, sink: &mut dyn Sink) {
