@@ -154,6 +154,32 @@ fn after_an_outage_of_a_minute_the_traffic_is_direct_again_within_two_seconds() 
     }
 }
 
+/// The path by UDP comes back without one by WebSocket before it, which would use up the moves of a minute.
+// protocol 7.5, 8.2
+#[test]
+fn after_two_outages_in_a_minute_the_traffic_is_direct_by_udp_within_two_seconds_each_time() {
+    for seed in 0..8 {
+        let (mut world, _, [a, b]) = direct(9_200 + seed, true);
+        world.run(61 * SECOND);
+        let flows = world.both_ways(a, b, 100);
+        let moves = |world: &mut World| world.peer_status(a, b).map_or(0, |peer| peer.migrations + peer.fallbacks);
+        let before = moves(&mut world);
+        for _ in 0..2 {
+            world.run(2 * SECOND);
+            world.cut(a, b);
+            world.run(12 * SECOND);
+            world.heal(a, b);
+            let healed = world.now();
+            while [(a, b), (b, a)].iter().any(|(one, other)| world.label(*one, *other) != Some(PathLabel::DirectUdp)) {
+                assert!(world.now().since(healed) <= 2 * SECOND, "not back, seed {seed}");
+                world.run(Duration::from_millis(10));
+            }
+        }
+        assert_eq!(moves(&mut world) - before, 4, "seed {seed}");
+        world.assert_whole(&flows);
+    }
+}
+
 // protocol 7.2
 #[test]
 fn an_upgrade_from_the_relay_loses_nothing_and_makes_no_gap_above_the_difference_of_the_ways() {

@@ -20,6 +20,8 @@ const HOLD_FIRST: Duration = Duration::from_secs(1);
 const LIVED_WELL: Duration = Duration::from_secs(30);
 /// A path that failed is asked for without a rest for so long: most outages are over by then (protocol 8.2).
 const MISSED_TIME: Duration = Duration::from_mins(2);
+/// So long a path by WebSocket waits for the one by UDP that is missed: it is asked for each second.
+const MISSED_FIRST: Duration = Duration::from_millis(1_200);
 /// Switches in the last minute after which no better path is taken (protocol 7.5): room is left for the way back.
 const SWITCHES_PER_MINUTE: usize = 5;
 const MINUTE: Duration = Duration::from_mins(1);
@@ -149,7 +151,7 @@ impl Link {
         let label = options.iter().find(|option| option.path == to).map_or(PathLabel::RelayWss, |option| option.label);
         self.switches.retain(|at| now.since(*at) < MINUTE);
         let oldest = self.switches.front().copied();
-        let hold = self.steer.hold_until.filter(|_| self.is_held(to));
+        let hold = self.steer.hold_until.filter(|_| self.is_held(to)).max(self.waits_for_missed(now, to));
         let damped = (self.switches.len() >= SWITCHES_PER_MINUTE).then(|| oldest.map_or(now + MINUTE, |at| at + MINUTE));
         // a path that is gone or carries nothing is left at once
         let stuck = !options.iter().any(|option| option.path == self.steer.main);
@@ -177,6 +179,14 @@ impl Link {
             return self.relay_via().map(|_| PathLabel::RelayWss);
         }
         self.directs.iter().find(|direct| direct.path() == self.steer.main && direct.is_usable()).map(Direct::label)
+    }
+
+    /// Until when a path by WebSocket waits for the one by UDP that is missed: two moves in a row would use up what a minute allows.
+    fn waits_for_missed(&self, now: Instant, to: PathId) -> Option<Instant> {
+        let streams = self.directs.iter().filter(|direct| direct.path() == to && !direct.is_datagrams());
+        let is_missed = |direct: &Direct| direct.is_datagrams() && self.steer.misses(direct.remote()).is_some_and(|until| until > now);
+        let missed = self.directs.iter().any(|direct| !direct.is_usable() && is_missed(direct));
+        streams.filter_map(Direct::usable_since).max().filter(|_| missed).map(|since| since + MISSED_FIRST)
     }
 
     /// Whether this path leads to where the last one failed. One to another place, after this peer or the other has moved, did nothing wrong.
