@@ -124,6 +124,20 @@ netns *ARGS:
 bench *ARGS:
     cargo bench --workspace --benches -- "$@"
 
+# Speed on real interfaces beside those WireGuards in user space that are installed (`cargo install boringtun-cli gotatun-cli`, or a
+# wireguard-go named by WIREGUARD_GO), interleaved; table and plots go to docs/performance (root, iperf3, wireguard-tools).
+bench-peers *ARGS:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    cargo build --locked --release --bins -p shadowmesh-daemon -p shadowmesh-relay
+    contenders=("shadowmesh={{ CARGO_TARGET_DIR }}/release")
+    for program in boringtun-cli gotatun wireguard-go; do
+        found=$(command -v "$program" || true)
+        [ "$program" = wireguard-go ] && found=${WIREGUARD_GO:-$found}
+        [ -n "$found" ] && contenders+=("wg:${program%-cli}=$found")
+    done
+    .ci/throughput.py --mtu 1420 --write docs/performance "$@" "${contenders[@]}"
+
 # The documentation of all crates.
 doc:
     cargo doc --workspace --no-deps

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Speed of the tunnel on real interfaces: one TCP stream by iperf3, CPU seconds a GB, and the median of a fast ping.
+"""Speed of the tunnel on real interfaces: a TCP stream and small UDP packets by iperf3, CPU time of both, and the median of a fast ping.
 
     a ── veth ──┐ bridge and relay ┌── veth ── b        three network namespaces, gone at the end
 
@@ -7,9 +7,12 @@ Needs root, iperf3, ping and release builds (`cargo build --release --bins -p sh
 Each FOLDER of binaries is one contender; runs are interleaved, so that a busy machine is as unfair to one as to the other:
 
     .ci/throughput.py [--rounds 3] [--seconds 4] [--paths udp,wss,relay] [--runtimes smol,threads] [--mtu 1280]
-                       [--perf FOLDER] [NAME=]FOLDER…
+                       [--perf FOLDER] [--write FOLDER] [NAME=]FOLDER…
 
-With --perf, `perf record` watches the programs while the stream that counts runs: FOLDER/PATH-RUNTIME-NAME.data.
+A contender `wg:NAME=PROGRAM` is a WireGuard in user space (boringtun-cli, gotatun, wireguard-go), which has the path udp alone; it is told
+what to do by `wg` of wireguard-tools.
+
+With --write, table and plots go to that folder. With --perf, `perf record` watches the programs while the stream that counts runs: FOLDER/PATH-RUNTIME-NAME.data.
 """
 
 import argparse
@@ -127,6 +130,31 @@ def start_mesh(world, programs, runtime, path, mtu):
     return pids if path == "relay" else pids[1:]
 
 
+def start_wireguard(world, program, mtu):
+    """Two ends of a WireGuard in user space; gives their ids."""
+    ends = []
+    for number, name in enumerate("ab", 1):
+        key = run("wg", "genkey")
+        file = world.folder / f"{name}.key"
+        file.write_text(key, encoding="ascii")
+        interface = f"smt{os.getpid()}{name}"
+        public = subprocess.run(["wg", "pubkey"], input=key, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+        ends.append((number, name, interface, file, public))
+    pids = []
+    foreground = ["-f"] if program.name == "wireguard-go" else ["--foreground", "--disable-drop-privileges"]
+    for number, name, interface, _, _ in ends:
+        pids.append(world.start(number, program, *foreground, interface, log=f"{name}.log", WG_SUDO="1",
+                                WG_PROCESS_FOREGROUND="1", LOG_LEVEL="error", WG_LOG_LEVEL="error"))
+    for (number, _, interface, file, _), (other, _, _, _, public) in zip(ends, reversed(ends)):
+        wait_for("the control socket", pathlib.Path(f"/var/run/wireguard/{interface}.sock").exists)
+        world.run(number, "wg", "set", interface, "private-key", file, "listen-port", "51820", "peer", public,
+                  "allowed-ips", f"{OVERLAY}.{other}/32", "endpoint", f"{NETWORK}.{other + 1}:51820")
+        world.run(number, "ip", "address", "add", f"{OVERLAY}.{number}/24", "dev", interface)
+        world.run(number, "ip", "link", "set", interface, "mtu", str(mtu), "up")
+    wait_for("the first ping", lambda: "bytes from" in world.run(1, "ping", "-c1", "-W1", f"{OVERLAY}.2", check=False))
+    return pids
+
+
 def stream(world, seconds, pids, perf=None):
     """What iperf3 says was received, and the CPU seconds that it took; `perf` watches."""
     watch = perf and subprocess.Popen(["perf", "record", "-q", "-F", "999", "-g", "-o", perf, "-p", ",".join(map(str, pids))],
@@ -137,6 +165,17 @@ def stream(world, seconds, pids, perf=None):
         if watch:
             watch.send_signal(signal.SIGINT)
             watch.wait()
+
+
+def small_packets(world, seconds, pids):
+    """CPU microseconds for each UDP packet of 64 bytes that came, and how many came a second, as fast as iperf3 sends."""
+    before = cpu_seconds(pids)
+    report = json.loads(world.run(1, "iperf3", "-c", f"{OVERLAY}.2", "-u", "-l", "64", "-b", "0", "-t", str(seconds), "-J", check=False))
+    spent = cpu_seconds(pids) - before
+    if "error" in report:
+        sys.exit(report["error"])
+    came = report["end"]["sum"]["packets"] - report["end"]["sum"]["lost_packets"]
+    return spent / came * 1e6, came / seconds / 1e3
 
 
 def stream_once(world, seconds, pids):
@@ -151,17 +190,87 @@ def stream_once(world, seconds, pids):
     sys.exit("iperf3 does not come through")
 
 
-def measure(world, programs, runtime, path, seconds, mtu, perf):
-    """Gbit/s, CPU seconds a GB, and the median of ping in ms."""
-    pids = start_mesh(world, programs, runtime, path, mtu)
-    pings = world.run(1, "ping", "-c", "600", "-i", "0.003", f"{OVERLAY}.2")
-    ping = statistics.median(map(float, re.findall(r"time=([\d.]+)", pings)))
+def loaded_ping(world):
+    """Median and 99th percentile of ping in ms while a stream takes all that it can get."""
+    load = subprocess.Popen(["ip", "netns", "exec", world.names[1], "iperf3", "-c", f"{OVERLAY}.2", "-t", "4"],
+                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        time.sleep(WARM_SECONDS)
+        times = ping_times(world, 250, 0.01)
+    finally:
+        load.terminate()
+        load.wait()
+    return statistics.median(times), sorted(times)[len(times) * 99 // 100]
+
+
+def ping_times(world, count, interval):
+    out = world.run(1, "ping", "-c", str(count), "-i", str(interval), f"{OVERLAY}.2", check=False)
+    return [float(found) for found in re.findall(r"time=([\d.]+)", out)]
+
+
+# What is measured: name, unit, whether more is better.
+COLUMNS = [("TCP", "Gbit/s", True), ("CPU a GB", "s", False), ("CPU a small packet", "µs", False), ("small packets", "thousands/s", True),
+           ("ping", "ms", False), ("ping under load", "ms", False), ("its 99th percentile", "ms", False)]
+
+
+def measure(world, programs, runtime, path, options, perf):
+    """One figure for each column."""
+    if runtime == "wireguard":
+        pids = start_wireguard(world, programs, options.mtu)
+    else:
+        pids = start_mesh(world, programs, runtime, path, options.mtu)
+    ping = statistics.median(ping_times(world, 600, 0.003))
     world.start(2, "iperf3", "-s", "-B", f"{OVERLAY}.2", log="iperf3.log")
     wait_for("iperf3 to listen", lambda: world.run(2, "ss", "-ltnH", "sport", "=", ":5201"))
     stream(world, WARM_SECONDS, pids)
-    received, spent = stream(world, seconds, pids, perf)
+    received, spent = stream(world, options.seconds, pids, perf)
+    small = small_packets(world, options.seconds, pids)
+    loaded = loaded_ping(world)
     world.end_programs()
-    return received["bits_per_second"] / 1e9, spent / (received["bytes"] / 1e9), ping
+    return received["bits_per_second"] / 1e9, spent / (received["bytes"] / 1e9), *small, ping, *loaded
+
+
+def table(results):
+    """Markdown: medians, in brackets lowest to highest."""
+    head = ["path", "runtime", "program", *(f"{name}, {unit}" for name, unit, _ in COLUMNS)]
+    rows = [head, ["---"] * len(head)]
+    for (path, runtime, name), runs in sorted(results.items()):
+        rows.append([path, runtime, name, *(f"{statistics.median(c):.3g} ({min(c):.3g}–{max(c):.3g})" for c in zip(*runs))])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+
+
+def plot(results, column):
+    """An SVG of one column: a bar to the median of each contender, a line from the lowest to the highest."""
+    name, unit, more = COLUMNS[column]
+    bars = sorted(((statistics.median(values), min(values), max(values), f"{contender}, {runtime}, {path}")
+                   for (path, runtime, contender), runs in results.items() for values in [[run[column] for run in runs]]), reverse=more)
+    most, width, left, line = max(bar[2] for bar in bars), 420, 230, 22
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 90}" height="{line * len(bars) + 40}" '
+             f'font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="#fff"/>'
+             f'<text x="8" y="18" font-weight="bold">{name}, {unit} ({"more" if more else "less"} is better)</text>']
+    for number, (median, low, high, label) in enumerate(bars):
+        y, scale = 32 + line * number, width / most
+        colour = "#b0b7c0" if ", wireguard," in label else "#2f6fb0"
+        parts.append(f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{label}</text>'
+                     f'<rect x="{left}" y="{y + 2}" width="{median * scale:.1f}" height="14" fill="{colour}"/>'
+                     f'<path d="M{left + low * scale:.1f} {y + 9}H{left + high * scale:.1f}" stroke="#222"/>'
+                     f'<text x="{left + high * scale + 6:.1f}" y="{y + 13}">{median:.3g}</text>')
+    return "".join(parts) + "</svg>\n"
+
+
+def write(folder, results):
+    """Table and plots, with what a reader has to know about them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+    facts = [f"{os.cpu_count()} cores of {model.group(1) if model else 'an unknown machine'}", f"Linux {os.uname().release}",
+             time.strftime("%Y-%m-%d"), "load {:.1f}".format(os.getloadavg()[0]), "`.ci/throughput.py " + " ".join(
+                 pathlib.Path(word).name if word.startswith("/") else re.sub(r"=.*/", "=…/", word) for word in sys.argv[1:]) + "`"]
+    text = "# Throughput\n\nMedians, in brackets lowest to highest; " + "; ".join(facts) + ".\n\n" + table(results)
+    for column, (name, _, _) in enumerate(COLUMNS):
+        file = name.replace(" ", "-").lower() + ".svg"
+        (folder / file).write_text(plot(results, column), encoding="utf-8")
+        text += f"\n![{name}]({file})\n"
+    (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 def main():
@@ -172,26 +281,28 @@ def main():
     options.add_argument("--runtimes", default="smol,threads")
     options.add_argument("--mtu", type=int, default=1280)
     options.add_argument("--perf", type=pathlib.Path)
+    options.add_argument("--write", type=pathlib.Path)
     options.add_argument("folders", nargs="+", metavar="[NAME=]FOLDER")
     options = options.parse_args()
     contenders = []
     for text in options.folders:
         name, _, folder = text.rpartition("=")
-        contenders.append((name or pathlib.Path(folder).name, pathlib.Path(folder).resolve()))
+        is_ours = not name.startswith("wg:")
+        name = name.removeprefix("wg:") or pathlib.Path(folder).name
+        contenders.append((name, pathlib.Path(folder).resolve(), options.runtimes.split(",") if is_ours else ["wireguard"]))
     results = {}
     with tempfile.TemporaryDirectory() as folder, World(pathlib.Path(folder)) as world:
         for _ in range(options.rounds):
             for path in options.paths.split(","):
-                for runtime in options.runtimes.split(","):
-                    for name, programs in contenders:
+                for name, programs, runtimes in contenders:
+                    for runtime in runtimes if path == "udp" or runtimes != ["wireguard"] else []:
                         perf = options.perf and options.perf / f"{path}-{runtime}-{name}.data"
-                        figures = measure(world, programs, runtime, path, options.seconds, options.mtu, perf)
+                        figures = measure(world, programs, runtime, path, options, perf)
                         results.setdefault((path, runtime, name), []).append(figures)
                         print(path, runtime, name, *(f"{figure:.3f}" for figure in figures), file=sys.stderr)
-    print(f"{'path':6} {'runtime':8} {'binaries':12} Gbit/s              CPU-s/GB            ping p50 ms         (median, lowest to highest)")
-    for (path, runtime, name), runs in sorted(results.items()):
-        columns = [f"{statistics.median(c):.3f} ({min(c):.3f}-{max(c):.3f})" for c in zip(*runs)]
-        print(f"{path:6} {runtime:8} {name:12} " + " ".join(f"{column:19}" for column in columns))
+    print(table(results), end="")
+    if options.write:
+        write(options.write, results)
 
 
 if __name__ == "__main__":
