@@ -124,8 +124,10 @@ netns *ARGS:
 bench *ARGS:
     cargo bench --workspace --benches -- "$@"
 
-# Speed on real interfaces beside those WireGuards in user space that are installed (`cargo install boringtun-cli gotatun-cli`, or a
-# wireguard-go named by WIREGUARD_GO), interleaved; table and plots go to docs/performance (root, iperf3, wireguard-tools).
+# Needs root, iperf3 and wireguard-tools. Contenders are those that are installed (`cargo install boringtun-cli gotatun-cli`), and the
+# wireguard-go that WIREGUARD_GO names; table and plots go to docs/performance.
+#
+# Speed on real interfaces beside WireGuards in user space, interleaved.
 bench-peers *ARGS:
     #!/usr/bin/env bash
     set -euo pipefail
