@@ -1,4 +1,6 @@
 //! `peer explain`: why a peer is on the path it is on, from its status and from what happened to it lately.
+mod nats;
+
 use crate::{
     cli::FileArgs,
     control::{Client, Request},
@@ -6,8 +8,12 @@ use crate::{
     out,
     status::{PathReport, PeerReport},
 };
+use nats::Nats;
 use serde::{Deserialize, Serialize};
-use shadowmesh_core::{status::PeerStatus, time::Instant};
+use shadowmesh_core::{
+    status::{PeerStatus, Status},
+    time::Instant,
+};
 
 /// Something that happened to a peer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,7 +30,7 @@ pub(crate) struct CandidateReport {
     pub(crate) address: String,
     /// `udp` or `wss`.
     pub(crate) transport: String,
-    /// `host`, `observed`, `port-mapped` or `configured`.
+    /// `host`, `observed`, `varying`, `port-mapped` or `configured`.
     pub(crate) kind: String,
     /// What became of the last try.
     pub(crate) result: String,
@@ -38,6 +44,8 @@ pub(crate) struct Explanation {
     /// Direct transports that this end allows and has.
     pub(crate) direct_transports: Vec<String>,
     pub(crate) candidates: Vec<CandidateReport>,
+    /// What stands between the two ends and UDP.
+    pub(crate) nat: Nats,
     pub(crate) last_failure: Option<String>,
     pub(crate) next_attempt_in_s: Option<f64>,
     pub(crate) peer: PeerReport,
@@ -47,7 +55,13 @@ pub(crate) struct Explanation {
 
 impl Explanation {
     /// Puts it together from what the node says about the peer and what happened to it lately.
-    pub(crate) fn new(now: Instant, status: &PeerStatus, peer: PeerReport, history: Vec<Happened>, direct_transports: Vec<String>) -> Self {
+    pub(crate) fn new(
+        now: Instant,
+        (node, status): (&Status, &PeerStatus),
+        peer: PeerReport,
+        history: Vec<Happened>,
+        direct_transports: Vec<String>,
+    ) -> Self {
         let candidates = status.candidates.iter().map(|candidate| CandidateReport {
             address: candidate.address.to_string(),
             transport: candidate.transport.to_owned(),
@@ -59,6 +73,7 @@ impl Explanation {
             reason: String::new(),
             direct_transports,
             candidates: candidates.collect(),
+            nat: Nats::new(&node.relays, &status.candidates),
             last_failure: status.last_failure.clone(),
             next_attempt_in_s: next,
             peer,
@@ -120,6 +135,10 @@ pub(crate) fn run(peer: &str, json: bool, files: &FileArgs) -> Result<(), Failur
     }
     for candidate in &explanation.candidates {
         out::line(format!("  candidate {}/{} ({}): {}", candidate.address, candidate.transport, candidate.kind, candidate.result));
+    }
+    let is_relayed = about.path.as_ref().is_some_and(|path| path.kind == "relay");
+    if is_relayed && explanation.direct_transports.iter().any(|transport| transport == "udp") {
+        out::line(format!("  UDP: {}", explanation.nat.verdict));
     }
     for refused in &about.refused {
         out::line(format!("  address {} refused: {}", refused.address, refused.why));

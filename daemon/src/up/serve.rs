@@ -124,7 +124,7 @@ impl Service {
             TransportChoice::Wss => "wss".to_owned(),
         });
         let told = status.peers.iter().find(|peer| peer.id == id).ok_or_else(|| format!("{text} has not been seen since the start"))?;
-        Ok(Explanation::new(now, told, peer, self.observer.borrow().history(now, id), direct.collect()))
+        Ok(Explanation::new(now, (&status, told), peer, self.observer.borrow().history(now, id), direct.collect()))
     }
 }
 
