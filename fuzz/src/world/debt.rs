@@ -58,9 +58,10 @@ pub(super) struct Debts {
     /// Paths on which a request of ours was answered.
     shown: BTreeSet<Asked>,
     requests: BTreeMap<(SocketAddr, Asked), u8>,
-    /// Where each request went first, and those that went to more than one address: a search for a port (protocol 8.5).
+    /// Where each request went first, and paths of which one went to more than one address: a search for a port goes on after an answer, until
+    /// the port that was found is proven (protocol 8.5).
     attempts: BTreeMap<(Asked, u32), SocketAddr>,
-    searches: BTreeSet<(Asked, u32)>,
+    searches: BTreeSet<Asked>,
 }
 
 impl Debts {
@@ -97,7 +98,7 @@ impl Debts {
         let asked = (header.receiver, header.path.0);
         let first = *self.attempts.entry((asked, header.attempt)).or_insert(to);
         if first != to {
-            self.searches.insert((asked, header.attempt));
+            self.searches.insert(asked);
         }
         if bytes.len() > PATH_REQUEST_LEN || self.shown.contains(&asked) {
             return false;
@@ -133,7 +134,7 @@ impl Debts {
             |known: &&Reached| known.host == host && answers(known.kind) && (known.path, known.attempt) == (header.path.0, header.attempt);
         // of the ports of one host that the same request reached, the one that answers (protocol 8.5)
         let Some(known) = self.reached.iter().rev().filter(is_it).min_by_key(|known| known.aimed_at != from).copied() else { return };
-        if known.kind == TYPE_PATH_REQ && !self.searches.contains(&(known.asked, known.attempt)) {
+        if known.kind == TYPE_PATH_REQ && !self.searches.contains(&known.asked) {
             self.shown.insert(known.asked);
         }
         self.validate(known.aimed_at);
