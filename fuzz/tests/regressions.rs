@@ -352,3 +352,22 @@ fn the_last_frame_of_a_path_that_answers_goes_again() {
     ];
     holds(&plan, &steps);
 }
+
+/// A receipt that waited while its host slept made the probe timeout as long as that: a path that was dead afterwards was not missed (7.5).
+#[test]
+fn a_sleep_is_no_round_trip() {
+    let homes = [Open, Open, Behind { rules: 130, forwards: false }, Open, Open];
+    let to_relays = Quality { latency: 122, jitter: 219, loss: 85, flavour: 158 };
+    let plan = Plan { seed: 4112, peers: 1, homes, to_relays, direct: Datagrams, ..PLAIN };
+    let steps = [
+        Step { wait: 176, deed: Stream { from: 153, to: 20, rate: 162, packets: 105, len: 17 } },
+        Step { wait: 0, deed: Sleep { host: 44 } },
+        Step { wait: 209, deed: Heal { a: 145, b: 125 } },
+        Step { wait: 195, deed: Stream { from: 137, to: 247, rate: 61, packets: 12, len: 184 } },
+        Step { wait: 108, deed: Jump { host: 77, minutes: 159 } },
+        Step { wait: 133, deed: Stream { from: 82, to: 203, rate: 8, packets: 47, len: 195 } },
+        Step { wait: 152, deed: Remap { host: 242 } },
+        Step { wait: 195, deed: Start { host: 239 } },
+    ];
+    holds(&plan, &steps);
+}
