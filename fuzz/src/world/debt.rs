@@ -132,8 +132,10 @@ impl Debts {
         let answers = |kind: u8| kind != TYPE_PATH_CMP && kind + 1 == header.kind;
         let is_it =
             |known: &&Reached| known.host == host && answers(known.kind) && (known.path, known.attempt) == (header.path.0, header.attempt);
+        let Some(newest) = self.reached.iter().rev().find(is_it) else { return };
         // of the ports of one host that the same request reached, the one that answers (protocol 8.5)
-        let Some(known) = self.reached.iter().rev().filter(is_it).min_by_key(|known| known.aimed_at != from).copied() else { return };
+        let same = self.reached.iter().rev().filter(is_it).filter(|known| known.asked == newest.asked);
+        let known = same.min_by_key(|known| known.aimed_at != from).copied().unwrap_or(*newest);
         if known.kind == TYPE_PATH_REQ && !self.searches.contains(&known.asked) {
             self.shown.insert(known.asked);
         }
