@@ -199,6 +199,11 @@ fn stay(world: &World, nats: [Nat; 2]) {
         let peer = mesh.peers[index].knows(other);
         assert_eq!(peer["path"]["kind"], "relay", "{peer:#}");
         assert_eq!(counter(&peer, "migrations"), 0, "{peer:#}");
+        let why = mesh.peers[index].ask(&["peer", "explain", other, "--json"]).stdout;
+        let nat = serde_json::from_str::<serde_json::Value>(&why).expect("it is JSON")["nat"].clone();
+        assert_eq!((&nat["here"], &nat["there"]), (&"varies".into(), &"varies".into()), "{nat}");
+        let said = mesh.peers[index].ask(&["peer", "explain", other]).stdout;
+        assert!(said.contains("the NATs of both sides map anew"), "{said}");
     }
     stream.finish_perfect();
 }
