@@ -169,7 +169,8 @@ impl Layout {
 /// Where the IP header lies, and its version.
 fn ip_header(layer2: bool, packet: &[u8]) -> Option<(usize, u8)> {
     if !layer2 {
-        return Some((0, packet.first()? >> 4));
+        let version = packet.first()? >> 4;
+        return matches!(version, 4 | 6).then_some((0, version));
     }
     let kind = |at: usize| packet.get(at..at + 2);
     let (at, kind) = match kind(12)? {

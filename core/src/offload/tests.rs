@@ -261,6 +261,15 @@ fn other_packets_keep_their_place_and_pure_acknowledgements_stay_alone() {
     assert_eq!(seen, expected);
 }
 
+// found by the fuzz target `offload`: it was taken for IPv4, and what was joined of two could not be cut again
+#[test]
+fn a_packet_of_neither_version_has_no_layout() {
+    let mut packet = build(PLAIN);
+    assert!(Layout::of(false, &packet).is_some());
+    packet[0] = 0x75;
+    assert_eq!(Layout::of(false, &packet), None);
+}
+
 #[test]
 fn a_run_is_no_longer_than_an_ip_packet() {
     let many: Vec<Vec<u8>> = (0..70_u32).map(|number| build(Shape { sequence: 1 + number * 1400, payload: 1400, ..PLAIN })).collect();
