@@ -140,6 +140,10 @@ bench-peers *ARGS:
     done
     .ci/throughput.py --mtu 1420 --write docs/performance "$@" "${contenders[@]}"
 
+# Instructions for each frame, beside those on record; what changed by more than 3 % is marked (valgrind). `--keep` puts them on record.
+bench-check *ARGS:
+    .ci/instructions.py "$@"
+
 # The documentation of all crates.
 doc:
     cargo doc --workspace --no-deps

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::missing_panics_doc, reason = "whatever is wrong in this world must stop the test that saw it")]
 pub mod model;
+pub mod pair;
 pub mod sim;
 pub mod targets;
 pub mod world;

@@ -52,9 +52,11 @@ pub(super) struct Genuine {
     pub(super) verified: Verified,
 }
 
-/// The keys of a session between two peers.
-pub fn chain() -> Arc<Chain> {
-    Arc::clone(&genuine(Role::PeerPeer).concluded.chain)
+/// The keys of a session between two peers that speak this suite.
+pub fn chain(suite: Suite) -> Arc<Chain> {
+    let offer = offer_of(Role::PeerPeer, vec![suite]);
+    let answer = answer(Role::PeerPeer, offer.init().to_vec()).expect("a good INIT");
+    conclude(Role::PeerPeer, &offer, answer.resp().to_vec()).expect("a good RESP").chain
 }
 
 /// The handshake of Alice with Bob in this role: always the same one.
@@ -71,7 +73,10 @@ pub(super) fn genuine(role: Role) -> &'static Genuine {
 
 /// Alice's offer, not yet spent.
 pub(super) fn offer(role: Role) -> Arc<Offer> {
-    let suites = vec![Suite::ChaCha20Poly1305, Suite::Aes256Gcm];
+    offer_of(role, vec![Suite::ChaCha20Poly1305, Suite::Aes256Gcm])
+}
+
+fn offer_of(role: Role, suites: Vec<Suite>) -> Arc<Offer> {
     let work = Work::Offer { setup: setup(role), responder: bob().id(), sid: 11, suites, coins: Zeroizing::new([1; 96]) };
     let Outcome::Offered(offer) = run(work) else { unreachable!("an offer is made") };
     offer
