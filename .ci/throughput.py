@@ -138,6 +138,7 @@ def start_wireguard(world, program, mtu):
         file = world.folder / f"{name}.key"
         file.write_text(key, encoding="ascii")
         interface = f"smt{os.getpid()}{name}"
+        pathlib.Path(f"/var/run/wireguard/{interface}.sock").unlink(missing_ok=True)  # of the contender before
         public = subprocess.run(["wg", "pubkey"], input=key, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
         ends.append((number, name, interface, file, public))
     pids = []
