@@ -32,7 +32,7 @@ pub enum Drop {
     QueueFull,
     /// Dropped by `CoDel` before sealing: the path is congested.
     Congestion,
-    /// Frames waiting for order reached their bound.
+    /// Frames waiting for order, or pieces waiting for the rest of their packet, reached their bound.
     HoldFull,
     /// Broadcast, multicast or unknown-destination frames above the storm limit.
     Storm,

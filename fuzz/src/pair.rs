@@ -78,7 +78,7 @@ impl End {
         let via = Via { conn: FLOW, handle: None };
         for edit in [
             Edit::Peer { link: LINK, addresses: vec![host(other)], mac: [4; 6] },
-            Edit::Path { link: LINK, path: DIRECT_PATH, via, window: None, rtt: Some(Duration::from_millis(1)) },
+            Edit::Path { link: LINK, path: DIRECT_PATH, via, window: None, rtt: Some(Duration::from_millis(1)), budget: None },
             Edit::Install { link: LINK, install: Box::new(install) },
             Edit::Promote { link: LINK, local: own.into() },
         ] {

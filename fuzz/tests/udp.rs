@@ -37,13 +37,58 @@ fn two_peers_meet_on_the_relay_and_go_direct_by_udp_without_loss() {
 fn a_way_that_carries_small_datagrams_alone_is_not_taken() {
     let mut world = World::new(2);
     let (a, b) = pair(&mut world);
-    world.change_way(a, b, |way| way.mtu = 1_300);
+    world.change_way(a, b, |way| way.mtu = 1_060);
     world.until_connected(a, b);
     let flows = world.both_ways(a, b, 100);
     world.until("a direct connection of the other kind", SOON, |world| world.label(a, b) == Some(PathLabel::DirectWss));
     world.run(Duration::from_secs(10));
     assert_eq!(world.noted(a, |note| matches!(note, Note::Migrated { to: PathLabel::DirectUdp, .. })), 0);
     world.assert_whole(&flows);
+}
+
+// protocol 8.3
+#[test]
+fn a_way_of_1124_bytes_carries_packets_of_1400_by_udp_through_an_upgrade_a_death_and_another_upgrade() {
+    for (seed, mtu) in [(41, 1_124), (42, 1_200), (43, 1_280), (44, 1_400)] {
+        let mut world = World::new(seed);
+        let (a, b) = pair(&mut world);
+        world.change_way(a, b, |way| way.mtu = mtu);
+        world.until_connected(a, b);
+        let flows = [(a, b), (b, a)].map(|(from, to)| world.stream_of(from, to, 500, 1_400));
+        let took = world.until_udp(a, b);
+        assert!(took < Duration::from_millis(1_500), "{took:?}");
+        world.run(Duration::from_secs(2));
+        world.cut(a, b);
+        world.until_relayed(a, b);
+        world.run(Duration::from_secs(1));
+        world.heal(a, b);
+        world.until_udp(a, b);
+        world.run(Duration::from_secs(1));
+        world.assert_whole(&flows);
+    }
+}
+
+/// Receipts for the small frames made the path look healthy for ever.
+// protocol 8.3
+#[test]
+fn small_frames_that_come_do_not_hide_that_large_ones_do_not() {
+    let mut world = World::new(45);
+    let (a, b) = pair(&mut world);
+    world.until_connected(a, b);
+    let small = world.both_ways(a, b, 200);
+    let large = [(a, b), (b, a)].map(|(from, to)| world.stream_of(from, to, 5, 1_400));
+    world.until_udp(a, b);
+    world.run(Duration::from_secs(10));
+    world.change_way(a, b, |way| way.mtu = 1_200);
+    let lost = |world: &World| large.map(|flow| world.account_of(flow).lost).iter().sum::<u64>();
+    world.run(Duration::from_secs(12));
+    let before = lost(&world);
+    world.until_udp(a, b);
+    world.run(Duration::from_secs(30));
+    assert_eq!(world.label(a, b), Some(PathLabel::DirectUdp));
+    assert!((1..=2 * 5 * 8).contains(&before), "{before}");
+    assert_eq!(lost(&world), before, "the new budget holds");
+    world.assert_whole(&small);
 }
 
 // protocol 7.5

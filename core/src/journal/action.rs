@@ -202,10 +202,11 @@ fn put_edit(edit: &Edit, out: &mut Vec<u8>) {
             (keys.path.session_id(), keys.epoch).put(out);
             seal.put(out);
         }
-        Edit::Path { link, path, via, window, rtt } => {
+        Edit::Path { link, path, via, window, rtt, budget } => {
             ((5_u8, *link), *path).put(out);
             via.put(out);
             (*window, *rtt).put(out);
+            budget.put(out);
         }
         Edit::Unpath { link, path } => ((6_u8, *link), *path).put(out),
         Edit::Hedge { link, rescue } => ((7_u8, *link), *rescue).put(out),

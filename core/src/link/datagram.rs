@@ -2,7 +2,7 @@
 //! a peer whose address changes (protocol 5.4, 8.2 to 8.4).
 //!
 //! ```text
-//!   candidate ─▶ flow, REQ, REQ … (5 in 1.5 s) ─▶ Proving ─▶ Sizing: padded REQ ─▶ Usable
+//!   candidate ─▶ flow, REQ, REQ … (5 in 1.5 s) ─▶ Proving ─▶ Sizing: padded REQ ─▶ Usable, with a budget
 //!   REQ of an unknown path ─▶ Asked; or, where both ask at one address, the path of the session's initiator stands
 //!   authentic frame from a new address ─▶ REQ of the path in use goes there ─▶ answered: the path leads there now
 //! ```
@@ -20,7 +20,7 @@ use crate::{
     rehandshake::Ground,
     session::{PathKey, Side},
     time::{Duration, Instant},
-    wire::{FrameHeader, PathHeader, TYPE_PATH_REQ},
+    wire::{FrameHeader, LEAST_BUDGET, PathHeader, TYPE_PATH_REQ},
 };
 use core::net::SocketAddr;
 
@@ -31,10 +31,16 @@ const KNOCKS: [Duration; 4] =
 const MISSED_WAIT: Duration = Duration::from_secs(1);
 /// Life of a path whose first requests are not answered.
 pub(super) const KNOCK_TIME: Duration = Duration::from_millis(2_500);
-/// Requests at the full size, the wait between them, and the time for all.
-const SIZE_WAIT: Duration = Duration::from_millis(250);
-const SIZE_REQUESTS: u32 = 5;
+/// Waits between padded requests: they go out four times, the first time at the full size alone (protocol 8.3).
+const SIZE_WAITS: [Duration; 3] = [Duration::from_millis(250), Duration::from_millis(500), Duration::from_millis(500)];
+const FULL_ALONE: u32 = 1;
+/// Time for all of them.
 const SIZE_TIME: Duration = Duration::from_secs(2);
+/// IP packets that paths carry which do not carry the largest: Ethernet, the least of IPv6, and tunnels inside tunnels.
+const LESSER_PACKETS: [usize; 4] = [1_500, 1_280, 1_200, 1_124];
+/// Headers of IP and UDP.
+const HEADERS_V4: usize = 28;
+const HEADERS_V6: usize = 48;
 /// A path of datagrams has no TLS below it.
 const NO_BINDING: [u8; 32] = [0; 32];
 
@@ -42,23 +48,36 @@ impl Direct {
     /// The next request of a path of datagrams that is not usable yet is due.
     pub(super) fn knock(&mut self, now: Instant, room: &mut Room, key: &PathKey) {
         let Some((at, sent)) = self.knock.filter(|(at, _)| *at <= now) else { return };
-        let (size, next) = match self.state {
+        let next = match self.state {
             State::Proving { until } => {
                 if sent as usize >= KNOCKS.len() {
                     // a request after a rest: what came before has nothing to do with how long the path takes to be proven
                     self.first_at = now;
                 }
-                (0, Some(at + KNOCKS.get(sent as usize).copied().unwrap_or(MISSED_WAIT)).filter(|next| *next < until))
+                self.request(now, room, key, 0);
+                Some(at + KNOCKS.get(sent as usize).copied().unwrap_or(MISSED_WAIT)).filter(|next| *next < until)
             }
-            State::Sizing { .. } => (self.size, (sent + 1 < SIZE_REQUESTS).then(|| now + SIZE_WAIT)),
+            State::Sizing { .. } => {
+                // the larger first: what is answered first is what counts
+                self.request(now, room, key, self.size);
+                for size in lesser_sizes(self.remote, self.size).filter(|_| sent >= FULL_ALONE) {
+                    self.request(now, room, key, size);
+                }
+                SIZE_WAITS.get(sent as usize).map(|wait| now + *wait)
+            }
             State::Asked { .. } | State::Usable { .. } => {
                 self.knock = None;
                 return;
             }
         };
-        self.request(now, room, key, size);
         self.knock = next.map(|next| (next.max(now), sent + 1));
     }
+}
+
+/// Sizes below the full one that a path to this address may carry.
+fn lesser_sizes(remote: SocketAddr, full: usize) -> impl Iterator<Item = usize> {
+    let headers = if remote.is_ipv4() { HEADERS_V4 } else { HEADERS_V6 };
+    LESSER_PACKETS.into_iter().map(move |packet| packet - headers).chain([LEAST_BUDGET]).filter(move |size| *size < full)
 }
 
 impl Link {
@@ -148,7 +167,7 @@ impl Link {
         }
     }
 
-    /// Small messages have proven the path; now the largest must come through, both ways.
+    /// Small messages have proven the path; now it must show how large the frames are that come through, both ways.
     pub(super) fn size_path(&mut self, now: Instant, room: &mut Room, path: PathId) {
         let Some(key) = self.path_key() else { return };
         let link = self.id;
@@ -159,13 +178,14 @@ impl Link {
         turn(&mut direct.state, State::Sizing { until: now + SIZE_TIME });
         direct.heard_at = now;
         // what comes on it may be opened: it is the peer who sends there
-        room.edit(Edit::Path { link, path, via: direct.via(), window: None, rtt: direct.rtt() });
+        room.edit(Edit::Path { link, path, via: direct.via(), window: None, rtt: direct.rtt(), budget: direct.budget() });
         direct.knock = Some((now, 0));
         direct.knock(now, room, &key);
     }
 
     /// The path in use leads to another address: the other end proved itself there (protocol 8.4).
     pub(super) fn path_moves(&mut self, now: Instant, room: &mut Room, path: PathId, remote: SocketAddr) {
+        let key = self.path_key();
         let Some(direct) = self.directs.iter_mut().find(|direct| direct.path == path) else { return };
         if direct.remote == remote || !direct.is_datagrams() || !direct.may_follow(now) {
             return;
@@ -176,7 +196,11 @@ impl Link {
         direct.heard_at = now;
         if direct.is_usable() {
             direct.doubt = None;
-            room.edit(Edit::Path { link: self.id, path, via: direct.via(), window: None, rtt: None });
+            // small messages have proven the address: the way there may carry less
+            if let Some(key) = key {
+                direct.examine_size(now, room, &key);
+            }
+            room.edit(Edit::Path { link: self.id, path, via: direct.via(), window: None, rtt: None, budget: direct.budget() });
             if self.steer.main() == path {
                 // what is on its way to the address before is lost: it goes again (protocol 7.6)
                 room.edit(Edit::FallBack { link: self.id, to: path });

@@ -22,7 +22,7 @@ use crate::{
     rehandshake::{Answerer, Asker, Ground, Refusal},
     session::{PathKey, Side},
     time::{Duration, Instant},
-    wire::{PathHeader, PathLabel, TYPE_PATH_CMP, TYPE_PATH_REQ, TYPE_PATH_RSP},
+    wire::{LEAST_BUDGET, PathHeader, PathLabel, TYPE_PATH_CMP, TYPE_PATH_REQ, TYPE_PATH_RSP},
 };
 use core::net::SocketAddr;
 use std::sync::Arc;
@@ -37,6 +37,9 @@ const PROBES: u32 = 3;
 /// Bounds of the time in which a suspect path must answer (protocol 7.5): 2.5 PTO within them.
 const DOUBT_LEAST: Duration = Duration::from_millis(250);
 const DOUBT_MOST: Duration = Duration::from_millis(900);
+/// Probes of a path that may carry less than before, and the time for them: more than in other doubts, since it may just lose much.
+const SIZE_PROBES: u32 = 6;
+const SIZE_DOUBT: Duration = Duration::from_millis(1_500);
 
 /// After a change of our own addresses requests go out so often, each from where we are by then.
 const MOVED_WAIT: Duration = Duration::from_millis(100);
@@ -59,7 +62,7 @@ edges!(State, "A direct path", [Proving, Asked, Sizing, Usable],
     Asked => Usable: "PATH_CMP, or PATH_RSP to a request of our own",
     Proving => Sizing: "UDP: PATH_RSP to our PATH_REQ, both small",
     Asked => Sizing: "UDP: PATH_CMP behind a small PATH_REQ",
-    Sizing => Usable: "the end of a re-handshake whose PATH_REQ was as large as the largest frame",
+    Sizing => Usable: "the end of a re-handshake whose PATH_REQ was as large as the largest frame, or as a budget",
 );
 
 pub(super) const CHART: Chart = State::CHART;
@@ -74,6 +77,16 @@ pub(super) struct Doubt {
     until: Instant,
     /// Data is out without a receipt since then: copies go the relay.
     stalled_since: Option<Instant>,
+    /// It must show that frames of its budget come through, whatever smaller ones do. Only that calls it off.
+    of_size: bool,
+}
+
+impl Doubt {
+    /// So many probes, the first of which goes out now, within this time.
+    fn new(now: Instant, probes: u32, time: Duration) -> Self {
+        let wait = time / probes;
+        Self { since: now, next_at: now + wait, wait, left: probes - 1, until: now + time, stalled_since: None, of_size: false }
+    }
 }
 
 /// One direct path.
@@ -91,7 +104,7 @@ pub(crate) struct Direct {
     pub(super) heard_at: Instant,
     pub(super) doubt: Option<Doubt>,
     idle_after: Duration,
-    /// Bytes that a re-handshake must carry before a path of datagrams is used, and when that path is in doubt; 0 on a stream.
+    /// Bytes that a re-handshake carries when a path of datagrams is in doubt: its budget. Before it is used, the full size; 0 on a stream.
     pub(super) size: usize,
     /// When the next request of a path of datagrams that is not usable yet goes out, and how many of this state went.
     pub(super) knock: Option<(Instant, u32)>,
@@ -188,6 +201,11 @@ impl Direct {
         self.rtt.smoothed()
     }
 
+    /// Bytes of the longest sealed frame that goes there; None = any.
+    pub(super) fn budget(&self) -> Option<usize> {
+        (self.is_datagrams() && self.is_usable()).then_some(self.size)
+    }
+
     pub(super) fn via(&self) -> Via {
         Via { conn: self.conn, handle: None }
     }
@@ -196,17 +214,23 @@ impl Direct {
     pub(super) fn heard(&mut self, at: Instant) {
         self.heard_at = self.heard_at.max(at);
         // what was heard before the doubt began says nothing against it, and may be told later
-        if self.doubt.is_some_and(|doubt| doubt.stalled_since.is_none() && at > doubt.since) {
+        if self.doubt.is_some_and(|doubt| doubt.stalled_since.is_none() && !doubt.of_size && at > doubt.since) {
             self.doubt = None;
         }
     }
 
-    /// Another path died: this one must show life, too.
+    /// Another path died: this one must show life, too, at its whole size.
     pub(super) fn examine(&mut self, now: Instant, room: &mut Room, key: &PathKey) {
         if self.is_usable() && self.doubt.is_none() {
-            let wait = DOUBT_MOST / PROBES;
-            self.doubt =
-                Some(Doubt { since: now, next_at: now + wait, wait, left: PROBES - 1, until: now + DOUBT_MOST, stalled_since: None });
+            self.doubt = Some(Doubt { of_size: self.is_datagrams(), ..Doubt::new(now, PROBES, DOUBT_MOST) });
+            self.request(now, room, key, self.size);
+        }
+    }
+
+    /// Frames were lost while others came: those of its budget must still come through.
+    pub(super) fn examine_size(&mut self, now: Instant, room: &mut Room, key: &PathKey) {
+        if self.is_usable() && self.doubt.is_none() {
+            self.doubt = Some(Doubt { of_size: true, ..Doubt::new(now, SIZE_PROBES, SIZE_DOUBT) });
             self.request(now, room, key, self.size);
         }
     }
@@ -220,7 +244,7 @@ impl Direct {
         // it is no reason to wait much longer for a path that was suspect before
         let until = stalled.map_or(now + DOUBT_MOST, |doubt| doubt.until.max(now + DOUBT_LEAST));
         let stalled_since = stalled.and_then(|doubt| doubt.stalled_since);
-        self.doubt = Some(Doubt { since: now, next_at: now + MOVED_WAIT, wait: MOVED_WAIT, left: MOVED_PROBES - 1, until, stalled_since });
+        self.doubt = Some(Doubt { until, stalled_since, ..Doubt::new(now, MOVED_PROBES, MOVED_WAIT * MOVED_PROBES) });
         self.request(now, room, key, self.size);
     }
 
@@ -343,7 +367,14 @@ impl Link {
                 // the mac is over this connection's exporter: it is the peer who asks. It may send data right behind its COMPLETE, sooner
                 // than that is looked at here, so the plane must open what comes before the answer goes out (protocol 6.2)
                 if direct.is_in_plane() {
-                    room.edit(Edit::Path { link: self.id, path: header.path, via: direct.via(), window: None, rtt: None });
+                    room.edit(Edit::Path {
+                        link: self.id,
+                        path: header.path,
+                        via: direct.via(),
+                        window: None,
+                        rtt: None,
+                        budget: direct.budget(),
+                    });
                 }
                 direct.trail.answer(header.attempt, remote);
                 direct.post(room, remote, response);
@@ -387,7 +418,14 @@ impl Link {
                         let first = direct.is_usable() && direct.rtt.smoothed().is_none();
                         direct.rtt.sample(sample);
                         if first {
-                            room.edit(Edit::Path { link: self.id, path, via: direct.via(), window: None, rtt: Some(sample) });
+                            room.edit(Edit::Path {
+                                link: self.id,
+                                path,
+                                via: direct.via(),
+                                window: None,
+                                rtt: Some(sample),
+                                budget: direct.budget(),
+                            });
                         }
                         self.path_answers(now, room, path, at, proven.size());
                     } else {
@@ -431,17 +469,18 @@ impl Link {
         self.path_moves(now, room, path, at);
         let Some(direct) = self.directs.iter_mut().find(|direct| direct.path == path) else { return };
         let rtt = direct.rtt.smoothed();
-        if direct.is_proving() && size < direct.size {
+        if direct.is_proving() && size < direct.size.min(LEAST_BUDGET) {
             self.size_path(now, room, path);
             return;
         }
         if direct.is_proving() {
             direct.knock = None;
+            direct.size = direct.size.min(size);
             turn(&mut direct.state, State::Usable { since: now });
             direct.heard_at = now;
-            let (via, took) = (direct.via(), now.since(direct.first_at));
+            let (via, budget, took) = (direct.via(), direct.budget(), now.since(direct.first_at));
             room.totals.connections_direct += 1;
-            room.edit(Edit::Path { link, path, via, window: None, rtt });
+            room.edit(Edit::Path { link, path, via, window: None, rtt, budget });
             room.note(Note::PathValidated { peer: self.peer, path, rehandshake: took, rtt });
             self.measure(now, room, path);
             self.attempt_succeeded(now, room, path);
@@ -449,15 +488,27 @@ impl Link {
             self.supersede(now, room, path);
             return;
         }
-        if direct.doubt.take().is_some_and(|doubt| doubt.stalled_since.is_some()) {
+        let carries = size.min(room.config.largest_frame());
+        if direct.is_datagrams() && carries > direct.size {
+            // a larger request was answered late
+            direct.size = carries;
+            room.edit(Edit::Path { link, path, via: direct.via(), window: None, rtt: None, budget: direct.budget() });
+        }
+        let answered = direct.doubt.take_if(|doubt| !doubt.of_size || size >= direct.size);
+        if answered.is_some_and(|doubt| doubt.stalled_since.is_some()) {
             room.edit(Edit::Calm { link });
         }
     }
 
-    /// The end that was asked measures the round trip by a request of its own.
+    /// The end that was asked measures the round trip by a request of its own. Where less than the largest frame was answered first, it asks
+    /// for that once more: what was lost may have been just that.
     fn measure(&mut self, now: Instant, room: &mut Room, path: PathId) {
-        let Some(key) = self.path_key() else { return };
-        if let Some(direct) = self.directs.iter_mut().find(|direct| direct.path == path && direct.rtt().is_none()) {
+        let (Some(key), full) = (self.path_key(), room.config.largest_frame()) else { return };
+        let Some(direct) = self.directs.iter_mut().find(|direct| direct.path == path) else { return };
+        if direct.is_datagrams() && direct.size < full {
+            direct.request(now, room, &key, full);
+        }
+        if direct.rtt().is_none() {
             direct.request(now, room, &key, 0);
         }
     }
@@ -477,9 +528,7 @@ impl Link {
             return;
         }
         let patience = (pto * 5 / 2).clamp(DOUBT_LEAST, DOUBT_MOST);
-        let wait = patience / PROBES;
-        direct.doubt =
-            Some(Doubt { since: now, next_at: now + wait, wait, left: PROBES - 1, until: now + patience, stalled_since: Some(now - pto) });
+        direct.doubt = Some(Doubt { stalled_since: Some(now - pto), ..Doubt::new(now, PROBES, patience) });
         direct.request(now, room, &key, direct.size);
         if let Some(rescue) = rescue {
             room.edit(Edit::Hedge { link, rescue });
@@ -499,23 +548,18 @@ impl Link {
                 }
                 (State::Proving { .. } | State::Asked { .. }, _) => dead.push((direct.path, "the re-handshake was not answered in time")),
                 (State::Sizing { .. }, _) => dead.push((direct.path, "only small datagrams come through")),
-                (State::Usable { .. }, Some(doubt)) if doubt.until <= now => dead.push((direct.path, "three probes were not answered")),
+                (State::Usable { .. }, Some(doubt)) if doubt.until <= now => {
+                    let why = if doubt.of_size { "probes of its size were not answered" } else { "three probes were not answered" };
+                    dead.push((direct.path, why));
+                }
                 (State::Usable { .. }, Some(doubt)) => {
                     doubt.left = doubt.left.saturating_sub(1);
                     doubt.next_at = now + doubt.wait;
-                    let size = if doubt.stalled_since.is_some() { direct.size } else { 0 };
+                    let size = if doubt.stalled_since.is_some() || doubt.of_size { direct.size } else { 0 };
                     direct.request(now, room, &key, size);
                 }
                 (State::Usable { .. }, None) => {
-                    let until = now + IDLE_PROBE_WAIT * PROBES;
-                    direct.doubt = Some(Doubt {
-                        since: now,
-                        next_at: now + IDLE_PROBE_WAIT,
-                        wait: IDLE_PROBE_WAIT,
-                        left: PROBES - 1,
-                        until,
-                        stalled_since: None,
-                    });
+                    direct.doubt = Some(Doubt::new(now, PROBES, IDLE_PROBE_WAIT * PROBES));
                     direct.request(now, room, &key, 0);
                 }
             }
@@ -590,9 +634,7 @@ mod tests {
         let room = crate::link::tests::room(Vec::new());
         let mut direct = Direct::new(start, ground, ConnId(4), remote, State::Usable { since: start }, &room);
         let later = start + IDLE_PROBE;
-        let doubt =
-            Doubt { since: later, next_at: later, wait: IDLE_PROBE_WAIT, left: 2, until: later + IDLE_PROBE_WAIT, stalled_since: None };
-        direct.doubt = Some(doubt);
+        direct.doubt = Some(Doubt::new(later, PROBES, IDLE_PROBE_WAIT));
         direct.heard(start);
         assert!(direct.doubt.is_some(), "the plane tells each second when data came last");
         direct.heard(later);

@@ -230,7 +230,7 @@ impl Link {
         if let Some((_, via, window)) = self.relay_via() {
             let rtt = now.since(at);
             self.relay_rtt = Some(rtt);
-            room.edit(Edit::Path { link: self.id, path: PathId::RELAY, via, window: Some(window), rtt: Some(rtt) });
+            room.edit(Edit::Path { link: self.id, path: PathId::RELAY, via, window: Some(window), rtt: Some(rtt), budget: None });
         }
     }
 

@@ -1,4 +1,4 @@
-//! A path by UDP that goes on losing much is left, though it lives (protocol 7.5).
+//! A path by UDP that goes on losing much is left, though it lives; and one that came to carry less is found out (protocol 7.5, 8.3).
 //!
 //! Ordinary loss on a healthy path is not repaired: that is for whoever speaks inside the tunnel. What loses more than a fifth for seconds
 //! is worse than the relay, over which TCP repairs everything.
@@ -15,18 +15,24 @@ const LEAST_FRAMES: u64 = 100;
 /// More than one in so many frames lost: the path is left.
 const ONE_IN: u64 = 5;
 
+/// A path that loses some frames must show at most so often that large ones still come through.
+const SIZE_AGAIN: Duration = Duration::from_secs(5);
+
 /// Frames sent and lost since a moment, on one path.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LossWatch {
     since: Instant,
     sent: u64,
     lost: u64,
+    /// When it was asked last whether large frames come through, and how many were lost by then.
+    size_at: Instant,
+    size_lost: u64,
 }
 
 impl LossWatch {
     pub(super) fn new(now: Instant, tally: Option<&LinkTally>) -> Self {
         let (sent, lost) = tally.map_or((0, 0), |tally| (tally.tx_frames, tally.tx_lost));
-        Self { since: now, sent, lost }
+        Self { since: now, sent, lost, size_at: now, size_lost: lost }
     }
 
     /// Whether what was sent since the last verdict was lost in great part; None: it is too early to say.
@@ -35,8 +41,18 @@ impl LossWatch {
         if now.since(self.since) < LEAST_TIME || sent < LEAST_FRAMES {
             return None;
         }
-        *self = Self::new(now, Some(tally));
+        (self.since, self.sent, self.lost) = (now, tally.tx_frames, tally.tx_lost);
         Some(lost * ONE_IN > sent)
+    }
+
+    /// Whether frames were lost since it was asked last, and that is long enough ago. Small ones that come make receipts go on, and no path
+    /// suspect, though all large ones are lost.
+    fn doubts_size(&mut self, now: Instant, tally: &LinkTally) -> bool {
+        let doubts = tally.tx_lost > self.size_lost && now.since(self.size_at) >= SIZE_AGAIN;
+        if doubts {
+            (self.size_at, self.size_lost) = (now, tally.tx_lost);
+        }
+        doubts
     }
 }
 
@@ -52,6 +68,11 @@ impl Link {
         }
         if self.loss.verdict(now, tally) == Some(true) && self.relay_via().is_some() {
             self.leave_lossy(now, room);
+        } else if self.loss.doubts_size(now, tally)
+            && let Some(key) = self.path_key()
+            && let Some(direct) = self.directs.iter_mut().find(|direct| direct.path() == main)
+        {
+            direct.examine_size(now, room, &key);
         }
     }
 }
@@ -60,6 +81,16 @@ impl Link {
 mod tests {
     use super::*;
     use crate::link::tests::{at, tally};
+
+    // protocol 8.3
+    #[test]
+    fn a_path_that_loses_frames_is_asked_for_its_size_each_five_seconds_at_most() {
+        let told = |lost| LinkTally { tx_lost: lost, ..tally(1_000) };
+        let mut watch = LossWatch::new(at(1), Some(&told(7)));
+        assert!(!watch.doubts_size(at(9), &told(7)), "nothing was lost");
+        assert!(!watch.doubts_size(at(5), &told(8)) && watch.doubts_size(at(6), &told(8)));
+        assert!(!watch.doubts_size(at(10), &told(9)) && watch.doubts_size(at(11), &told(9)) && !watch.doubts_size(at(19), &told(9)));
+    }
 
     // protocol 7.5
     #[test]

@@ -126,7 +126,7 @@ impl Link {
             }
             return;
         };
-        room.edit(Edit::Path { link, path: PathId::RELAY, via, window: Some(window), rtt: None });
+        room.edit(Edit::Path { link, path: PathId::RELAY, via, window: Some(window), rtt: None, budget: None });
         if self.steer.had_relay && self.live.is_some() && self.steer.main == PathId::RELAY {
             // what the connection before swallowed goes again (protocol 7.6)
             room.edit(Edit::FallBack { link, to: PathId::RELAY });

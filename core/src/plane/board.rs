@@ -77,6 +77,8 @@ pub enum Edit {
         window: Option<u64>,
         /// Round trip measured so far.
         rtt: Option<Duration>,
+        /// Bytes of the longest sealed frame that it carries; None = any that there is, or nothing of ours is to go there yet.
+        budget: Option<usize>,
     },
     /// A path is gone.
     Unpath {
@@ -231,6 +233,7 @@ struct PathEntry {
     path: PathId,
     via: Via,
     window: Option<u64>,
+    budget: Option<usize>,
     rtt: Rtt,
     heard_at: Option<Instant>,
 }
@@ -242,17 +245,16 @@ pub(crate) struct Paths(Vec<PathEntry>);
 
 impl Paths {
     /// True: the path leads over another connection than before.
-    pub(super) fn put(&mut self, path: PathId, via: Via, window: Option<u64>, rtt: Option<Duration>) -> bool {
+    pub(super) fn put(&mut self, path: PathId, via: Via, window: Option<u64>, rtt: Option<Duration>, budget: Option<usize>) -> bool {
         let before = self.via(path);
-        match self.0.iter_mut().find(|entry| entry.path == path) {
-            Some(entry) => {
-                entry.via = via;
-                entry.window = window;
-                if let Some(sample) = rtt {
-                    entry.rtt.sample(sample);
-                }
+        if let Some(entry) = self.0.iter_mut().find(|entry| entry.path == path) {
+            (entry.via, entry.window, entry.budget) = (via, window, budget);
+            if let Some(sample) = rtt {
+                entry.rtt.sample(sample);
             }
-            None => self.0.push(PathEntry { path, via, window, rtt: rtt.map(Rtt::from_sample).unwrap_or_default(), heard_at: None }),
+        } else {
+            let rtt = rtt.map(Rtt::from_sample).unwrap_or_default();
+            self.0.push(PathEntry { path, via, window, budget, rtt, heard_at: None });
         }
         before != Some(via)
     }
@@ -271,6 +273,21 @@ impl Paths {
 
     pub(super) fn window(&self, path: PathId) -> Option<u64> {
         self.get(path).and_then(|entry| entry.window)
+    }
+
+    /// Bytes that a sealed frame may have, so that each path that lives can carry it; None = any number.
+    pub(super) fn budget(&self) -> Option<usize> {
+        self.0.iter().filter_map(|entry| entry.budget).min()
+    }
+
+    /// Bytes that a sealed frame may have on this path; None = any number.
+    pub(super) fn most(&self, path: PathId) -> Option<usize> {
+        self.get(path).and_then(|entry| entry.budget)
+    }
+
+    /// Whether this path carries sealed frames of so many bytes, once it is there.
+    pub(super) fn carries(&self, path: PathId, len: usize) -> bool {
+        self.most(path).is_none_or(|most| len <= most)
     }
 
     pub(super) fn pto(&self, path: PathId) -> Duration {

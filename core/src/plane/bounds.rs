@@ -12,6 +12,7 @@ impl Plane {
         for session in self.sessions.values() {
             session.tx.bounds(each);
             session.rx.bounds(each);
+            session.pieces.bounds(each);
         }
         let slabs = self.pool.load(Ordering::Relaxed);
         // each lane has its first slab whatever the others hold

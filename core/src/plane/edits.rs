@@ -22,9 +22,9 @@ impl Plane {
                     session.add_keys(now, &keys, seal);
                 }
             }
-            Edit::Path { link, path, via, window, rtt } => {
+            Edit::Path { link, path, via, window, rtt, budget } => {
                 let Some(peer) = self.peers.get_mut(&link) else { return };
-                let moved = peer.paths.put(path, via, window, rtt);
+                let moved = peer.paths.put(path, via, window, rtt, budget);
                 if moved {
                     self.path_lost(now, link, path, sink);
                 }

@@ -14,6 +14,7 @@ mod bridge;
 mod edits;
 mod meter;
 mod order;
+mod pieces;
 mod queue;
 mod recv;
 pub(crate) mod replay;

@@ -129,7 +129,7 @@ impl Order {
     }
 
     /// Takes an authentic frame; `deliver` gets what is due now, in order.
-    pub(crate) fn take(&mut self, now: Instant, sequence: u64, generation: u8, body: &[u8], deliver: &mut dyn FnMut(&[u8])) -> Fate {
+    pub(crate) fn take(&mut self, now: Instant, sequence: u64, generation: u8, body: &[u8], deliver: &mut dyn FnMut(u64, &[u8])) -> Fate {
         if sequence < self.floor {
             return if self.window.check(sequence) == Seen::Again {
                 self.counters.duplicate += 1;
@@ -165,7 +165,7 @@ impl Order {
     }
 
     /// SWITCH: frames from `start` on carry `generation`.
-    pub(crate) fn switch(&mut self, now: Instant, generation: u8, start: u64, deliver: &mut dyn FnMut(&[u8])) {
+    pub(crate) fn switch(&mut self, now: Instant, generation: u8, start: u64, deliver: &mut dyn FnMut(u64, &[u8])) {
         if newer(generation, self.generation) {
             self.expect_switch(now, generation, Some(start));
         } else if generation == self.generation
@@ -177,7 +177,7 @@ impl Order {
     }
 
     /// DRAIN: nothing below `start` comes any more on the path that is left; or hardly, when that path keeps no order.
-    pub(crate) fn drain(&mut self, now: Instant, generation: u8, start: u64, ordered: bool, deliver: &mut dyn FnMut(&[u8])) {
+    pub(crate) fn drain(&mut self, now: Instant, generation: u8, start: u64, ordered: bool, deliver: &mut dyn FnMut(u64, &[u8])) {
         if generation == self.generation && self.pending.is_some() {
             // a start beyond all that was received is a lie or a race: the frames between are yet to come
             let to = start.min(self.window.next());
@@ -204,7 +204,7 @@ impl Order {
     }
 
     /// The session before this one has ended: deliver what waits.
-    pub(crate) fn open_gate(&mut self, now: Instant, deliver: &mut dyn FnMut(&[u8])) {
+    pub(crate) fn open_gate(&mut self, now: Instant, deliver: &mut dyn FnMut(u64, &[u8])) {
         if self.gate.take().is_some() {
             self.advance(deliver);
             self.settle(now, deliver);
@@ -222,7 +222,7 @@ impl Order {
     }
 
     /// Gives up what has been waited for long enough.
-    pub(crate) fn alarm(&mut self, now: Instant, deliver: &mut dyn FnMut(&[u8])) {
+    pub(crate) fn alarm(&mut self, now: Instant, deliver: &mut dyn FnMut(u64, &[u8])) {
         if self.gate.is_some_and(|until| until <= now) {
             self.open_gate(now, deliver);
         }
@@ -248,15 +248,15 @@ impl Order {
         self.pending = Some(Pending { start, drained: None, deadline });
     }
 
-    fn hand_over(&mut self, sequence: u64, body: &[u8], deliver: &mut dyn FnMut(&[u8])) {
+    fn hand_over(&mut self, sequence: u64, body: &[u8], deliver: &mut dyn FnMut(u64, &[u8])) {
         if sequence < self.delivered {
             self.counters.reordered += 1;
         }
         self.delivered = self.delivered.max(sequence + 1);
-        deliver(body);
+        deliver(sequence, body);
     }
 
-    fn hold(&mut self, sequence: u64, body: &[u8], deliver: &mut dyn FnMut(&[u8])) {
+    fn hold(&mut self, sequence: u64, body: &[u8], deliver: &mut dyn FnMut(u64, &[u8])) {
         if self.held.len() >= self.hold_frames || self.held_bytes + body.len() > HOLD_BYTES {
             // no room to wait in: what is missing is given up, so that what came is not lost
             self.gate = None;
@@ -271,7 +271,7 @@ impl Order {
     }
 
     /// Moves the floor over what has been received, delivering what waits there.
-    fn advance(&mut self, deliver: &mut dyn FnMut(&[u8])) {
+    fn advance(&mut self, deliver: &mut dyn FnMut(u64, &[u8])) {
         if self.gate.is_some() {
             return;
         }
@@ -282,7 +282,7 @@ impl Order {
         }
     }
 
-    fn hand_over_held(&mut self, sequence: u64, deliver: &mut dyn FnMut(&[u8])) {
+    fn hand_over_held(&mut self, sequence: u64, deliver: &mut dyn FnMut(u64, &[u8])) {
         if let Some(body) = self.held.remove(&sequence) {
             self.held_bytes -= body.len();
             self.hand_over(sequence, &body, deliver);
@@ -290,7 +290,7 @@ impl Order {
     }
 
     /// Moves the floor to `to`: what is missing below is lost, what waits below is delivered.
-    fn pass_to(&mut self, to: u64, deliver: &mut dyn FnMut(&[u8])) {
+    fn pass_to(&mut self, to: u64, deliver: &mut dyn FnMut(u64, &[u8])) {
         if to <= self.floor {
             return;
         }
@@ -308,7 +308,7 @@ impl Order {
     }
 
     /// Passes the hole at the floor.
-    fn pass_hole(&mut self, deliver: &mut dyn FnMut(&[u8])) {
+    fn pass_hole(&mut self, deliver: &mut dyn FnMut(u64, &[u8])) {
         let mut to = self.floor;
         while to < self.window.next() && !self.window.bit(to) {
             to += 1;
@@ -317,7 +317,7 @@ impl Order {
     }
 
     /// Back to calm: all that waits is delivered in order, holes or not.
-    fn release(&mut self, deliver: &mut dyn FnMut(&[u8])) {
+    fn release(&mut self, deliver: &mut dyn FnMut(u64, &[u8])) {
         while let Some((sequence, body)) = self.held.pop_first() {
             self.held_bytes -= body.len();
             self.hand_over(sequence, &body, deliver);
@@ -325,7 +325,7 @@ impl Order {
     }
 
     /// Ends a pending switch whose old side is complete, and watches for holes.
-    fn settle(&mut self, now: Instant, deliver: &mut dyn FnMut(&[u8])) {
+    fn settle(&mut self, now: Instant, deliver: &mut dyn FnMut(u64, &[u8])) {
         if self.gate.is_none()
             && let Some(to) = self.pending.as_mut().and_then(|pending| pending.drained.take())
         {
@@ -392,13 +392,13 @@ mod tests {
         }
         fn take(&mut self, millis: u64, sequence: u64, generation: u8) -> Fate {
             let out = &mut self.out;
-            self.order.take(Instant::from_millis(millis), sequence, generation, &sequence.to_be_bytes(), &mut |body| {
+            self.order.take(Instant::from_millis(millis), sequence, generation, &sequence.to_be_bytes(), &mut |_, body| {
                 out.push(u64::from_be_bytes(body.try_into().expect("eight bytes")));
             })
         }
-        fn act(&mut self, millis: u64, act: impl FnOnce(&mut Order, Instant, &mut dyn FnMut(&[u8]))) {
+        fn act(&mut self, millis: u64, act: impl FnOnce(&mut Order, Instant, &mut dyn FnMut(u64, &[u8]))) {
             let out = &mut self.out;
-            act(&mut self.order, Instant::from_millis(millis), &mut |body: &[u8]| {
+            act(&mut self.order, Instant::from_millis(millis), &mut |_, body: &[u8]| {
                 out.push(u64::from_be_bytes(body.try_into().expect("eight bytes")));
             });
         }
@@ -576,12 +576,12 @@ mod tests {
         let body = vec![0; HOLD_BYTES / 16];
         for round in 0..3_u64 {
             let start = round * 100;
-            order.switch(Instant::ZERO, round as u8 + 1, start + 90, &mut |_| came += 1);
+            order.switch(Instant::ZERO, round as u8 + 1, start + 90, &mut |_, _| came += 1);
             for sequence in start + 1..start + 17 {
-                order.take(Instant::ZERO, sequence, 0, &body, &mut |_| came += 1);
+                order.take(Instant::ZERO, sequence, 0, &body, &mut |_, _| came += 1);
             }
             assert_eq!((order.waiting().0, came), (16, round as usize * 17));
-            order.take(Instant::ZERO, start + 17, 0, &body, &mut |_| came += 1);
+            order.take(Instant::ZERO, start + 17, 0, &body, &mut |_, _| came += 1);
             assert_eq!((order.waiting(), came), ((0, None), round as usize * 17 + 17), "round {round}");
         }
     }

@@ -154,9 +154,9 @@ impl OrderModel {
         Self { order, span, now: Instant::from_millis(1), taken: BTreeSet::new(), out: Vec::new(), duplicate: 0 }
     }
 
-    fn act<R>(&mut self, act: impl FnOnce(&mut Order, Instant, &mut dyn FnMut(&[u8])) -> R) -> R {
+    fn act<R>(&mut self, act: impl FnOnce(&mut Order, Instant, &mut dyn FnMut(u64, &[u8])) -> R) -> R {
         let out = &mut self.out;
-        act(&mut self.order, self.now, &mut |body| out.push(u64::from_be_bytes(body.try_into().expect("eight bytes"))))
+        act(&mut self.order, self.now, &mut |_, body| out.push(u64::from_be_bytes(body.try_into().expect("eight bytes"))))
     }
 
     fn step(&mut self, step: &Step) -> Result<(), TestCaseError> {
@@ -313,7 +313,7 @@ impl StateMachineTest for RealRing {
     fn apply(mut state: Self, _: &Kept, step: RingStep) -> Self {
         match step {
             RingStep::Push { len, value } => {
-                assert!(state.ring.has_room(len), "a few hundred frames fit");
+                assert!(state.ring.has_room(1, len), "a few hundred frames fit");
                 state.ring.push(Instant::ZERO, PathId::RELAY, len, |bytes| bytes.resize(bytes.len() + len, value));
             }
             RingStep::Release { ahead } => state.ring.release_below(state.ring.base() + ahead),

@@ -2,6 +2,7 @@
 use super::{
     Via,
     order::{Fate, Order, OrderCounters},
+    pieces::packet_bytes,
     replay::{CONTROL_WINDOW_BITS, Seen, Window},
     rtt::RECEIPT_INTERVAL,
 };
@@ -186,13 +187,13 @@ impl RecvLane {
         via: Via,
         path: PathId,
         plain: &[u8],
-        deliver: &mut dyn FnMut(&[u8]),
+        deliver: &mut dyn FnMut(u64, &[u8]),
     ) -> Fate {
         let newest = header.counter.sequence() >= self.order.next();
         let fate = self.order.take(now, header.counter.sequence(), header.generation, plain, deliver);
         if fate == Fate::Taken {
             self.frames += 1;
-            self.bytes += plain.len().saturating_sub(1) as u64;
+            self.bytes += packet_bytes(plain) as u64;
         }
         self.hear(now, via, path, newest);
         self.unreceipted += 1;
@@ -254,7 +255,7 @@ impl RecvLane {
     }
 
     /// Gives up old keys and old holes.
-    pub(crate) fn alarm(&mut self, now: Instant, deliver: &mut dyn FnMut(&[u8])) {
+    pub(crate) fn alarm(&mut self, now: Instant, deliver: &mut dyn FnMut(u64, &[u8])) {
         self.epochs.retain_mut(|epoch| epoch.stays(now));
         self.order.alarm(now, deliver);
     }

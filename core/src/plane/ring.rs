@@ -79,10 +79,10 @@ impl Ring {
         Self { pool, slabs: VecDeque::new(), first_slab: 0, spare: Vec::new(), frames: VecDeque::new(), base: 0, most_frames: RING_FRAMES }
     }
 
-    /// Whether one more frame of `len` bytes keeps the bounds.
-    pub(crate) fn has_room(&self, len: usize) -> bool {
+    /// Whether so many more frames, of `len` bytes together, keep the bounds.
+    pub(crate) fn has_room(&self, frames: usize, len: usize) -> bool {
         let fits = self.slabs.back().is_some_and(|slab| slab.bytes.len() + len <= SLAB_BYTES);
-        self.frames.len() < self.most_frames && len <= SLAB_BYTES && (fits || self.may_grow())
+        self.frames.len() + frames <= self.most_frames && len <= SLAB_BYTES && (fits || self.may_grow())
     }
 
     fn may_grow(&self) -> bool {
@@ -152,6 +152,12 @@ impl Ring {
         let skip = usize::try_from(start - self.base).ok()?;
         let found = self.frames.iter().skip(skip).position(|entry| !entry.receipted)?;
         Some(start + found as u64)
+    }
+
+    /// The first frame longer than `most` bytes that the other end does not have.
+    pub(crate) fn unreceipted_above(&self, most: usize) -> Option<u64> {
+        let found = self.frames.iter().position(|entry| !entry.receipted && entry.len > most)?;
+        Some(self.base + found as u64)
     }
 
     /// Whether this path carries a frame that the other end does not have.
@@ -284,15 +290,15 @@ mod tests {
     fn the_bound_counts_slab_memory_and_frames() {
         let mut ring = Ring::new(Pool::default());
         let mut count = 0;
-        while ring.has_room(9000) {
+        while ring.has_room(1, 9000) {
             push(&mut ring, 1, 9000);
             count += 1;
         }
         assert_eq!(count, RING_BYTES / SLAB_BYTES * (SLAB_BYTES / 9000));
         ring.release_below(7);
-        assert!(ring.has_room(9000), "a freed slab may be used again");
+        assert!(ring.has_room(1, 9000), "a freed slab may be used again");
         let mut small = Ring::new(Pool::default());
-        while small.has_room(40) {
+        while small.has_room(1, 40) {
             push(&mut small, 1, 40);
         }
         assert_eq!(small.len(), RING_FRAMES);
@@ -304,7 +310,7 @@ mod tests {
         let pool = Pool::default();
         let mut rings: Vec<Ring> = (0..17).map(|_| Ring::new(Pool::clone(&pool))).collect();
         for ring in &mut rings {
-            while ring.has_room(9000) {
+            while ring.has_room(1, 9000) {
                 push(ring, 1, 9000);
             }
         }

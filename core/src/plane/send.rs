@@ -8,12 +8,14 @@
 //! ```
 //! The order on each path is always the order of the counters, and each path carries an unbroken run of them; so a receiver
 //! that takes whatever copy comes first delivers in order without waiting (protocol 7.2, 7.5).
+mod copies;
 mod words;
 
 use super::{
     Paths, Report, Sink,
+    pieces::{Cut, Piece},
     queue::{FairQueue, Plain},
-    ring::{Entry, Pool, Ring},
+    ring::{Pool, Ring},
 };
 use crate::{
     bound::Bound,
@@ -22,7 +24,7 @@ use crate::{
     id::{LinkId, PathId},
     session::Sealer,
     time::{Duration, Instant},
-    wire::{Counter, FRAME_HEADER_LEN, FRAME_OVERHEAD, FrameHeader, Receipt, ReceiptMask, TAG_LEN},
+    wire::{Counter, FRAME_HEADER_LEN, FrameHeader, Receipt, ReceiptMask, TAG_LEN},
 };
 use std::sync::Arc;
 
@@ -101,6 +103,8 @@ pub(crate) struct SendLane {
     end_owed: bool,
     /// The frame that went again because nothing at all came back.
     probed: Option<u64>,
+    /// One above the last frame that no path could carry any more: the other end may wait for it, this one does not.
+    given_up: u64,
     /// Where control frames are made; empty in between.
     scratch: Vec<u8>,
     counters: SendCounters,
@@ -131,6 +135,7 @@ impl SendLane {
             closing: false,
             end_owed: false,
             probed: None,
+            given_up: 0,
             scratch: Vec::new(),
             counters: SendCounters::default(),
         }
@@ -275,8 +280,10 @@ impl SendLane {
             let from = match self.rescue {
                 // copies of all below are on their way there already, and are what counts from now on
                 Some(rescue) if rescue.path == to => {
-                    self.ring.carry_below(rescue.cursor, to);
-                    rescue.cursor
+                    // save those that were too long for it
+                    let below = paths.most(to).and_then(|most| self.ring.unreceipted_above(most)).unwrap_or(u64::MAX).min(rescue.cursor);
+                    self.ring.carry_below(below, to);
+                    below
                 }
                 Some(_) | None => 0,
             };
@@ -371,6 +378,9 @@ impl SendLane {
             }
         }
         self.ring.release_below(receipt.floor);
+        if receipt.floor < self.given_up {
+            self.release_receipted();
+        }
         self.counters.lost = self.counters.lost.max(u64::from(receipt.lost));
         if receipt.generation == self.generation && self.switch_out.is_some_and(|switch| switch.drain.is_none()) {
             self.switch_out = None;
@@ -408,7 +418,7 @@ impl SendLane {
         while let Some(missing) = self.ring.unreceipted_from(sequence).filter(|missing| *missing + 3 < self.received_next) {
             sequence = missing + 1;
             let due = self.ring.entry_mut(missing).is_some_and(|entry| now.since(entry.sent_at) >= patience);
-            if due && !self.copy(now, paths, self.main, missing, sink) {
+            if due && !self.again(now, paths, missing, sink) {
                 break;
             }
         }
@@ -447,7 +457,7 @@ impl SendLane {
             return;
         }
         if let Some(oldest) = self.ring.unreceipted_from(0)
-            && self.copy(now, paths, self.main, oldest, sink)
+            && self.again(now, paths, oldest, sink)
         {
             self.probed = Some(oldest);
         }
@@ -464,70 +474,27 @@ impl SendLane {
         self.ring.release_below(self.received_next);
     }
 
-    /// Sends again, on the main path, all that is owed there; then DRAIN.
-    fn catch_up(&mut self, now: Instant, paths: &Paths, sink: &mut dyn Sink) {
-        while let Some(cursor) = self.catchup {
-            let Some(sequence) = self.ring.unreceipted_from(cursor) else {
-                self.catchup = None;
-                break;
-            };
-            self.catchup = Some(sequence);
-            self.main_from = self.main_from.min(sequence);
-            if !self.window_allows(paths, self.main, sequence) || !self.copy(now, paths, self.main, sequence, sink) {
-                return;
-            }
-            self.catchup = Some(sequence + 1);
-        }
-        self.send_drain(paths, sink);
-        self.send_end(paths, sink);
-    }
-
-    fn copy_on_rescue(&mut self, paths: &Paths, sink: &mut dyn Sink) {
-        while let Some(rescue) = self.rescue {
-            let Some(sequence) = self.ring.unreceipted_from(rescue.cursor) else {
-                self.rescue = Some(Rescue { cursor: self.ring.next(), ..rescue });
-                return;
-            };
-            if !self.window_allows(paths, rescue.path, sequence) || !self.copy(self.last_sent_at, paths, rescue.path, sequence, sink) {
-                self.rescue = Some(Rescue { cursor: sequence, ..rescue });
-                return;
-            }
-            self.rescue = Some(Rescue { cursor: sequence + 1, ..rescue });
-        }
-    }
-
-    /// Sends the same bytes once more. False when the path has no room.
-    fn copy(&mut self, now: Instant, paths: &Paths, path: PathId, sequence: u64, sink: &mut dyn Sink) -> bool {
-        let Some(via) = paths.via(path) else { return false };
-        let Some(bytes) = self.ring.bytes(sequence) else { return true };
-        if sink.room(via.conn) < bytes.len() {
-            return false;
-        }
-        sink.send(via, bytes);
-        self.counters.resent += 1;
-        let reliable = self.mode == Mode::Reliable;
-        let on_main = path == self.main;
-        if let Some(entry) = self.ring.entry_mut(sequence) {
-            mark_resent(entry, now, reliable);
-            if on_main {
-                entry.path = path;
-            }
-        }
-        true
-    }
-
     /// At most `window` frames may be on their way on a path that has one (protocol 7.1).
     fn window_allows(&self, paths: &Paths, path: PathId, sequence: u64) -> bool {
-        paths.window(path).is_none_or(|window| sequence.saturating_sub(self.received_next) < window)
+        self.window_allows_all(paths, path, sequence, 1)
+    }
+
+    /// The same for so many frames from this one on. Where the window is smaller than that, they go when nothing is out.
+    fn window_allows_all(&self, paths: &Paths, path: PathId, sequence: u64, frames: u64) -> bool {
+        let out = sequence.saturating_sub(self.received_next);
+        paths.window(path).is_none_or(|window| out + frames.min(window) <= window && out < window)
     }
 
     fn may_seal(&mut self, paths: &Paths, len: usize, sink: &dyn Sink) -> bool {
-        let total = len + FRAME_OVERHEAD;
-        if self.closing || !self.ring.has_room(total) || self.ring.next() >= Counter::MAX_SEQUENCE {
+        let cut = Cut::new(len, paths.budget());
+        let (frames, total) = (cut.frames(), cut.sealed());
+        if self.closing || !self.ring.has_room(frames, total) || self.ring.next() + frames as u64 > Counter::MAX_SEQUENCE {
             return false;
         }
         let next = self.ring.next();
-        let open = |path: PathId| paths.via(path).is_some_and(|via| sink.room(via.conn) >= total) && self.window_allows(paths, path, next);
+        let open = |path: PathId| {
+            paths.via(path).is_some_and(|via| sink.room(via.conn) >= total) && self.window_allows_all(paths, path, next, frames as u64)
+        };
         if !self.main_broken && open(self.main) {
             return true;
         }
@@ -538,7 +505,16 @@ impl SendLane {
         kept_up
     }
 
+    /// Seals a packet, in pieces where a path that lives carries less than the whole (protocol 8.3).
     fn seal(&mut self, now: Instant, paths: &Paths, packet: Plain<'_>, sink: &mut dyn Sink) {
+        let cut = Cut::new(packet.len(), paths.budget());
+        for index in 0..cut.frames() {
+            self.seal_frame(now, paths, cut.frame(packet, index), sink);
+        }
+        self.counters.bytes += packet.len() as u64;
+    }
+
+    fn seal_frame(&mut self, now: Instant, paths: &Paths, piece: Piece<'_>, sink: &mut dyn Sink) {
         let sequence = self.ring.next();
         if self.ring.len() == 0 || sequence == self.main_from {
             self.progress_at = now;
@@ -554,12 +530,10 @@ impl SendLane {
         };
         let sealer = &self.sealer;
         let path = self.rescue.filter(|_| self.main_broken).map_or(self.main, |rescue| rescue.path);
-        let frame = self.ring.push(now, path, packet.len() + FRAME_OVERHEAD, |slab| {
+        let frame = self.ring.push(now, path, piece.sealed(), |slab| {
             let at = slab.len();
             slab.extend_from_slice(&[0; FRAME_HEADER_LEN]);
-            slab.push(packet.inner);
-            slab.extend_from_slice(packet.head);
-            slab.extend_from_slice(packet.body);
+            piece.emit(slab);
             slab.extend_from_slice(&[0; TAG_LEN]);
             sealer.seal(header, &mut slab[at..]);
         });
@@ -570,7 +544,6 @@ impl SendLane {
         }
         self.last_sent_at = now;
         self.counters.frames += 1;
-        self.counters.bytes += packet.len() as u64;
     }
 
     /// A path that was silent for long may have died unseen: the first data goes the relay too (protocol 7.5).
@@ -584,13 +557,6 @@ impl SendLane {
     /// What a lane that is given up leaves behind.
     pub(crate) fn count_unreceipted(&self, drops: &mut Drops) {
         drops.add(Drop::Late, self.ring.len() as u64);
-    }
-}
-
-fn mark_resent(entry: &mut Entry, now: Instant, restart_clock: bool) {
-    entry.resent = true;
-    if restart_clock {
-        entry.sent_at = now;
     }
 }
 

@@ -4,6 +4,7 @@ use super::{
     board::Peer,
     bridge::Bridge,
     order::newer,
+    pieces::Pieces,
     recv::{Opened, RecvLane},
     ring::Pool,
     send::SendLane,
@@ -36,6 +37,8 @@ pub(super) struct Session {
     pub(super) local: u32,
     pub(super) tx: SendLane,
     pub(super) rx: RecvLane,
+    /// What came of packets that are not whole yet.
+    pub(super) pieces: Pieces,
     /// The armed timer.
     pub(super) timer: Option<Instant>,
     /// A newer session has taken over; this one goes away then.
@@ -56,6 +59,7 @@ impl Session {
             local: install.local,
             tx: SendLane::new(now, link, install.remote, sealer, install.main, mode, pool),
             rx: RecvLane::new(&install.keys, mode == Mode::Reliable),
+            pieces: Pieces::default(),
             timer: None,
             retire_at: None,
             after: None,
@@ -96,7 +100,7 @@ impl Session {
         drops: &mut Drops,
         sink: &mut dyn Sink,
     ) -> Option<Came> {
-        let link = self.link;
+        let (link, pieces) = (self.link, &mut self.pieces);
         let mut ended = false;
         match self.rx.open(now, header, frame) {
             Err(reason) => {
@@ -105,7 +109,7 @@ impl Session {
             }
             Ok(Opened::Data(plain)) => {
                 let path = peer.paths.heard(now, via);
-                let deliver = &mut |plain: &[u8]| hand_in(now, link, plain, bridge, drops, sink);
+                let deliver = &mut |at, plain: &[u8]| hand_in(now, link, (at, plain), pieces, bridge, drops, sink);
                 self.rx.take(now, header, via, path, plain, deliver);
             }
             Ok(Opened::Control(body)) => match LaneControl::parse(body) {
@@ -121,7 +125,7 @@ impl Session {
                     }
                 }
                 Ok(LaneControl::Switch { generation, start, .. }) => {
-                    let deliver = &mut |plain: &[u8]| hand_in(now, link, plain, bridge, drops, sink);
+                    let deliver = &mut |at, plain: &[u8]| hand_in(now, link, (at, plain), pieces, bridge, drops, sink);
                     self.rx.order().switch(now, generation, start, deliver);
                     let path = peer.paths.of(via);
                     self.rx.owe_receipt(now, via, path);
@@ -129,7 +133,7 @@ impl Session {
                 Ok(LaneControl::Drain { generation, start, .. }) => {
                     // a generation that no SWITCH announced: the session ends here (protocol 3.10, 7.3)
                     ended = newer(generation, self.rx.order().generation());
-                    let deliver = &mut |plain: &[u8]| hand_in(now, link, plain, bridge, drops, sink);
+                    let deliver = &mut |at, plain: &[u8]| hand_in(now, link, (at, plain), pieces, bridge, drops, sink);
                     // what was sent before it on a path of datagrams may come behind it
                     self.rx.order().drain(now, generation, start, !via.conn.is_flow(), deliver);
                 }
@@ -147,8 +151,8 @@ impl Session {
     }
 
     pub(super) fn open_gate(&mut self, now: Instant, bridge: &mut Bridge, drops: &mut Drops, sink: &mut dyn Sink) {
-        let link = self.link;
-        let deliver = &mut |plain: &[u8]| hand_in(now, link, plain, bridge, drops, sink);
+        let (link, pieces) = (self.link, &mut self.pieces);
+        let deliver = &mut |at, plain: &[u8]| hand_in(now, link, (at, plain), pieces, bridge, drops, sink);
         self.rx.order().open_gate(now, deliver);
     }
 
@@ -157,9 +161,9 @@ impl Session {
     }
 
     pub(super) fn alarm(&mut self, now: Instant, peer: &mut Peer, bridge: &mut Bridge, drops: &mut Drops, sink: &mut dyn Sink) {
-        let link = self.link;
         {
-            let deliver = &mut |plain: &[u8]| hand_in(now, link, plain, bridge, drops, sink);
+            let (link, pieces) = (self.link, &mut self.pieces);
+            let deliver = &mut |at, plain: &[u8]| hand_in(now, link, (at, plain), pieces, bridge, drops, sink);
             self.rx.alarm(now, deliver);
         }
         self.answer(now, sink);
@@ -185,9 +189,17 @@ impl Session {
     }
 }
 
-/// An ordered frame on its last step: right kind, right source, to the interface.
-fn hand_in(now: Instant, link: LinkId, plain: &[u8], bridge: &mut Bridge, drops: &mut Drops, sink: &mut dyn Sink) {
-    let Some((inner, packet)) = plain.split_first() else { return };
+/// An ordered frame on its last step: whole, right kind, right source, to the interface.
+fn hand_in(
+    now: Instant,
+    link: LinkId,
+    (sequence, plain): (u64, &[u8]),
+    pieces: &mut Pieces,
+    bridge: &mut Bridge,
+    drops: &mut Drops,
+    sink: &mut dyn Sink,
+) {
+    let Some((inner, packet)) = pieces.take(sequence, plain, drops).and_then(<[u8]>::split_first) else { return };
     let layer2 = bridge.is_layer2();
     let checksum = match (*inner, layer2) {
         (INNER_ETHERNET, true) | (INNER_IP, false) => Checksum::Full,

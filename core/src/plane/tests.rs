@@ -4,7 +4,7 @@ use crate::{
     crypto::rustcrypto::RustCrypto,
     id::PathId,
     session::{Chain, Side, Suite},
-    wire::{Counter, FRAME_HEADER_LEN, INNER_CONTROL, INNER_PIECE, TAG_LEN, TYPE_DLV, TYPE_PATH_CMP},
+    wire::{Counter, FRAME_HEADER_LEN, INNER_CONTROL, TAG_LEN, TYPE_DLV, TYPE_PATH_CMP},
 };
 use core::net::Ipv4Addr;
 use std::{collections::VecDeque, sync::Arc};
@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 mod hostile;
 mod large;
+mod pieces;
 mod sessions;
 
 const LINK: LinkId = LinkId(0);
@@ -69,7 +70,7 @@ impl End {
 
     fn path(&mut self, now: Instant, path: PathId, via: Via) {
         let window = via.handle.map(|_| 256);
-        self.apply(now, Edit::Path { link: LINK, path, via, window, rtt: Some(Duration::from_millis(10)) });
+        self.apply(now, Edit::Path { link: LINK, path, via, window, rtt: Some(Duration::from_millis(10)), budget: None });
     }
 
     fn session(&mut self, now: Instant, chain: &Chain, side: Side, (local, remote): (u32, u32)) {
@@ -373,7 +374,7 @@ fn a_frame_of_a_kind_that_is_reserved_unknown_or_not_ours_is_dropped_and_counted
     let mut world = World::new();
     world.b.path(world.now, DIRECT_PATH, DIRECT);
     let keys = chain(7).keys(Side::Initiator, &RustCrypto);
-    let kinds = [INNER_ETHERNET_PARTIAL, INNER_PIECE, INNER_ETHERNET, INNER_CONTROL, 0x7f];
+    let kinds = [INNER_ETHERNET_PARTIAL, 0x06, INNER_ETHERNET, INNER_CONTROL, 0x7f];
     for (sequence, kind) in kinds.into_iter().enumerate() {
         let mut frame = vec![0; FRAME_HEADER_LEN];
         frame.push(kind);

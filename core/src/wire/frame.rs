@@ -12,6 +12,10 @@ pub const TAG_LEN: usize = 16;
 /// Bytes that a frame has besides its body: header, inner type, tag.
 pub const FRAME_OVERHEAD: usize = FRAME_HEADER_LEN + 1 + TAG_LEN;
 
+/// The smallest budget of a path by UDP: sealed frames of so many bytes come through (protocol 8.3). The longest control frame between peers
+/// has two less.
+pub const LEAST_BUDGET: usize = 1_040;
+
 /// The Node's own control lane (protocol 4.3).
 pub const LANE_NODE: u8 = 0xff;
 /// Set in the number of the lane that carries receipts and switches of data lane n (protocol 4.3).
@@ -25,7 +29,7 @@ pub const INNER_ETHERNET: u8 = 0x01;
 pub const INNER_IP: u8 = 0x02;
 /// Inner type of one IP packet whose TCP or UDP checksum is only begun.
 pub const INNER_IP_PARTIAL: u8 = 0x03;
-/// Inner type of a piece of a packet (reserved, protocol 4.2).
+/// Inner type of a piece of a packet (protocol 4.2).
 pub const INNER_PIECE: u8 = 0x04;
 /// Inner type of one Ethernet frame whose TCP or UDP checksum is only begun.
 pub const INNER_ETHERNET_PARTIAL: u8 = 0x05;

@@ -97,7 +97,7 @@ impl Scene {
         self.chains = self.chains.wrapping_add(1);
         let chain: Arc<Chain> = Arc::new(cast::genuine(Role::PeerPeer).concluded.chain.next(&[self.chains; 32], &[0; 32], &[0; 64]));
         let via = Via { conn: ConnId(u64::from(number) * 2), handle: None };
-        self.apply(Edit::Path { link, path: PathId::RELAY, via, window: None, rtt: None });
+        self.apply(Edit::Path { link, path: PathId::RELAY, via, window: None, rtt: None, budget: None });
         let keys = chain.keys(Side::Initiator, &Memo);
         let install = Install { session: chain.session_id(), local: number, remote: number, keys, main: PathId::RELAY };
         self.apply(Edit::Install { link, install: Box::new(install) });

@@ -9,7 +9,10 @@ use shadowmesh_core::{
     plane::{Edit, Install, Plane, PlaneConfig, Report, Sink, Via},
     session::{EpochKeys, Side},
     time::{Duration, Instant},
-    wire::{Counter, FrameHeader, INNER_CONTROL, INNER_IP, LaneControl, Receipt, ReceiptMask, TYPE_DLV, record_header},
+    wire::{
+        Counter, FrameHeader, INNER_CONTROL, INNER_IP, INNER_PIECE, LEAST_BUDGET, LaneControl, Receipt, ReceiptMask, TYPE_DLV,
+        record_header,
+    },
 };
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -66,6 +69,8 @@ struct Scene {
     sent: u32,
     injected: usize,
     highest: u64,
+    /// The direct path carries less than the packets have, and those of the other end come in two pieces.
+    small: bool,
 }
 
 impl Scene {
@@ -81,10 +86,12 @@ impl Scene {
             sent: 0,
             injected: 0,
             highest: 0,
+            small: choice & 4 != 0,
         };
         scene.apply(Edit::Peer { link: LINK, addresses: vec![host(2)], mac: [4; 6] });
         for (path, via, window) in [(PathId::RELAY, RELAY, Some(64)), (PathId(2), DIRECT, None)] {
-            scene.apply(Edit::Path { link: LINK, path, via, window, rtt: Some(Duration::from_millis(4)) });
+            let budget = (scene.small && window.is_none()).then_some(LEAST_BUDGET);
+            scene.apply(Edit::Path { link: LINK, path, via, window, rtt: Some(Duration::from_millis(4)), budget });
         }
         let keys = chain.keys(Side::Initiator, &Memo);
         let install = Install { session: chain.session_id(), local: 11, remote: 22, keys, main: PathId::RELAY };
@@ -130,6 +137,7 @@ impl Scene {
         for _ in 0..count {
             let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
             packet.extend(self.sent.to_be_bytes());
+            packet.resize(if self.small { 1_280 } else { 24 }, 7);
             self.sent += 1;
             self.plane.outbound(self.now, &packet, &mut self.ports);
         }
@@ -142,7 +150,15 @@ impl Scene {
         if script.byte().is_multiple_of(16) {
             packet[15] = script.byte();
         }
-        self.frame(script, 0, 0, INNER_IP, &packet);
+        if !self.small {
+            self.frame(script, 0, 0, INNER_IP, &packet);
+            return;
+        }
+        let places = script.byte();
+        let (head, tail) = packet.split_at(script.below(packet.len()));
+        for (place, part) in [(places & 0x8f, head), (0x81 ^ (places >> 4), tail)] {
+            self.frame(script, 0, 0, INNER_PIECE, &[&[INNER_IP, place], part].concat());
+        }
     }
 
     /// Seals a frame and lets it arrive.
@@ -188,7 +204,8 @@ impl Scene {
         assert!(self.ports.delivered <= self.injected, "more came out than went in");
         let tally = self.plane.tally();
         let link = tally.links.first().expect("the one link");
-        assert!(link.tx_frames <= u64::from(self.sent), "{} of {} packets sealed", link.tx_frames, self.sent);
+        let most = u64::from(self.sent) * if self.small { 2 } else { 1 };
+        assert!(link.tx_frames <= most, "{} frames of {} packets sealed", link.tx_frames, self.sent);
         assert!(link.rx_frames <= self.injected as u64);
     }
 }

@@ -9,7 +9,7 @@ use shadowmesh_core::{
     plane::{Edit, Install, Plane, PlaneConfig, Report, Sink, Via},
     session::{Chain, Side},
     time::{Duration, Instant},
-    wire::{TYPE_DLV, record_header},
+    wire::{LEAST_BUDGET, TYPE_DLV, record_header},
 };
 use std::{
     collections::VecDeque,
@@ -31,11 +31,12 @@ const LINK: LinkId = LinkId(0);
 const DIRECT_PATH: PathId = PathId(2);
 const RELAY: Via = Via { conn: ConnId(0), handle: Some(Handle(9)) };
 
-/// The first byte chooses between sense and no sense.
+/// The first byte chooses between sense and no sense, and whether the direct path carries less than the packets have.
 pub fn plane(data: &[u8]) {
     let mut script = Script::new(data);
-    let senseless = script.byte() & 1 == 1;
-    let mut world = World::new();
+    let choice = script.byte();
+    let senseless = choice & 1 == 1;
+    let mut world = World::new(choice & 2 == 2, !senseless);
     for _ in 0..STEPS {
         if script.is_empty() {
             break;
@@ -102,10 +103,11 @@ impl End {
         self.plane.apply(now, edit, &mut self.ports);
     }
 
-    fn packet(&mut self, now: Instant) {
+    fn packet(&mut self, now: Instant, len: usize) {
         let (from, to) = if self.side == Side::Initiator { (1, 2) } else { (2, 1) };
         let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, from, 10, 0, 0, to];
         packet.extend(self.sent.to_be_bytes());
+        packet.resize(len, 7);
         self.sent += 1;
         self.ports.now = now;
         self.plane.outbound(now, &packet, &mut self.ports);
@@ -122,16 +124,38 @@ struct World {
     /// When the last one died.
     died_at: Instant,
     next_conn: u64,
+    /// The longest frame of the direct path, when it is small.
+    budget: Option<usize>,
+    /// A path is small as long as it lives.
+    sense: bool,
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(small: bool, sense: bool) -> Self {
+        let budget = small.then_some(LEAST_BUDGET);
         let chain = Arc::clone(&cast::genuine(Role::PeerPeer).concluded.chain);
         let ends = [End::new(Side::Initiator, 1, 2), End::new(Side::Responder, 2, 1)];
-        let mut world =
-            Self { ends, now: Instant::from_millis(1_000), chain, sessions: 0, direct: None, died_at: Instant::ZERO, next_conn: 2 };
+        let mut world = Self {
+            ends,
+            now: Instant::from_millis(1_000),
+            chain,
+            sessions: 0,
+            direct: None,
+            died_at: Instant::ZERO,
+            next_conn: 2,
+            budget,
+            sense,
+        };
         for end in &mut world.ends {
-            let edit = Edit::Path { link: LINK, path: PathId::RELAY, via: RELAY, window: Some(256), rtt: Some(Duration::from_millis(10)) };
+            let edit = Edit::Path {
+                link: LINK,
+                path: PathId::RELAY,
+                via: RELAY,
+                // all packets at once: what waits before sealing is sealed in another order, since each is a flow of its own
+                window: Some(if small { 512 } else { 256 }),
+                rtt: Some(Duration::from_millis(10)),
+                budget: None,
+            };
             end.apply(world.now, edit);
         }
         world.session();
@@ -145,7 +169,7 @@ impl World {
             0 | 1 => {
                 for _ in 0..=script.below(16) {
                     if self.ends[end].sent < PACKETS {
-                        self.ends[end].packet(self.now);
+                        self.packet(end, self.now);
                     }
                 }
             }
@@ -166,11 +190,17 @@ impl World {
         }
     }
 
+    fn packet(&mut self, end: usize, now: Instant) {
+        self.ends[end].packet(now, if self.budget.is_some() { 1_280 } else { 24 });
+    }
+
     /// Delivers the oldest message of one path.
     fn carry(&mut self, from: usize, direct: bool) {
         let out = &mut self.ends[from].ports.out;
         let place = out.iter().position(|(_, via, _)| via.handle.is_none() == direct);
         let Some((_, via, frame)) = place.and_then(|place| out.remove(place)) else { return };
+        let fits = !self.sense || via.handle.is_some() || self.budget.is_none_or(|budget| frame.len() <= budget);
+        assert!(fits, "no frame is too long for its path");
         self.arrive(1 - from, via, frame);
     }
 
@@ -222,7 +252,10 @@ impl World {
         let via = Via { conn: ConnId(self.next_conn), handle: None };
         self.direct = Some(via.conn);
         for end in &mut self.ends {
-            end.apply(self.now, Edit::Path { link: LINK, path: DIRECT_PATH, via, window: None, rtt: Some(Duration::from_millis(5)) });
+            end.apply(
+                self.now,
+                Edit::Path { link: LINK, path: DIRECT_PATH, via, window: None, rtt: Some(Duration::from_millis(5)), budget: self.budget },
+            );
         }
     }
 
@@ -331,12 +364,12 @@ impl World {
             Via { conn: ConnId(u64::from(script.byte() % 4)), handle: (op & 0x40 != 0).then_some(Handle(u32::from(script.byte() % 4))) };
         let now = self.now;
         match op % 16 {
-            0 => self.ends[end].packet(now),
+            0 => self.packet(end, now),
             1 => self.now = now + Duration::from_micros(u64::from(script.u16())),
             2 => {
                 let rtt = (script.byte() & 1 == 0).then(|| Duration::from_micros(u64::from(script.u32())));
                 let window = (script.byte() & 1 == 0).then(|| u64::from(script.byte()));
-                self.ends[end].apply(now, Edit::Path { link: LINK, path, via, window, rtt });
+                self.ends[end].apply(now, Edit::Path { link: LINK, path, via, window, rtt, budget: self.budget.filter(|_| rtt.is_some()) });
             }
             3 => self.ends[end].apply(now, Edit::Unpath { link: LINK, path }),
             4 => self.ends[end].apply(now, Edit::Switch { link: LINK, to: path }),

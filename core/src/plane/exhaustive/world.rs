@@ -169,7 +169,7 @@ impl End {
         let mut paths = Paths::default();
         for path in 0..2 {
             let window = (path == 0).then_some(bounds.relay_window);
-            paths.put(PATHS[path], VIAS[path], window, Some(Duration::from_millis(10)));
+            paths.put(PATHS[path], VIAS[path], window, Some(Duration::from_millis(10)), None);
         }
         Self { session, paths, sealed: 0, came: 0, newest: None, hedged: false, clogged: None, epoch: 0 }
     }
