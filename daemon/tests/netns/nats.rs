@@ -56,6 +56,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         once("nat_symmetric_and_symmetric_stay_on_relay", |world| stay(world, [Symmetric, Symmetric])),
         once("nat_symmetric_and_sequential_stay_on_relay", |world| stay(world, [Symmetric, Sequential])),
         once("nat_udp_blocked_meets_open_by_wss", |world| meet_by(world, [UdpBlocked, Open], "wss")),
+        scenario("nat_before_a_narrow_link_carries_full_packets_by_udp", narrow),
         scenario("nat_rebinding_loses_nothing", rebinding),
         once("nat_rebinding_under_traffic_one_way_loses_nothing", one_way_rebinding),
         once("nat_rebinding_towards_a_filter_loses_nothing", filtered_rebinding),
@@ -182,6 +183,30 @@ fn same_lan(world: &World) {
     for (index, other) in [(0, 1), (1, 0)] {
         let peer = mesh.peers[index].knows(&hosts[other].name);
         assert_on(&peer, "udp", hosts[other].v4.expect("these hosts have IPv4"));
+    }
+    stream.finish_perfect();
+}
+
+/// A path that carries 1,124 bytes carries packets of 1,280, from one end and from the other (protocol 8.3).
+fn narrow(world: &World) {
+    let relay = world.host("relay");
+    let hosts = [("a", Nat::Narrow), ("b", Nat::PortRestricted)].map(|(name, nat)| world.behind(name, nat));
+    let (near, inner) = (udp(&world.host("x")), udp(&hosts[0]));
+    for (bytes, passes) in [(1_096, true), (1_097, false)] {
+        inner.send_to(&vec![0; bytes], local(&near)).expect("the kernel sends");
+        assert_eq!(receive(&near).is_some(), passes, "the link carries 1,124 bytes: {bytes} and the headers");
+    }
+    let mut mesh = Mesh::start_on(world, relay, &hosts, true, |options| options);
+    mesh.until_all("relay");
+    let stream = Stream::full(mesh.end(0), mesh.end(1));
+    stream.step(world, "over the relay", A_WHILE);
+    mesh.join();
+    mesh.peers[0].until_transport("b", "udp");
+    mesh.peers[1].until_transport("a", "udp");
+    stream.step(world, "to direct", A_WHILE);
+    for (index, other) in [(0, 1), (1, 0)] {
+        let peer = mesh.peers[index].knows(&hosts[other].name);
+        assert_on(&peer, "udp", hosts[other].outside.expect("these hosts have IPv4"));
     }
     stream.finish_perfect();
 }

@@ -44,7 +44,12 @@ pub(crate) enum Nat {
     UdpBlocked,
     /// `PortRestricted` behind `PortRestricted`.
     CarrierGrade,
+    /// The same, and the network of the carrier carries packets of `NARROW_MTU` bytes.
+    Narrow,
 }
+
+/// The largest IP packet of `Nat::Narrow`, bytes.
+const NARROW_MTU: &str = "1124";
 
 /// A router with a private network.
 pub(crate) struct Router<'w> {
@@ -67,9 +72,13 @@ impl World {
     pub(crate) fn behind(&self, name: &str, nat: Nat) -> Host {
         match nat {
             Nat::Open => self.host(name),
-            Nat::CarrierGrade => {
+            Nat::CarrierGrade | Nat::Narrow => {
                 let carrier = Router::of(self, self.host(&format!("carrier-{name}")), Nat::PortRestricted, CARRIER);
                 let home = carrier.host(&format!("nat-{name}"));
+                if nat == Nat::Narrow {
+                    ip_in(&carrier.host.namespace, &["link", "set", "lan0", "mtu", NARROW_MTU]);
+                    ip_in(&home.namespace, &["link", "set", "eth0", "mtu", NARROW_MTU]);
+                }
                 Router::of(self, home, Nat::PortRestricted, HOME).host(name)
             }
             nat => Router::new(self, &format!("nat-{name}"), nat).host(name),

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 const INTERVAL: Duration = Duration::from_millis(1);
 /// Small enough for any overlay MTU, large enough to be ordinary traffic.
 const DATAGRAM_BYTES: usize = 256;
+/// As large as an IPv4 packet of 1,280 bytes holds, the overlay MTU unless configured.
+const FULL_BYTES: usize = 1_252;
 /// Holds seconds of the stream, so that a busy test process loses nothing by itself.
 const RECEIVE_BUFFER_BYTES: usize = 16 << 20;
 /// After the last datagram was sent, how long one may still be on its way.
@@ -95,15 +97,20 @@ struct Arrivals {
 impl Stream {
     /// Starts it between two hosts, each named with the address at which the other reaches it.
     pub(crate) fn start(a: (&Host, IpAddr), b: (&Host, IpAddr)) -> Self {
-        Self::start_ways(a, b, &[(0, 1), (1, 0)])
+        Self::start_ways(a, b, &[(0, 1), (1, 0)], DATAGRAM_BYTES)
+    }
+
+    /// The same, of the largest packets that the overlay takes.
+    pub(crate) fn full(a: (&Host, IpAddr), b: (&Host, IpAddr)) -> Self {
+        Self::start_ways(a, b, &[(0, 1), (1, 0)], FULL_BYTES)
     }
 
     /// The same from `a` to `b` alone.
     pub(crate) fn one_way(a: (&Host, IpAddr), b: (&Host, IpAddr)) -> Self {
-        Self::start_ways(a, b, &[(0, 1)])
+        Self::start_ways(a, b, &[(0, 1)], DATAGRAM_BYTES)
     }
 
-    fn start_ways(a: (&Host, IpAddr), b: (&Host, IpAddr), ways: &[(usize, usize)]) -> Self {
+    fn start_ways(a: (&Host, IpAddr), b: (&Host, IpAddr), ways: &[(usize, usize)], bytes: usize) -> Self {
         let epoch = Instant::now();
         let stop = Arc::new(AtomicBool::new(false));
         let sockets = [a, b].map(|(host, address)| host.enter(|| socket(address)));
@@ -111,7 +118,7 @@ impl Stream {
         let directions = ways.iter().map(|&(from, to)| {
             let name = format!("{}→{}", [a, b][from].0.name, [a, b][to].0.name);
             let ends = [&sockets[from], &sockets[to]].map(|end| end.try_clone().expect("a second handle"));
-            Direction::start(name, ends, addresses[to], epoch, &stop)
+            Direction::start(name, ends, addresses[to], epoch, (&stop, bytes))
         });
         Self { directions: directions.collect(), stop }
     }
@@ -179,16 +186,22 @@ impl Drop for Stream {
 }
 
 impl Direction {
-    fn start(name: String, [from, to]: [UdpSocket; 2], target: SocketAddr, epoch: Instant, stop: &Arc<AtomicBool>) -> Self {
+    fn start(
+        name: String,
+        [from, to]: [UdpSocket; 2],
+        target: SocketAddr,
+        epoch: Instant,
+        (stop, bytes): (&Arc<AtomicBool>, usize),
+    ) -> Self {
         let (sent, arrivals) = (Arc::<AtomicU64>::default(), Arc::<Mutex<Arrivals>>::default());
         let closed = Arc::<AtomicBool>::default();
         let sender = {
             let (sent, stop) = (Arc::clone(&sent), Arc::clone(stop));
-            thread::spawn(move || send_all(&from, target, epoch, &sent, &stop))
+            thread::spawn(move || send_all(&from, target, epoch, &sent, (&stop, bytes)))
         };
         let receiver = {
             let (arrivals, closed) = (Arc::clone(&arrivals), Arc::clone(&closed));
-            thread::spawn(move || receive_all(&to, epoch, &arrivals, &closed))
+            thread::spawn(move || receive_all(&to, epoch, &arrivals, (&closed, bytes)))
         };
         Self { name, sent, arrivals, closed, sender: Some(sender), receiver: Some(receiver) }
     }
@@ -261,8 +274,8 @@ fn socket(address: IpAddr) -> UdpSocket {
     socket
 }
 
-fn send_all(socket: &UdpSocket, target: SocketAddr, epoch: Instant, sent: &AtomicU64, stop: &AtomicBool) {
-    let mut datagram = [0x5a_u8; DATAGRAM_BYTES];
+fn send_all(socket: &UdpSocket, target: SocketAddr, epoch: Instant, sent: &AtomicU64, (stop, bytes): (&AtomicBool, usize)) {
+    let mut datagram = vec![0x5a_u8; bytes];
     let mut due = Instant::now();
     while !stop.load(Ordering::Relaxed) {
         let number = sent.load(Ordering::Relaxed);
@@ -280,11 +293,11 @@ fn send_all(socket: &UdpSocket, target: SocketAddr, epoch: Instant, sent: &Atomi
     }
 }
 
-fn receive_all(socket: &UdpSocket, epoch: Instant, arrivals: &Mutex<Arrivals>, closed: &AtomicBool) {
+fn receive_all(socket: &UdpSocket, epoch: Instant, arrivals: &Mutex<Arrivals>, (closed, bytes): (&AtomicBool, usize)) {
     let mut buffer = [0_u8; 2048];
     while !closed.load(Ordering::Relaxed) {
         match socket.recv(&mut buffer) {
-            Ok(DATAGRAM_BYTES) => {
+            Ok(came) if came == bytes => {
                 let field = |at: usize| u64::from_be_bytes(buffer[at..at + 8].try_into().expect("eight bytes"));
                 let now_ns = epoch.elapsed().as_nanos() as u64;
                 let delay = Duration::from_nanos(now_ns.saturating_sub(field(8)));
