@@ -7,7 +7,7 @@
 use shadowmesh_core::{
     crypto::{Aead, Encapsulated, Forged, Identity, KEM_PUBLIC_KEY_LEN, KemKeyPair, PUBLIC_KEY_LEN, Provider, SIGNATURE_LEN},
     session::Suite,
-    wire::{INNER_ETHERNET, INNER_IP},
+    wire::{INNER_ETHERNET, INNER_IP, INNER_PIECE},
 };
 use std::{
     collections::BTreeMap,
@@ -39,9 +39,33 @@ struct Book {
     sealed: BTreeMap<u128, u64>,
     /// Plaintexts of data frames by host, opened and not delivered.
     opened: BTreeMap<(usize, u64), u32>,
+    /// Pieces of packets by host, key and counter.
+    pieces: BTreeMap<(usize, u64, u64), Vec<u8>>,
     reused: Option<String>,
     seals: u64,
     opens: u64,
+}
+
+impl Book {
+    fn shown(&mut self, host: usize, packet: &[u8]) {
+        *self.opened.entry((host, fingerprint(2, &[packet]) as u64)).or_default() += 1;
+    }
+
+    /// The packet to which the piece with this counter belongs, once all of it was opened (protocol 4.2).
+    fn whole(&self, host: usize, key: u64, counter: u64) -> Option<Vec<u8>> {
+        let place = |piece: &[u8]| piece.get(1).copied();
+        let first = counter.checked_sub(u64::from(place(self.pieces.get(&(host, key, counter))?)? & 0x7f))?;
+        let mut packet = Vec::new();
+        for (index, counter) in (first..).enumerate() {
+            let piece = self.pieces.get(&(host, key, counter))?;
+            let place = place(piece).filter(|place| usize::from(place & 0x7f) == index)?;
+            packet.extend_from_slice(piece.get(2..)?);
+            if place & 0x80 != 0 {
+                break;
+            }
+        }
+        Some(packet)
+    }
 }
 
 /// The record of one world.
@@ -64,11 +88,19 @@ impl Ledger {
     }
 
     /// A tag verified and showed this plaintext.
-    pub fn opened(&self, host: usize, plain: &[u8]) {
+    pub fn opened(&self, host: usize, key: u64, nonce: &[u8; 12], plain: &[u8]) {
         let mut book = self.book();
         book.opens += 1;
-        if let Some((&(INNER_IP | INNER_ETHERNET), packet)) = plain.split_first() {
-            *book.opened.entry((host, fingerprint(2, &[packet]) as u64)).or_default() += 1;
+        match plain.split_first() {
+            Some((&(INNER_IP | INNER_ETHERNET), packet)) => book.shown(host, packet),
+            Some((&INNER_PIECE, piece)) => {
+                let counter = nonce.last_chunk().map_or(0, |counter| u64::from_be_bytes(*counter));
+                book.pieces.insert((host, key, counter), piece.to_vec());
+                if let Some(packet) = book.whole(host, key, counter) {
+                    book.shown(host, &packet);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -103,6 +135,7 @@ impl Ledger {
         let mut book = self.book();
         book.sealed.clear();
         book.opened.clear();
+        book.pieces.clear();
     }
 }
 
@@ -163,7 +196,7 @@ impl Aead for WatchedAead {
     }
     fn open(&self, nonce: &[u8; 12], ad: &[u8], data: &mut [u8], tag: &[u8; 16]) -> Result<(), Forged> {
         self.inner.open(nonce, ad, data, tag)?;
-        self.ledger.opened(self.host, data);
+        self.ledger.opened(self.host, self.key, nonce, data);
         Ok(())
     }
 }
@@ -184,6 +217,22 @@ mod tests {
         assert_eq!(ledger.reused(), None);
         aead.seal(&[1; 12], b"ad", &mut [1, 2, 4]);
         assert!(ledger.reused().is_some_and(|what| what.contains("host 3")));
+    }
+
+    // protocol 4.2
+    #[test]
+    fn a_packet_in_pieces_is_opened_with_the_last_of_them() {
+        let ledger = Ledger::default();
+        let crypto = Watched::new(Arc::new(StandIn), ledger.clone(), 0);
+        let aead = crypto.aead(Suite::Aes256Gcm, &[7; 32]);
+        let mut sealed = [[INNER_PIECE, INNER_IP, 0, 5], [INNER_PIECE, INNER_IP, 0x81, 6]].map(Vec::from);
+        let nonces = [8, 9].map(|counter| [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, counter]);
+        let tags = [0, 1].map(|index| aead.seal(&nonces[index], b"", &mut sealed[index]));
+        for index in [1, 0] {
+            assert!(!ledger.delivered(0, &[5, 6]), "one piece is no packet");
+            aead.open(&nonces[index], b"", &mut sealed[index], &tags[index]).expect("as it was sealed");
+        }
+        assert!(ledger.delivered(0, &[5, 6]) && !ledger.delivered(0, &[5, 6]));
     }
 
     #[test]
