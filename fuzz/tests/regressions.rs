@@ -371,3 +371,18 @@ fn a_sleep_is_no_round_trip() {
     ];
     holds(&plan, &steps);
 }
+
+/// One end asked each second on a path that it missed and the other had given up; each left the other's new path for its own (5.4, 8.2).
+#[test]
+fn a_missed_path_gives_way_to_one_that_the_other_end_asks_for() {
+    let homes = [Open, Open, Behind { rules: 171, forwards: true }, Open, Open];
+    let even = Quality { latency: 45, jitter: 0, loss: 0, flavour: 0 };
+    let plan = Plan { seed: 5883, peers: 2, retry: 0, homes, between: even, to_relays: even, direct: Datagrams, ..PLAIN };
+    let steps = [
+        Step { wait: 62, deed: CutOneWay { from: 37, to: 62 } },
+        Step { wait: 0, deed: Stream { from: 102, to: 9, rate: 218, packets: 93, len: 42 } },
+        Step { wait: 220, deed: Start { host: 216 } },
+        Step { wait: 249, deed: Wake { host: 190 } },
+    ];
+    holds(&plan, &steps);
+}

@@ -45,6 +45,11 @@ const HEADERS_V6: usize = 48;
 const NO_BINDING: [u8; 32] = [0; 32];
 
 impl Direct {
+    /// Whether its first requests went unanswered, and so did the one that met a request of the other end.
+    fn is_missed(&self) -> bool {
+        self.is_met && self.knock.is_some_and(|(_, sent)| sent as usize > KNOCKS.len())
+    }
+
     /// The next request of a path of datagrams that is not usable yet is due.
     pub(super) fn knock(&mut self, now: Instant, room: &mut Room, key: &PathKey) {
         let Some((at, sent)) = self.knock.filter(|(at, _)| *at <= now) else { return };
@@ -120,7 +125,8 @@ impl Link {
         }
     }
 
-    /// The other end asks on a path of its own. Where both ask at one address, the initiator's path stands (protocol 5.4).
+    /// The other end asks on a path of its own. Where both ask at one address, the initiator's path stands (protocol 5.4), but for one that is
+    /// missed (8.2) and was asked for when they met: the other end would have answered that, had it not given it up.
     fn asked_from(&mut self, now: Instant, room: &mut Room, source: Source, header: PathHeader, bytes: &[u8]) {
         let remote = source.remote;
         let crossing = self
@@ -128,7 +134,8 @@ impl Link {
             .iter()
             .position(|direct| direct.is_datagrams() && direct.remote == remote && matches!(direct.state, State::Proving { .. }))
             .filter(|_| source.own_flow.is_none());
-        let ours_stands = self.live.as_ref().is_some_and(|live| live.side() == Side::Initiator);
+        let is_missed = |index: usize| self.directs.get(index).is_some_and(Direct::is_missed);
+        let ours_stands = self.live.as_ref().is_some_and(|live| live.side() == Side::Initiator) && !crossing.is_some_and(is_missed);
         if let (Some(index), true) = (crossing, ours_stands) {
             self.knock_again(now, room, index, header, bytes);
             return;

@@ -18,8 +18,9 @@ use std::{
 
 /// Far addresses in one host's accounts; further ones are not counted, as a host could not afford to either.
 const ACCOUNTS_MAX: usize = 4_096;
-/// Messages that reached a host and may still be answered.
-const REACHED_MAX: usize = 64;
+/// Messages that reached a host and may still be answered: nine requests of six sizes to each of ten addresses, and their answers, in the
+/// longest round trip.
+const REACHED_MAX: usize = 1_024;
 /// First requests to one address on one path: five, and one more where both ask (protocol 8.2).
 const FIRST_REQUESTS: u8 = 6;
 
