@@ -28,15 +28,14 @@ import sys
 import tempfile
 import time
 
+sys.dont_write_bytecode = True
+from delays import run, wait_for  # noqa: E402
+
 PATHS = {"udp": "udp", "wss": "wss", "relay": ""}
 NETWORK = "10.97.0"
 OVERLAY = "10.78.0"
 # A stream of its own warms the windows up before the one that counts.
 WARM_SECONDS = 1
-
-
-def run(*command, check=True, **options):
-    return subprocess.run(command, check=check, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options).stdout
 
 
 def cpu_seconds(pids):
@@ -103,14 +102,6 @@ class World:
             run("ip", "netns", "delete", name, check=False)
 
 
-def wait_for(what, found, seconds=20):
-    end = time.monotonic() + seconds
-    while not found():
-        if time.monotonic() > end:
-            sys.exit(f"waited {seconds} s in vain for {what}")
-        time.sleep(0.05)
-
-
 def start_mesh(world, programs, runtime, path, mtu):
     """A relay and two peers; gives the ids of the processes that carry the traffic."""
     state = pathlib.Path(tempfile.mkdtemp(dir=world.folder))
@@ -139,7 +130,7 @@ def start_wireguard(world, program, mtu):
         file.write_text(key, encoding="ascii")
         interface = f"smt{os.getpid()}{name}"
         pathlib.Path(f"/var/run/wireguard/{interface}.sock").unlink(missing_ok=True)  # of the contender before
-        public = subprocess.run(["wg", "pubkey"], input=key, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+        public = run("wg", "pubkey", text=key).strip()
         ends.append((number, name, interface, file, public))
     pids = []
     foreground = ["-f"] if program.name == "wireguard-go" else ["--foreground", "--disable-drop-privileges"]

@@ -3,6 +3,9 @@
 //! One test, because the counter is one for the whole process; the `RustCrypto` back end, because what `aws-lc` takes from the C
 //! library is not seen here. The figures stand in docs/performance.md:
 //! `cargo test -p shadowmesh-fuzz --test memory -- --nocapture`.
+mod counting;
+
+use counting::COUNTS;
 use shadowmesh_core::{
     Node,
     config::{Mode, NodeConfig, Transports},
@@ -17,36 +20,8 @@ use shadowmesh_core::{
     wire::{Counter, DirectoryEntry, Established, FRAME_HEADER_LEN, FrameHeader, INNER_CONTROL, LANE_NODE, Params, RelayMessage, TAG_LEN},
 };
 use shadowmesh_fuzz::world::{Rng, World};
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-};
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 use zeroize::Zeroizing;
-
-/// The system's allocator, and how many bytes it has given out.
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: each call goes to the system's allocator as it came; beside that, only a counter changes.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.fetch_add(layout.size(), Relaxed);
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller keeps the contract of `dealloc`, and the memory came from `System`.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// A peer that is known from the directory, with no session: at most so many bytes of `Node`.
 const KNOWN_BYTES: usize = 4 * 1024;
@@ -75,9 +50,9 @@ fn a_peer_costs_no_more_than_a_few_kilobytes() {
 
 /// Bytes that go when this is dropped.
 fn weigh<T>(thing: T) -> usize {
-    let before = LIVE.load(Relaxed);
+    let before = COUNTS.live.load(Relaxed);
     drop(thing);
-    before - LIVE.load(Relaxed) + size_of::<T>()
+    before - COUNTS.live.load(Relaxed) + size_of::<T>()
 }
 
 /// Node and plane of a peer in the middle that has a session with each of `around` others; each of those knows the middle alone.

@@ -24,7 +24,7 @@ pub const BATCH_BYTES: usize = 48 * 1024;
 /// Bytes read from TLS at once.
 const READ_BUFFER_BYTES: usize = 32 * 1024;
 
-/// Bounds of one connection's messages and buffers.
+/// Bounds of one connection's messages and buffers. What is written waits until whoever writes says that the kernel is to have it.
 pub fn limits() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)

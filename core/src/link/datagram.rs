@@ -17,7 +17,7 @@ use crate::{
     id::PathId,
     node::{Room, Source},
     plane::Edit,
-    rehandshake::Ground,
+    rehandshake::{Ground, is_request},
     session::{PathKey, Side},
     time::{Duration, Instant},
     wire::{FrameHeader, LEAST_BUDGET, PathHeader, TYPE_PATH_REQ},
@@ -156,12 +156,16 @@ impl Link {
         }
     }
 
+    /// Whether a request that came in a datagram is really the peer's, on whatever path.
+    pub(super) fn is_request(&self, now: Instant, header: PathHeader, bytes: &[u8]) -> bool {
+        let Some(live) = &self.live else { return false };
+        let ground = Ground { path: header.path, own_sid: live.local(), peer_sid: live.remote(), channel_binding: NO_BINDING };
+        live.lane().keys_of(now, header.epoch).is_some_and(|keys| is_request(&keys.path, &ground, bytes))
+    }
+
     /// The other end asks where we ask already, so it is there and lets us in: ask at once, if what came is really the peer's.
     fn knock_again(&mut self, now: Instant, room: &mut Room, index: usize, header: PathHeader, bytes: &[u8]) {
-        let Some(live) = &self.live else { return };
-        let key = live.lane().keys_of(now, header.epoch).map(|keys| std::sync::Arc::clone(&keys.path));
-        let ground = Ground { path: header.path, own_sid: live.local(), peer_sid: live.remote(), channel_binding: NO_BINDING };
-        let Some(key) = key.filter(|key| crate::rehandshake::is_request(key, &ground, bytes)) else {
+        let Some(key) = self.path_key().filter(|_| self.is_request(now, header, bytes)) else {
             room.drops.count(Drop::Rehandshake);
             return;
         };

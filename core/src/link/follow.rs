@@ -14,16 +14,13 @@ use crate::{
     drops::Drop,
     id::PathId,
     node::{Room, Source},
-    rehandshake::{Ground, LIVE_NONCES},
+    rehandshake::LIVE_NONCES,
     session::Side,
     time::{Duration, Instant},
     wire::PathHeader,
 };
 use core::net::SocketAddr;
-use std::{
-    collections::{BTreeSet, VecDeque},
-    sync::Arc,
-};
+use std::collections::{BTreeSet, VecDeque};
 
 /// After a path has followed the other end, it does not follow again for so long, doubling; unless it is suspect (protocol 8.4).
 const REST_FIRST: Duration = Duration::from_secs(1);
@@ -131,10 +128,7 @@ impl Link {
     /// one for one that verifies, so that whoever repeats them makes us send no more than he does.
     pub(super) fn knock_back(&mut self, now: Instant, room: &mut Room, source: Source, header: PathHeader, bytes: &[u8]) {
         room.drops.count(Drop::Rehandshake);
-        let Some(live) = self.live.as_ref().filter(|_| room.config.direct.udp && source.own_flow.is_none()) else { return };
-        let ground = Ground { path: header.path, own_sid: live.local(), peer_sid: live.remote(), channel_binding: [0; 32] };
-        let key = live.lane().keys_of(now, header.epoch).map(|keys| Arc::clone(&keys.path));
-        if key.is_some_and(|key| crate::rehandshake::is_request(&key, &ground, bytes)) {
+        if room.config.direct.udp && source.own_flow.is_none() && self.is_request(now, header, bytes) {
             self.knock_once(now, room, source.remote);
         }
     }

@@ -51,6 +51,11 @@ impl Joiner {
         Self { layer2, joins, buffer: Vec::new(), run: None }
     }
 
+    /// Whether it joins Ethernet frames.
+    pub fn is_layer2(&self) -> bool {
+        self.layer2
+    }
+
     /// Joins only these from now on.
     pub fn restrict(&mut self, joins: Joins) {
         self.joins = joins;

@@ -368,26 +368,6 @@ fn no_more_frames_than_the_window_are_on_their_way_over_a_relay() {
     world.all_came_in_order();
 }
 
-// protocol 4.2
-#[test]
-fn a_frame_of_a_kind_that_is_reserved_unknown_or_not_ours_is_dropped_and_counted() {
-    let mut world = World::new();
-    world.b.path(world.now, DIRECT_PATH, DIRECT);
-    let keys = chain(7).keys(Side::Initiator, &RustCrypto);
-    let kinds = [INNER_ETHERNET_PARTIAL, 0x06, INNER_ETHERNET, INNER_CONTROL, 0x7f];
-    for (sequence, kind) in kinds.into_iter().enumerate() {
-        let mut frame = vec![0; FRAME_HEADER_LEN];
-        frame.push(kind);
-        frame.extend([0x45; 30]);
-        frame.extend([0; TAG_LEN]);
-        let header = FrameHeader { epoch: 0, generation: 0, receiver: 20, counter: Counter::new(0, sequence as u64) };
-        keys.seal.seal(header, &mut frame);
-        world.b.plane.inbound(world.now, DIRECT.conn, &mut frame, &mut world.b.ports);
-        assert_eq!(world.b.plane.tally().drops.get(Drop::Unexpected), sequence as u64 + 1, "kind {kind:02x}");
-    }
-    assert!(world.b.ports.delivered.is_empty());
-}
-
 // protocol 6.2; found by the simulator: a stranger who had overheard a frame of the relay path once made it overtake all before it
 #[test]
 fn a_frame_on_a_connection_that_has_proven_nothing_is_left_to_the_control_room() {

@@ -1,6 +1,10 @@
 //! Which side's NAT or firewall is in the way of a direct path by UDP, as far as relays and the peer's candidates tell.
+use crate::netcheck::report::{could_tell, reflexive, varies};
 use serde::{Deserialize, Serialize};
-use shadowmesh_core::status::{CandidateStatus, RelayState, RelayStatus};
+use shadowmesh_core::{
+    status::{CandidateStatus, RelayStatus},
+    time::Instant,
+};
 
 /// How one side meets the world by UDP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,14 +38,15 @@ impl Nats {
 }
 
 fn here(relays: &[RelayStatus]) -> Side {
-    if relays.iter().any(|relay| relay.mapping_varies == Some(true)) {
-        return Side::Varies;
+    if varies(Instant::ZERO, relays) == Some(true) {
+        Side::Varies
+    } else if !reflexive(Instant::ZERO, relays).is_empty() {
+        Side::Steady
+    } else if could_tell(relays) {
+        Side::Blocked
+    } else {
+        Side::Unknown
     }
-    if relays.iter().any(|relay| relay.reflexive.is_some()) {
-        return Side::Steady;
-    }
-    let could_tell = relays.iter().any(|relay| relay.state == RelayState::Connected && relay.has_reflector);
-    if could_tell { Side::Blocked } else { Side::Unknown }
 }
 
 /// The peer names the address at which relays see it, once: where that is one of its interface's, there is no NAT.
@@ -85,6 +90,7 @@ fn verdict(here: Side, there: Side) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shadowmesh_core::status::RelayState;
 
     fn relay(reflexive: bool, has_reflector: bool, mapping_varies: Option<bool>) -> RelayStatus {
         RelayStatus {
@@ -94,7 +100,7 @@ mod tests {
             rtt: None,
             observed: None,
             reflexive: reflexive.then(|| ([203, 0, 113, 7], 40_000).into()),
-            reflexive_at: None,
+            reflexive_at: reflexive.then_some(Instant::from_millis(1)),
             has_reflector,
             mapping_varies,
             last_error: None,

@@ -4,7 +4,7 @@
 //!   a running peer ── control socket ──▶ look: relays asked anew ∥ a new connection to each relay ∥ the router's ways to forward ports
 //!   none, but a token ─▶ a peer without interface, identity by chance ──▶ look
 //! ```
-mod report;
+pub(crate) mod report;
 
 pub(crate) use report::NetReport;
 

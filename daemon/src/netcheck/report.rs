@@ -64,9 +64,8 @@ pub(crate) type Reached = Vec<Result<Reach, String>>;
 impl NetReport {
     /// Puts it together. What relays told before `since` is old; `uses_udp`: this end has UDP sockets at all.
     pub(crate) fn new(source: &str, uses_udp: bool, since: Instant, status: &Status, reached: &Reached, found: &Found) -> Self {
-        let fresh: Vec<SocketAddr> =
-            status.relays.iter().filter(|relay| is_fresh(since, relay)).filter_map(|relay| relay.reflexive).collect();
-        let could_tell = uses_udp && status.relays.iter().any(|relay| relay.state == RelayState::Connected && relay.has_reflector);
+        let fresh = reflexive(since, &status.relays);
+        let could_tell = uses_udp && could_tell(&status.relays);
         let mapped = |v4: bool| fresh.iter().find(|address| address.is_ipv4() == v4).map(SocketAddr::to_string);
         let mut report = Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -74,7 +73,7 @@ impl NetReport {
             udp: could_tell.then_some(!fresh.is_empty()),
             mapped_v4: mapped(true),
             mapped_v6: mapped(false),
-            mapping_varies: varies(since, status, &fresh),
+            mapping_varies: varies(since, &status.relays),
             port_mapping: PortMappingWays {
                 gateway: found.gateway.map(|gateway| gateway.to_string()),
                 pcp: found.pcp,
@@ -157,13 +156,24 @@ pub(crate) fn is_fresh(since: Instant, relay: &RelayStatus) -> bool {
     relay.reflexive.is_some() && relay.reflexive_at.is_some_and(|at| at >= since)
 }
 
-/// By the two ports of one relay, or by two relays.
-fn varies(since: Instant, status: &Status, fresh: &[SocketAddr]) -> Option<bool> {
+/// Our UDP addresses as relays told them since then.
+pub(crate) fn reflexive(since: Instant, relays: &[RelayStatus]) -> Vec<SocketAddr> {
+    relays.iter().filter(|relay| is_fresh(since, relay)).filter_map(|relay| relay.reflexive).collect()
+}
+
+/// Whether a relay would have told our UDP address, had it been asked.
+pub(crate) fn could_tell(relays: &[RelayStatus]) -> bool {
+    relays.iter().any(|relay| relay.state == RelayState::Connected && relay.has_reflector)
+}
+
+/// Whether our UDP address varies by destination: by the two ports of one relay, or by two relays.
+pub(crate) fn varies(since: Instant, relays: &[RelayStatus]) -> Option<bool> {
+    let fresh = reflexive(since, relays);
     let differ = |v4: bool| {
         let mut of_family = fresh.iter().filter(|address| address.is_ipv4() == v4);
         of_family.next().is_some_and(|first| of_family.any(|other| other != first))
     };
-    let told: Vec<bool> = status.relays.iter().filter(|relay| is_fresh(since, relay)).filter_map(|relay| relay.mapping_varies).collect();
+    let told: Vec<bool> = relays.iter().filter(|relay| is_fresh(since, relay)).filter_map(|relay| relay.mapping_varies).collect();
     let compared = |v4: bool| fresh.iter().filter(|address| address.is_ipv4() == v4).count() > 1;
     if told.contains(&true) || differ(true) || differ(false) {
         return Some(true);

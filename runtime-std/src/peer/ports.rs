@@ -69,14 +69,13 @@ pub(super) struct Ports<D> {
     pub(super) drops: Drops,
     pub(super) doors: D,
     joiner: Joiner,
-    layer2: bool,
 }
 
 impl<D: PeerDoors> Ports<D> {
     pub(super) fn new(doors: D, layer2: bool) -> Self {
         let joiner = Joiner::new(layer2, doors.joins());
         let (flows, drops) = (Flows::default(), Drops::default());
-        Self { outboxes: BTreeMap::new(), flows, inbox: VecDeque::new(), drops, doors, joiner, layer2 }
+        Self { outboxes: BTreeMap::new(), flows, inbox: VecDeque::new(), drops, doors, joiner }
     }
 
     /// A batch begins: what goes to flows and to the interface may wait for [`Ports::release`].
@@ -102,7 +101,7 @@ impl<D: PeerDoors> Ports<D> {
 
     /// Writes what the joiner gives to the interface.
     fn write(&mut self, join: impl FnOnce(&mut Joiner, &mut dyn FnMut(Offload, &[u8]))) {
-        let (doors, drops, layer2) = (&mut self.doors, &mut self.drops, self.layer2);
+        let (doors, drops, layer2) = (&mut self.doors, &mut self.drops, self.joiner.is_layer2());
         let mut refused = false;
         join(&mut self.joiner, &mut |offload, packet| match doors.deliver(offload, packet) {
             Ok(()) => {}

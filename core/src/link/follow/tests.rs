@@ -5,10 +5,11 @@ use crate::{
     crypto::rustcrypto::RustCrypto,
     event::Action,
     link::tests::{at, connected, room},
-    rehandshake::{Answerer, Asker},
+    rehandshake::{Answerer, Asker, Ground},
     session::PathKey,
     wire::{PATH_COMPLETE_LEN, PATH_REQUEST_LEN, TYPE_PATH_REQ, TYPE_PATH_RSP},
 };
+use std::sync::Arc;
 
 /// The other end of one path.
 struct Far {
