@@ -6,7 +6,7 @@ use std::{path::PathBuf, time::Duration};
 
 /// A post-quantum peer-to-peer overlay network.
 #[derive(Debug, Parser)]
-#[command(name = "shadowmesh", version, about, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "shadowmesh", version, propagate_version = true, arg_required_else_help = true)]
 pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -35,6 +35,8 @@ pub(crate) enum Command {
     /// Makes networks
     #[command(subcommand)]
     Network(NetworkCommand),
+    /// Keeps the join token of a network in the state directory, so that `up` needs none
+    Join(JoinArgs),
     /// Runs the peer in the foreground until SIGINT or SIGTERM
     Up(Box<UpArgs>),
     /// Asks the running peer to leave, and waits until it has
@@ -56,9 +58,11 @@ pub(crate) enum Command {
         #[command(flatten)]
         files: FileArgs,
     },
+    /// Waits until the peer runs and is connected, or until another peer is
+    Wait(WaitArgs),
     /// Sends overlay pings and names the path that each answer took
     Ping(PingArgs),
-    /// Tells about one peer
+    /// Tells about the other peers
     #[command(subcommand)]
     Peer(PeerCommand),
     /// What the network lets through: UDP, mapped addresses, ports of the router, how far the relays are
@@ -66,6 +70,17 @@ pub(crate) enum Command {
     /// Checks and shows the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// The log of the running peer
+    #[command(subcommand)]
+    Log(LogCommand),
+    /// Writes what helps to find a fault: versions, configuration, status, paths, log; no secrets
+    Bugreport {
+        /// A new file for it; without it, standard output
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        #[command(flatten)]
+        files: FileArgs,
+    },
     /// Prints the running peer's metrics as Prometheus text
     Metrics {
         #[command(flatten)]
@@ -87,6 +102,11 @@ pub(crate) enum Command {
     Completions {
         /// The shell
         shell: Shell,
+    },
+    /// Writes the manual pages into a directory
+    Man {
+        /// An existing directory
+        dir: PathBuf,
     },
     /// Prints the version
     Version {
@@ -113,9 +133,44 @@ pub(crate) enum NetworkCommand {
     },
 }
 
-/// Commands about one peer.
+/// Commands about the log.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LogCommand {
+    /// Prints the last lines, at most 256 KiB
+    Show {
+        #[command(flatten)]
+        files: FileArgs,
+    },
+    /// Prints the level, or sets another until the peer ends or reads its configuration again
+    Level {
+        /// error, warn, info, debug, trace, off, or filters by module
+        level: Option<String>,
+        #[command(flatten)]
+        files: FileArgs,
+    },
+}
+
+/// Commands about the other peers.
 #[derive(Debug, Subcommand)]
 pub(crate) enum PeerCommand {
+    /// The peers that have been seen, one line each
+    List {
+        /// Prints JSON, as in `peers` of `status --json`
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        files: FileArgs,
+    },
+    /// All about one peer: addresses, paths, keys, counters
+    Show {
+        /// Name, overlay address, or the beginning of a `PeerId`
+        peer: String,
+        /// Prints JSON, as in `peers` of `status --json`
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        files: FileArgs,
+    },
     /// Why this peer is on the path it is on
     Explain {
         /// Name, overlay address, or the beginning of a `PeerId`
@@ -210,6 +265,40 @@ pub(crate) struct UpArgs {
     /// Records the run in a new file, to be replayed; it holds all keys of the run
     #[arg(long, value_name = "FILE")]
     pub(crate) journal: Option<PathBuf>,
+}
+
+/// Flags of `join`.
+#[derive(Debug, Args)]
+pub(crate) struct JoinArgs {
+    /// The join token; `-` reads it from standard input, which keeps it out of the shell's history
+    #[arg(required_unless_present = "file")]
+    pub(crate) token: Option<String>,
+    /// File that holds the join token
+    #[arg(long, value_name = "FILE", conflicts_with = "token")]
+    pub(crate) file: Option<PathBuf>,
+    /// Prints JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) files: FileArgs,
+}
+
+/// Flags of `wait`.
+#[derive(Debug, Args)]
+pub(crate) struct WaitArgs {
+    /// Wait for this peer: a name, an overlay address, or the beginning of a `PeerId`
+    pub(crate) peer: Option<String>,
+    /// Wait until what we send to the peer takes a direct path
+    #[arg(long, requires = "peer")]
+    pub(crate) direct: bool,
+    /// The longest wait, also for the daemon to start
+    #[arg(long, value_name = "D", default_value = "30s", value_parser = positive_duration)]
+    pub(crate) timeout: Duration,
+    /// Prints one JSON object at the end
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) files: FileArgs,
 }
 
 /// Flags of `ping`.

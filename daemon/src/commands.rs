@@ -49,6 +49,12 @@ pub(crate) fn network_new(name: &str, relays: &[String], ids: &[String]) -> Resu
     Ok(())
 }
 
+/// Runs `shadowmesh man`: a page for each command, from the same words as its help.
+pub(crate) fn man(dir: &Path) -> Result<(), Failure> {
+    clap_mangen::generate_to(Cli::command(), dir)
+        .map_err(|error| Failure::failed(format!("{}: the manual pages cannot be written: {error}", dir.display())))
+}
+
 /// Runs `shadowmesh config check`.
 pub(crate) fn config_check(file: &Path) -> Result<(), Failure> {
     let settings = config::settings(&config::file_alone(file)?)?;
@@ -70,7 +76,7 @@ pub(crate) fn config_show(effective: bool, files: &FileArgs) -> Result<(), Failu
 }
 
 /// The configuration as TOML, each value with its origin behind it.
-fn show(settings: &Settings, effective: bool) -> String {
+pub(crate) fn show(settings: &Settings, effective: bool) -> String {
     let mut text = String::new();
     let mut section = "";
     let shown: Vec<_> = settings.shown.iter().filter(|shown| effective || !shown.source.starts_with("default")).collect();

@@ -30,6 +30,27 @@ pub(crate) enum Request {
     },
     /// What the network lets through; it takes some seconds.
     Netcheck {},
+    /// Everything about one peer.
+    Peer {
+        /// Name, overlay address or beginning of a `PeerId`.
+        peer: String,
+    },
+    /// Answers when that is reached, or after the wait.
+    Wait {
+        /// Nobody: the peer itself is connected.
+        peer: Option<String>,
+        /// Only a direct path will do.
+        direct: bool,
+        /// How long to wait.
+        wait_ms: u64,
+    },
+    /// The level of the log, after setting it when one is given.
+    LogLevel {
+        /// The new one.
+        level: Option<String>,
+    },
+    /// The last lines of the log.
+    RecentLog {},
     /// Why a peer is on its path.
     Explain {
         /// Name, overlay address or beginning of a `PeerId`.
@@ -71,6 +92,15 @@ pub(crate) struct Reply {
     pub(crate) back: String,
 }
 
+/// What became of a wait.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Waited {
+    /// It is reached.
+    pub(crate) reached: bool,
+    /// How things stand, in a few words.
+    pub(crate) state: String,
+}
+
 /// A connection to the running peer.
 pub(crate) struct Client(ControlClient);
 
@@ -102,13 +132,19 @@ impl Client {
 
     /// Asks one thing.
     pub(crate) fn ask<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, Failure> {
+        self.ask_while_it_runs(request)?.ok_or_else(|| Failure::failed("the peer ended before it answered"))
+    }
+
+    /// Asks one thing; nothing, when the peer ends before it answers.
+    pub(crate) fn ask_while_it_runs<T: DeserializeOwned>(&mut self, request: &Request) -> Result<Option<T>, Failure> {
         let line = serde_json::to_string(request).expect("requests are plain data");
-        let answer = self.0.request(&line).map_err(|error| match error {
-            ControlError::NotRunning(_) => Failure::failed("the peer ended before it answered"),
-            other => Failure::failed(other.to_string()),
-        })?;
+        let answer = match self.0.request(&line) {
+            Ok(answer) => answer,
+            Err(ControlError::NotRunning(_)) => return Ok(None),
+            Err(other) => return Err(Failure::failed(other.to_string())),
+        };
         match serde_json::from_str(&answer) {
-            Ok(Answer::Ok(value)) => Ok(value),
+            Ok(Answer::Ok(value)) => Ok(Some(value)),
             Ok(Answer::Error(sentence)) => Err(Failure::failed(sentence)),
             Err(error) => Err(Failure::failed(format!("the running peer answers in a form that this version does not know: {error}"))),
         }

@@ -6,7 +6,7 @@ use shadowmesh_core::{
     network::{Network, RelayAddress},
 };
 use shadowmesh_runtime_std::identity::{self, IdentityError};
-use std::{path::Path, sync::Arc};
+use std::{io::Read, path::Path, sync::Arc};
 
 /// A join token is a few hundred bytes; a larger file is something else.
 const MAX_TOKEN_BYTES: u64 = 64 * 1024;
@@ -28,7 +28,14 @@ pub(crate) fn network_of_file(path: &Path) -> Result<(Network, String), String> 
     if !meta.is_file() || meta.len() > MAX_TOKEN_BYTES {
         return Err(format!("{shown}: is not a file with a join token"));
     }
-    let text = std::fs::read_to_string(path).map_err(|error| format!("{shown}: the join token cannot be read: {error}"))?;
+    let file = std::fs::File::open(path).map_err(|error| format!("{shown}: the join token cannot be read: {error}"))?;
+    network_of(file, &shown.to_string())
+}
+
+/// Reads a join token from anything that ends; `shown` is what people call it.
+pub(crate) fn network_of(from: impl Read, shown: &str) -> Result<(Network, String), String> {
+    let mut text = String::new();
+    from.take(MAX_TOKEN_BYTES).read_to_string(&mut text).map_err(|error| format!("{shown}: the join token cannot be read: {error}"))?;
     let token = text.trim().to_owned();
     network(&token).map(|network| (network, token)).map_err(|why| format!("{shown}: {why}"))
 }

@@ -1,12 +1,13 @@
 //! The parts of `shadowmesh`: the peer's command line, configuration, control socket, metrics and demo.
 //!
 //! ```text
-//!   cli ─▶ commands (keygen id network config version completions)   nothing runs
+//!   cli ─▶ commands (keygen id network config version completions man)   nothing runs
 //!       ─▶ up       settings ─▶ runtime's peer; answers on the control socket and the metrics port
-//!       ─▶ status ping explain metrics down                          clients of the control socket
+//!       ─▶ status peer wait ping log bugreport metrics down          clients of the control socket
 //!       ─▶ netcheck a client too, or with a peer of its own for a moment
 //!       ─▶ demo     relay and two peers in this process
 //! ```
+mod bugreport;
 mod cli;
 mod commands;
 mod config;
@@ -19,14 +20,16 @@ mod logs;
 mod metrics;
 mod netcheck;
 mod out;
+mod peers;
 mod ping;
 mod resolve;
 mod runtime;
 mod status;
 mod up;
+mod wait;
 
 use clap::{Parser, error::ErrorKind};
-use cli::{Cli, Command, ConfigCommand, NetworkCommand, PeerCommand};
+use cli::{Cli, Command, ConfigCommand, LogCommand, NetworkCommand, PeerCommand};
 use control::{Client, Request};
 use failure::Failure;
 use std::process::ExitCode;
@@ -77,14 +80,29 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Keygen { out, files } => commands::keygen(out, &files),
         Command::Id { identity, files } => commands::id(identity, &files),
         Command::Network(NetworkCommand::New { name, relay, relay_id }) => commands::network_new(&name, &relay, &relay_id),
+        Command::Join(args) => up::join(&args),
         Command::Up(args) => up::run(&args),
         Command::Down { files } => Client::connect(&files)?.leave(),
         Command::Status { json, watch, check, files } => status::run(json, watch, check, &files),
+        Command::Wait(args) => wait::run(&args),
         Command::Ping(args) => ping::run(&args),
+        Command::Peer(PeerCommand::List { json, files }) => peers::list(json, &files),
+        Command::Peer(PeerCommand::Show { peer, json, files }) => peers::show(&peer, json, &files),
         Command::Peer(PeerCommand::Explain { peer, json, files }) => explain::run(&peer, json, &files),
         Command::Netcheck(args) => netcheck::run(&args),
         Command::Config(ConfigCommand::Check { file }) => commands::config_check(&file),
         Command::Config(ConfigCommand::Show { effective, files }) => commands::config_show(effective, &files),
+        Command::Log(LogCommand::Show { files }) => {
+            let text: String = Client::connect(&files)?.ask(&Request::RecentLog {})?;
+            out::raw(&text);
+            Ok(())
+        }
+        Command::Bugreport { out, files } => bugreport::run(out.as_deref(), &files),
+        Command::Log(LogCommand::Level { level, files }) => {
+            let level: String = Client::connect(&files)?.ask(&Request::LogLevel { level })?;
+            out::line(level);
+            Ok(())
+        }
         Command::Metrics { files } => {
             let text: String = Client::connect(&files)?.ask(&Request::Metrics {})?;
             out::raw(&text);
@@ -95,6 +113,7 @@ fn run(command: Command) -> Result<(), Failure> {
             commands::completions(shell);
             Ok(())
         }
+        Command::Man { dir } => commands::man(&dir),
         Command::Version { json } => {
             commands::version(json);
             Ok(())

@@ -1,7 +1,7 @@
 //! The commands that need no running peer, as a person or a script calls them.
 mod support;
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{fs, io::Write, os::unix::fs::PermissionsExt, path::Path, process::Stdio};
 use support::{run, shadowmesh, succeed, text};
 use tempfile::tempdir;
 
@@ -172,7 +172,7 @@ fn completions_know_the_commands() {
 fn help_is_a_result() {
     let help = succeed(&["--help"]);
     for command in
-        ["keygen", "id", "network", "up", "down", "status", "ping", "peer", "config", "metrics", "demo", "completions", "version"]
+        "keygen id network join up down status wait ping peer netcheck config log bugreport metrics demo completions man version".split(' ')
     {
         assert!(help.lines().any(|line| line.trim_start().starts_with(command)), "{command} is not in the help");
     }
@@ -207,4 +207,73 @@ fn netcheck_tells_of_a_relay_that_is_not_there() {
     let relay = &report["relays"][0];
     assert_eq!((&relay["url"], &relay["connected"]), (&"wss://127.0.0.1:9".into(), &false.into()));
     assert!(relay["error"].as_str().is_some_and(|why| why.contains("refused")), "{relay}");
+}
+
+#[test]
+fn a_token_is_joined_from_anywhere_and_kept_for_up() {
+    let dir = tempdir().expect("a temporary directory");
+    let token = succeed(&["network", "new", "--name", "office", "--relay", "wss://192.0.2.1:443"]);
+    let file = dir.path().join("token");
+    fs::write(&file, &token).expect("writes");
+    let kept = |state: &str| fs::read_to_string(dir.path().join(state).join("join.token")).expect("it is kept");
+    let state = |name: &str| text(&dir.path().join(name)).to_owned();
+    let said = succeed(&["join", token.trim(), "--state-dir", &state("word")]);
+    assert!(said.starts_with("joined office (wss://192.0.2.1:443)"), "{said}");
+    let json = succeed(&["join", "--json", "--file", text(&file), "--state-dir", &state("file")]);
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!((&json["network"], &json["relays"][0]), (&"office".into(), &"wss://192.0.2.1:443".into()));
+    let mut child = shadowmesh(&["join", "-", "--state-dir", &state("pipe")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("the binary starts");
+    child.stdin.take().expect("a pipe").write_all(token.as_bytes()).expect("it reads");
+    assert!(child.wait().expect("it ends").success());
+    for name in ["word", "file", "pipe"] {
+        assert_eq!(kept(name), token, "{name}");
+    }
+    for wrong in [&["join"][..], &["join", "smesh1:nonsense"], &["join", "--file", "/nowhere"], &["join", "a", "--file", "b"]] {
+        let output = shadowmesh(wrong).args(["--state-dir", &state("wrong")]).output().expect("the binary starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), said.lines().count()), (Some(2), 1), "{wrong:?}: {said}");
+    }
+    assert!(!dir.path().join("wrong").exists(), "nothing is kept of what was wrong");
+}
+
+#[test]
+fn a_wait_without_a_peer_ends_in_time() {
+    let dir = tempdir().expect("a temporary directory");
+    let output = run(&["wait", "--json", "--timeout", "50ms", "--state-dir", text(dir.path())]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), said.as_str()), (Some(1), "shadowmesh: not within 50ms: no peer is running\n"));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((&json["reached"], &json["state"]), (&false.into(), &"no peer is running".into()));
+    assert_eq!(run(&["wait", "--direct"]).status.code(), Some(2), "direct to whom?");
+}
+
+#[test]
+fn manual_pages_come_from_the_help() {
+    let dir = tempdir().expect("a temporary directory");
+    succeed(&["man", text(dir.path())]);
+    for (page, word) in [("shadowmesh.1", "netcheck"), ("shadowmesh-up.1", "interface"), ("shadowmesh-peer-explain.1", "PEER")] {
+        let page = fs::read_to_string(dir.path().join(page)).unwrap_or_else(|error| panic!("{page}: {error}"));
+        assert!(page.contains(word), "{word} is not in {page}");
+    }
+    assert_eq!(run(&["man", "/nowhere/at/all"]).status.code(), Some(1));
+}
+
+#[test]
+fn a_report_without_a_peer_has_no_secret() {
+    let dir = tempdir().expect("a temporary directory");
+    let token = succeed(&["network", "new", "--relay", "wss://192.0.2.1:443"]);
+    let mut command = shadowmesh(&["bugreport", "--state-dir", text(dir.path())]);
+    let output = command.env("SHADOWMESH_NETWORK_JOIN", token.trim()).output().expect("the binary starts");
+    let report = String::from_utf8(output.stdout).expect("text");
+    assert!(output.status.success() && report.contains("no peer is running") && report.contains("smesh1:(hidden)"), "{report}");
+    assert!(!report.contains(token.trim().trim_start_matches("smesh1:")), "{report}");
+    let file = dir.path().join("report");
+    assert_eq!(succeed(&["bugreport", "--out", text(&file), "--state-dir", text(dir.path())]).trim(), text(&file));
+    assert_eq!(fs::metadata(&file).expect("it is there").permissions().mode() & 0o777, 0o600);
+    let again = run(&["bugreport", "--out", text(&file), "--state-dir", text(dir.path())]);
+    assert_eq!(again.status.code(), Some(1), "no report is overwritten");
 }

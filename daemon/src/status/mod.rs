@@ -3,6 +3,7 @@ mod model;
 mod table;
 
 pub(crate) use model::{Facts, PathReport, PeerReport, Report, from_core, label, millis};
+pub(crate) use table::{peer, peers};
 
 use crate::{
     cli::{Check, FileArgs},

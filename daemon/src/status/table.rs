@@ -1,5 +1,5 @@
 //! The table that people read.
-use super::model::{PeerReport, Report};
+use super::model::{PathReport, PeerReport, Report};
 use std::{fmt::Write as _, time::Duration};
 
 const HEAD: [&str; 9] = ["PEER", "ADDRESS", "STATE", "PATH", "SINCE", "RTT", "RX", "TX", "SUITE"];
@@ -49,13 +49,20 @@ pub(crate) fn render(report: &Report, colour: bool) -> String {
         }
         let _ = writeln!(text, "  for {}", span(mapping.expires_s));
     }
-    if report.peers.is_empty() {
-        text.push_str("no peers yet\n");
-        return text;
+    if !report.peers.is_empty() {
+        text.push('\n');
     }
-    text.push('\n');
-    peers(&mut text, &report.peers, colour);
-    for peer in &report.peers {
+    text + &peers(&report.peers, colour)
+}
+
+/// The peers, a line each.
+pub(crate) fn peers(peers: &[PeerReport], colour: bool) -> String {
+    let mut text = String::new();
+    if peers.is_empty() {
+        return "no peers yet\n".to_owned();
+    }
+    rows(&mut text, peers, colour);
+    for peer in peers {
         for refused in &peer.refused {
             let _ = writeln!(text, "{} announces {}: refused, {}", called(peer), refused.address, refused.why);
         }
@@ -63,7 +70,34 @@ pub(crate) fn render(report: &Report, colour: bool) -> String {
     text
 }
 
-fn peers(text: &mut String, peers: &[PeerReport], colour: bool) {
+/// One peer, a line for each thing.
+pub(crate) fn peer(peer: &PeerReport, colour: bool) -> String {
+    let mut lines: Vec<(&str, String)> = vec![
+        ("name", peer.name.clone().unwrap_or_else(|| "-".to_owned())),
+        ("id", peer.id.clone()),
+        ("state", paint(&peer.state, state_colour(&peer.state), colour)),
+        ("addresses", peer.addresses.join(" ")),
+    ];
+    lines.extend(peer.refused.iter().map(|refused| ("refused", format!("{}: {}", refused.address, refused.why))));
+    let path = |path: &PathReport| {
+        let remote = path.remote.as_deref().map(|remote| format!(" to {remote}")).unwrap_or_default();
+        let rtt = path.rtt_ms.map(|rtt| format!(", {rtt:.1} ms")).unwrap_or_default();
+        format!("{}/{}{remote}, {} since {}{rtt}", path.kind, path.transport, path.state, span(path.since_s))
+    };
+    lines.extend(peer.path.iter().map(|active| ("path", path(active))));
+    lines.extend(peer.paths.iter().map(|other| ("other path", path(other))));
+    if let Some(suite) = &peer.suite {
+        let age = peer.handshake_age_s.map(|age| format!(", handshake {} ago", span(age))).unwrap_or_default();
+        lines.push(("keys", format!("{suite}, epoch {}{age}", peer.epoch)));
+    }
+    lines.push(("moves", format!("{} to direct, {} back, {} retries", peer.migrations, peer.fallbacks, peer.retries)));
+    lines.push(("received", format!("{} in {} frames", bytes(peer.rx_bytes), peer.rx_frames)));
+    lines.push(("sent", format!("{} in {} frames, {} of them again", bytes(peer.tx_bytes), peer.tx_frames, peer.resent_frames)));
+    lines.push(("missed", format!("{} lost, {} duplicate, {} reordered", peer.lost_frames, peer.duplicate_frames, peer.reordered_frames)));
+    lines.iter().fold(String::new(), |text, (head, line)| text + &format!("{}  {line}\n", paint(&format!("{head:<10}"), BOLD, colour)))
+}
+
+fn rows(text: &mut String, peers: &[PeerReport], colour: bool) {
     let rows: Vec<[String; 9]> = peers.iter().map(row).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).chain([HEAD[column].len()]).max().unwrap_or(0);
     let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();

@@ -11,16 +11,18 @@ mod serve;
 mod state;
 
 use crate::{
-    cli::{Runtime, UpArgs},
+    cli::{JoinArgs, Runtime, UpArgs},
     config::{self, JoinSource, Settings, parse::InterfaceMode},
     credentials,
     failure::Failure,
     logs::{self, Levels},
+    out,
     status::Facts,
 };
 use async_signal::{Signal, Signals};
 use futures_lite::{StreamExt, future};
 use observer::Observer;
+use serde::Serialize;
 use serve::Service;
 use shadowmesh_core::network::Network;
 use shadowmesh_runtime_smol::{control::ControlSocket, http};
@@ -55,7 +57,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
         let peer = args.runtime.start_peer(options).map_err(|error| Failure::failed(error.to_string()))?;
         tracing::info!(runtime = args.runtime.name(), interface = peer.interface_name(), control = %settings.control_socket.display(), "running");
         let (leave, leaving) = flume::bounded(1);
-        let service = service(&settings, args.runtime, started, &peer, leave);
+        let service = service(&settings, args.runtime, started, &peer, levels, leave);
         let work = async {
             let scraped = async {
                 match metrics {
@@ -68,12 +70,44 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
             future::pending().await
         };
         let life = async {
-            let end = future::or(until_end(&mut signals, &leaving, args, &levels), ended(&peer)).await;
+            let end = future::or(until_end(&mut signals, &leaving, args, &service.levels), ended(&peer)).await;
             finish(&peer, &mut signals, end).await
         };
         // Both in one: the control socket answers until the peer has gone, and who waits at it for the end sees the end.
         future::or(life, work).await
     })
+}
+
+/// What `join --json` prints.
+#[derive(Serialize)]
+struct Joined {
+    network: String,
+    relays: Vec<String>,
+    state_dir: String,
+}
+
+/// Runs `shadowmesh join`: the token is where `up` looks for one that it was not given.
+pub(crate) fn join(args: &JoinArgs) -> Result<(), Failure> {
+    let settings = config::settings(&config::layers(args.files.config.as_deref(), args.files.layer())?)?;
+    let wrong = |why| Failure::usage(format!("join: {why}"));
+    let (network, token) = match (&args.token, &args.file) {
+        (_, Some(file)) => credentials::network_of_file(file).map_err(wrong)?,
+        (Some(token), None) if token == "-" => credentials::network_of(std::io::stdin().lock(), "standard input").map_err(wrong)?,
+        (Some(token), None) => (credentials::network(token).map_err(wrong)?, token.trim().to_owned()),
+        (None, None) => return Err(Failure::usage("join: give a token, `-` for standard input, or --file FILE")),
+    };
+    State::open(&settings.state_dir)?.remember_network(&token)?;
+    let state_dir = settings.state_dir.display().to_string();
+    let relays = network.relays.iter().map(|relay| relay.url.clone()).collect::<Vec<_>>();
+    if args.json {
+        out::json(&Joined { network: network.name.clone(), relays, state_dir });
+    } else {
+        out::line(format!("joined {} ({}); the next `shadowmesh up` with {state_dir} takes part in it", network.name, relays.join(" ")));
+    }
+    if settings.join.is_some() {
+        eprintln!("shadowmesh: network.join or network.join_file is configured too, and wins over what `join` keeps");
+    }
+    Ok(())
 }
 
 /// Why the daemon ends.
@@ -132,7 +166,14 @@ async fn bind_metrics(settings: &Settings) -> Result<Option<TcpListener>, Failur
     }
 }
 
-fn service(settings: &Settings, runtime: Runtime, started: std::time::Instant, peer: &Peer, leave: flume::Sender<()>) -> Service {
+fn service(
+    settings: &Settings,
+    runtime: Runtime,
+    started: std::time::Instant,
+    peer: &Peer,
+    levels: Levels,
+    leave: flume::Sender<()>,
+) -> Service {
     Service {
         peer: peer.clone(),
         observer: Rc::new(RefCell::new(Observer::new())),
@@ -148,6 +189,7 @@ fn service(settings: &Settings, runtime: Runtime, started: std::time::Instant, p
         },
         listed: settings.peers.iter().filter_map(|peer| Some((peer.name.clone()?, peer.id))).collect(),
         transports: settings.transports.clone(),
+        levels,
         leave,
     }
 }

@@ -36,16 +36,34 @@ pub(crate) struct Observer {
     events: BTreeMap<PeerId, VecDeque<(Instant, &'static str, String)>>,
     pings: BTreeMap<u32, flume::Sender<Pong>>,
     next_ping: u32,
+    /// Who waits for something to happen: the receiver of each wakes when its sender is dropped.
+    waiting: Vec<flume::Sender<()>>,
 }
 
 impl Observer {
     /// Nothing told yet.
     pub(crate) fn new() -> Self {
-        Self { metrics: Metrics::new(), been_ready: false, events: BTreeMap::new(), pings: BTreeMap::new(), next_ping: 1 }
+        Self {
+            metrics: Metrics::new(),
+            been_ready: false,
+            events: BTreeMap::new(),
+            pings: BTreeMap::new(),
+            next_ping: 1,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Something whose end is the next note.
+    pub(crate) fn next_note(&mut self) -> flume::Receiver<()> {
+        let (sender, receiver) = flume::bounded(0);
+        self.waiting.retain(|sender| !sender.is_disconnected());
+        self.waiting.push(sender);
+        receiver
     }
 
     /// Takes one note.
     pub(crate) fn note(&mut self, at: Instant, note: &Note) {
+        self.waiting.clear();
         self.metrics.note(note);
         match note {
             Note::RelayConnected { .. } => self.been_ready = true,

@@ -2,11 +2,12 @@
 use super::observer::Observer;
 use crate::{
     config::parse::TransportChoice,
-    control::{Answer, Pinged, Reply, Request},
+    control::{Answer, Pinged, Reply, Request, Waited},
     explain::Explanation,
+    logs::Levels,
     netcheck,
     resolve::{Unresolved, resolve},
-    status::{self, Facts, Report},
+    status::{self, Facts, PeerReport, Report},
 };
 use serde::Serialize;
 use shadowmesh_core::{id::PeerId, status::Status, time::Instant, wire::PathLabel};
@@ -17,6 +18,8 @@ use std::{cell::RefCell, rc::Rc, time::Duration};
 
 /// The longest that a ping may ask to wait; the client's own limit is above it.
 const MAX_PING_WAIT: Duration = Duration::from_secs(5);
+/// The longest wait for something to happen; the client's own limit is above it.
+const MAX_WAIT: Duration = Duration::from_secs(5);
 /// Bytes in an overlay ping, as `ping` has by custom.
 const PING_BYTES: usize = 56;
 
@@ -32,6 +35,8 @@ pub(crate) struct Service {
     pub(crate) listed: Vec<(String, PeerId)>,
     /// `p2p.transports`.
     pub(crate) transports: Vec<TransportChoice>,
+    /// The log's.
+    pub(crate) levels: Levels,
     /// Tells the main task to leave.
     pub(crate) leave: flume::Sender<()>,
 }
@@ -43,6 +48,10 @@ impl Service {
             Ok(Request::Status {}) => answer(self.report().await.map(|(report, _, _)| report)),
             Ok(Request::Metrics {}) => answer(self.metrics().await),
             Ok(Request::Ping { peer, wait_ms }) => answer(self.ping(&peer, wait_ms).await),
+            Ok(Request::Peer { peer }) => answer(self.peer(&peer).await.map(|(peer, _, _)| peer)),
+            Ok(Request::Wait { peer, direct, wait_ms }) => answer(self.wait(peer.as_deref(), direct, wait_ms).await),
+            Ok(Request::LogLevel { level }) => answer(self.log_level(level.as_deref())),
+            Ok(Request::RecentLog {}) => answer(Ok(self.levels.recent())),
             Ok(Request::Explain { peer }) => answer(self.explain(&peer).await),
             Ok(Request::Netcheck {}) => {
                 let uses_udp = self.transports.contains(&TransportChoice::Udp);
@@ -113,18 +122,72 @@ impl Service {
         Ok(pinged)
     }
 
-    async fn explain(&self, text: &str) -> Result<Explanation, String> {
+    /// The one peer that is meant.
+    async fn peer(&self, text: &str) -> Result<(PeerReport, Instant, Status), String> {
         let (report, now, status) = self.report().await?;
-        let id = resolve(&status, &self.listed, text).map_err(|why| sentence(&why))?;
-        let key = id.to_string();
+        let key = resolve(&status, &self.listed, text).map_err(|why| sentence(&why))?.to_string();
         let peer = report.peers.into_iter().find(|peer| peer.id == key);
-        let peer = peer.ok_or_else(|| format!("{text} has not been seen since the start"))?;
+        peer.map(|peer| (peer, now, status)).ok_or_else(|| format!("{text} has not been seen since the start"))
+    }
+
+    async fn wait(&self, peer: Option<&str>, direct: bool, wait_ms: u64) -> Result<Waited, String> {
+        let until = std::time::Instant::now() + Duration::from_millis(wait_ms).min(MAX_WAIT);
+        loop {
+            // Asked for before the look, so that nothing happens between the two.
+            let next = self.observer.borrow_mut().next_note();
+            let waited = self.stands(peer, direct).await?;
+            if waited.reached || std::time::Instant::now() >= until {
+                return Ok(waited);
+            }
+            let late = async {
+                Timer::at(until).await;
+            };
+            let noted = async {
+                let _ = next.recv_async().await;
+            };
+            future::or(noted, late).await;
+        }
+    }
+
+    /// Whether what somebody waits for is so.
+    async fn stands(&self, peer: Option<&str>, direct: bool) -> Result<Waited, String> {
+        let (report, _, status) = self.report().await?;
+        let Some(text) = peer else {
+            return Ok(Waited { reached: report.state == "ready", state: format!("the peer is {}", report.state) });
+        };
+        let key = match resolve(&status, &self.listed, text) {
+            Ok(id) => id.to_string(),
+            Err(Unresolved::Unknown(state)) => return Ok(Waited { reached: false, state }),
+            Err(ambiguous @ Unresolved::Ambiguous(_)) => return Err(sentence(&ambiguous)),
+        };
+        let Some(peer) = report.peers.iter().find(|peer| peer.id == key) else {
+            return Ok(Waited { reached: false, state: format!("{text} has not been seen since the start") });
+        };
+        let path = peer.path.as_ref();
+        let over = path.map(|path| format!(" over {}/{}", path.kind, path.transport)).unwrap_or_default();
+        let reached = peer.state == "connected" && (!direct || path.is_some_and(|path| path.kind == "direct"));
+        Ok(Waited { reached, state: format!("{text} is {}{over}", peer.state) })
+    }
+
+    fn log_level(&self, level: Option<&str>) -> Result<String, String> {
+        if let Some(level) = level {
+            let wrong =
+                |why| format!("the log's level is not changed: {why}; give error, warn, info, debug, trace, off, or filters by module");
+            self.levels.set(level).map_err(wrong)?;
+            tracing::info!(level, "the log's level is changed");
+        }
+        Ok(self.levels.level())
+    }
+
+    async fn explain(&self, text: &str) -> Result<Explanation, String> {
+        let (peer, now, status) = self.peer(text).await?;
         let direct = self.transports.iter().map(|transport| match transport {
             TransportChoice::Udp => "udp".to_owned(),
             TransportChoice::Wss => "wss".to_owned(),
         });
-        let told = status.peers.iter().find(|peer| peer.id == id).ok_or_else(|| format!("{text} has not been seen since the start"))?;
-        Ok(Explanation::new(now, (&status, told), peer, self.observer.borrow().history(now, id), direct.collect()))
+        let told = status.peers.iter().find(|told| told.id.to_string() == peer.id).ok_or("the peer has just gone")?;
+        let history = self.observer.borrow().history(now, told.id);
+        Ok(Explanation::new(now, (&status, told), peer, history, direct.collect()))
     }
 }
 
@@ -208,6 +271,7 @@ mod tests {
             observer: Rc::new(RefCell::new(Observer::new())),
             listed: vec![("server".to_owned(), PeerId([1; 32]))],
             transports: vec![TransportChoice::Wss],
+            levels: Levels::unused("info"),
             leave: flume::bounded(1).0,
         }
     }
@@ -233,8 +297,36 @@ mod tests {
         assert_eq!((&ping["ok"]["name"], &ping["ok"]["reply"]), (&Value::from("server"), &Value::Null));
         let explained = ask(&service, r#"{"op":"explain","peer":"server"}"#);
         assert!(explained["error"].as_str().is_some(), "{explained}");
+        let shown = ask(&service, r#"{"op":"peer","peer":"server"}"#);
+        assert_eq!(shown["error"], "server has not been seen since the start");
         smol::block_on(service.peer.leave());
         assert_eq!(ask(&service, r#"{"op":"status"}"#)["error"], "the peer has ended");
+    }
+
+    #[test]
+    fn a_wait_ends_with_what_is_missing() {
+        let service = alone();
+        for (line, state) in [
+            (r#"{"op":"wait","peer":null,"direct":false,"wait_ms":1}"#, "the peer is "),
+            (r#"{"op":"wait","peer":"b","direct":false,"wait_ms":1}"#, "no peer is called"),
+            (r#"{"op":"wait","peer":"server","direct":true,"wait_ms":1}"#, "server has not been seen"),
+        ] {
+            let waited: Waited = serde_json::from_value(ask(&service, line)["ok"].clone()).expect("an answer");
+            assert!(!waited.reached && waited.state.starts_with(state), "{line} gave {waited:?}");
+        }
+        smol::block_on(service.peer.leave());
+    }
+
+    #[test]
+    fn the_level_of_the_log_is_told_and_set() {
+        let service = alone();
+        let level = |line: &str| ask(&service, line);
+        assert_eq!(level(r#"{"op":"log_level","level":null}"#)["ok"], "info");
+        assert_eq!(level(r#"{"op":"log_level","level":"debug"}"#)["ok"], "debug");
+        let wrong = level(r#"{"op":"log_level","level":"a=b=c"}"#);
+        assert!(wrong["error"].as_str().is_some_and(|text| text.contains("is not changed")), "{wrong}");
+        assert_eq!(level(r#"{"op":"log_level","level":null}"#)["ok"], "debug");
+        smol::block_on(service.peer.leave());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write},
     net::IpAddr,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -32,6 +32,7 @@ impl State {
         };
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(dir.join("lock")).map_err(failed)?;
+        give(&lock, dir).map_err(failed)?;
         match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { dir: dir.to_owned(), _lock: lock }),
             Err(error) if error == rustix::io::Errno::WOULDBLOCK => Err(Failure::failed(format!(
@@ -91,10 +92,20 @@ impl State {
             _ => {}
         }
         let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&fresh)?;
+        give(&file, &self.dir)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&fresh, self.dir.join(name))
     }
+}
+
+/// A file belongs to whom its directory belongs: root may join a network for a daemon that has a user of its own.
+fn give(file: &File, dir: &Path) -> io::Result<()> {
+    let owner = fs::metadata(dir)?;
+    if rustix::process::geteuid().is_root() && owner.uid() != 0 {
+        std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    Ok(())
 }
 
 /// Which peer proved to own which address first.

@@ -16,6 +16,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         scenario("relay_restart_under_relayed_traffic", relay_restart_under_relayed_traffic),
         scenario("relay_absent_at_start", relay_absent_at_start),
         scenario("peer_sigkill_and_restart_within_3s", peer_sigkill_and_restart),
+        scenario("commands_of_the_day", commands_of_the_day),
     ]
 }
 
@@ -123,6 +124,46 @@ fn peer_sigkill_and_restart(world: &World) {
     }
     let status = mesh.peers[0].status().expect("a still runs");
     assert_eq!(list(&status, "peers").len(), 1, "b is the same peer as before, not a second one: {status:#}");
+}
+
+/// What people ask a running peer, beside `status`, `ping` and `peer explain`.
+fn commands_of_the_day(world: &World) {
+    let relay_host = world.host("relay");
+    let mut relay = Relay::prepare(world, &relay_host);
+    relay.start(world);
+    let a_host = world.host("a");
+    let a = Peer::start_with(world, &a_host, &relay.token, 1, |options| options);
+    let good = |output: crate::process::Output, what: &str| {
+        assert!(output.status.success(), "{what}: {}", output.text());
+        output.stdout
+    };
+    good(a.ask(&["wait", "--timeout", "10s"]), "ready by itself");
+    let nobody = a.ask(&["wait", "b", "--timeout", "100ms"]);
+    assert!(nobody.status.code() == Some(1) && nobody.text().contains("no peer is called"), "{}", nobody.text());
+    // A wait that begins before the other peer is there ends when it is.
+    let b_host = world.host("b");
+    let waiting = thread::spawn(a.asking(&["wait", "b", "--direct", "--json", "--timeout", "30s"]));
+    let b = Peer::start_with(world, &b_host, &relay.token, 2, |options| options);
+    let waited: serde_json::Value = serde_json::from_str(&good(waiting.join().expect("no panic"), "a direct b")).expect("JSON");
+    assert!(waited["reached"] == true && waited["state"].as_str().is_some_and(|state| state.contains("direct/")), "{waited}");
+    let list: serde_json::Value = serde_json::from_str(&good(a.ask(&["peer", "list", "--json"]), "list")).expect("JSON");
+    assert_eq!((list.as_array().map(Vec::len), &list[0]["name"]), (Some(1), &"b".into()));
+    assert!(good(a.ask(&["peer", "list"]), "list").contains("b  "));
+    let shown: serde_json::Value = serde_json::from_str(&good(a.ask(&["peer", "show", "b", "--json"]), "show")).expect("JSON");
+    assert_eq!(shown["id"], list[0]["id"]);
+    let shown = good(a.ask(&["peer", "show", "b"]), "show");
+    assert!(shown.contains("direct/") && shown.contains("epoch") && shown.contains("10.77.0.2"), "{shown}");
+    assert_eq!(good(a.ask(&["log", "level"]), "level").trim(), "info");
+    assert_eq!(good(a.ask(&["log", "level", "debug"]), "level").trim(), "debug");
+    assert_eq!(a.ask(&["log", "level", "a=b=c"]).status.code(), Some(1));
+    assert!(good(a.ask(&["log", "show"]), "log").contains("starting"));
+    let report = good(a.ask(&["bugreport"]), "report");
+    for part in ["==== status ====", "==== peer b ====", "==== netcheck ====", "shadowmesh_peers{", "==== log ===="] {
+        assert!(report.contains(part), "{part} is not in the report:\n{report}");
+    }
+    let secret = relay.token.trim().trim_start_matches("smesh1:");
+    assert!(!report.contains(secret), "the report holds the token");
+    drop(b);
 }
 
 /// A datagram each 10 ms from one host to an overlay address of another, and the time of the newest arrival.

@@ -204,9 +204,14 @@ impl<'w> Peer<'w> {
 
     /// Runs one of its commands, such as `status`, and gives what it printed.
     pub(crate) fn ask(&self, arguments: &[&str]) -> Output {
+        self.asking(arguments)()
+    }
+
+    /// The same, to be done later or by another thread.
+    pub(crate) fn asking(&self, arguments: &[&str]) -> impl FnOnce() -> Output + Send + use<> {
         let mut command = Command::new(peer_program());
         command.args(arguments).arg("--state-dir").arg(&self.state);
-        bounded(command, COMMAND_LIMIT + Duration::from_secs(20))
+        move || bounded(command, COMMAND_LIMIT + Duration::from_secs(20))
     }
 
     /// `status --json`, or `None` while it does not answer.
