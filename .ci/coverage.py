@@ -27,11 +27,13 @@ TESTED_BY = ["-p", "shadowmesh-core", "-p", "shadowmesh-fuzz", "--lib", "--tests
 
 
 def wrap(rustc, arguments):
-    """As the compiler's wrapper: instruments core and nothing else."""
+    """As the compiler's wrapper: instruments core and nothing else; a program of another crate is only linked with what writes the profile."""
     name = arguments.index("--crate-name") + 1 if "--crate-name" in arguments else None
     if name and arguments[name] == "shadowmesh_core":
         # names in clear: not every build of the tools can read compressed ones
         arguments = arguments + ["-Cinstrument-coverage", "-Cllvm-args=-enable-name-compression=false"]
+    elif name and ("--test" in arguments or ("--crate-type", "bin") in zip(arguments, arguments[1:])):
+        arguments = arguments + ["-Clink-arg=-Wl,-u,__llvm_profile_runtime"]
     os.execvp(rustc, [rustc, *arguments])
 
 

@@ -6,7 +6,7 @@ use crate::{
     say,
     settings::{self, Settings},
 };
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use core::net::SocketAddr;
 use shadowmesh_runtime_smol::control;
 use shadowmesh_runtime_std::identity::{self, IdentityError};
@@ -63,6 +63,16 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a directory
+    Man {
+        /// An existing directory
+        dir: PathBuf,
+    },
     /// Print the relay's id; makes the identity where there is none
     Id {
         /// Where the state of the relay is
@@ -100,12 +110,28 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failure
         Err(error) => return Err(Failure::usage(first_line(&error.to_string()))),
     };
     match &arguments.command {
+        Some(Command::Completions { shell }) => {
+            completions(*shell);
+            Ok(())
+        }
+        Some(Command::Man { dir }) => man(dir),
         Some(Command::Id { state_dir, config }) => id(state_dir.as_deref(), config.as_deref()),
         Some(Command::Status { json, state_dir, control, config }) => {
             status(*json, state_dir.as_deref(), control.as_deref(), config.as_deref())
         }
         None => relay(&arguments),
     }
+}
+
+fn completions(shell: clap_complete::Shell) {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "shadowmesh-relay", &mut script);
+    say(String::from_utf8_lossy(&script).trim_end());
+}
+
+fn man(dir: &Path) -> Result<(), Failure> {
+    clap_mangen::generate_to(Arguments::command(), dir)
+        .map_err(|error| Failure::failed(format!("{}: the manual pages cannot be written: {error}", dir.display())))
 }
 
 fn relay(arguments: &Arguments) -> Result<(), Failure> {

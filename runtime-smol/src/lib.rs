@@ -24,4 +24,5 @@ mod pumps;
 pub mod relay;
 #[doc(hidden)]
 pub mod rerun;
+pub mod service;
 pub mod ws;

@@ -25,7 +25,7 @@ use observer::Observer;
 use serde::Serialize;
 use serve::Service;
 use shadowmesh_core::network::Network;
-use shadowmesh_runtime_smol::{control::ControlSocket, http};
+use shadowmesh_runtime_smol::{control::ControlSocket, http, service as manager};
 use shadowmesh_runtime_std::{journal::JournalFile, peer::Peer};
 use smol::{Timer, net::TcpListener};
 use state::{Claims, State};
@@ -58,6 +58,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
         tracing::info!(runtime = args.runtime.name(), interface = peer.interface_name(), control = %settings.control_socket.display(), "running");
         let (leave, leaving) = flume::bounded(1);
         let service = service(&settings, args.runtime, started, &peer, levels, leave);
+        manager::ready("running");
         let work = async {
             let scraped = async {
                 match metrics {
@@ -66,6 +67,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
                 }
             };
             let told = future::zip(watch(&service, &peer), keep(&peer, &state, claims));
+            let told = future::zip(told, manager::keep_telling(|| service.in_a_line()));
             future::zip(told, future::zip(socket.serve(|line| service.control(line)), scraped)).await;
             future::pending().await
         };
@@ -252,6 +254,7 @@ async fn finish(peer: &Peer, signals: &mut Signals, end: End) -> Result<(), Fail
         End::Itself(Err(why)) => Err(Failure::failed(format!("the peer ended: {why}"))),
         End::Asked(by) => {
             tracing::info!(by, "leaving");
+            manager::leaving("leaving");
             let left = async {
                 peer.leave().await;
                 Ok(())

@@ -92,6 +92,14 @@ impl Service {
         Ok((status::from_core(now, &status, &self.facts, been_ready), now, status))
     }
 
+    /// How things stand, for the service manager; nothing, when the peer has ended.
+    pub(crate) async fn in_a_line(&self) -> Option<String> {
+        let (report, _, _) = self.report().await.ok()?;
+        let connected = report.peers.iter().filter(|peer| peer.state == "connected");
+        let direct = connected.clone().filter(|peer| peer.path.as_ref().is_some_and(|path| path.kind == "direct"));
+        Some(format!("{}: {} peers connected, {} of them directly", report.state, connected.count(), direct.count()))
+    }
+
     async fn metrics(&self) -> Result<String, String> {
         let (_, status) = self.peer.status().await.ok_or("the peer has ended")?;
         Ok(self.observer.borrow().metrics.render(&status, self.facts.started.elapsed()))

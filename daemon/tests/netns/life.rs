@@ -5,6 +5,7 @@ use crate::stream::Stream;
 use crate::world::{Host, World};
 use crate::{Scenario, scenario};
 use std::net::{Ipv4Addr, UdpSocket};
+use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -17,6 +18,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         scenario("relay_absent_at_start", relay_absent_at_start),
         scenario("peer_sigkill_and_restart_within_3s", peer_sigkill_and_restart),
         scenario("commands_of_the_day", commands_of_the_day),
+        scenario("service_manager_is_told", service_manager_is_told),
     ]
 }
 
@@ -164,6 +166,39 @@ fn commands_of_the_day(world: &World) {
     let secret = relay.token.trim().trim_start_matches("smesh1:");
     assert!(!report.contains(secret), "the report holds the token");
     drop(b);
+}
+
+/// Ready, alive, leaving: the words of `sd_notify(3)`.
+fn service_manager_is_told(world: &World) {
+    let relay_host = world.host("relay");
+    let relay = Relay::prepare(world, &relay_host);
+    let socket = world.folder("manager").join("notify");
+    let manager = UnixDatagram::bind(&socket).expect("a path for a socket");
+    manager.set_read_timeout(Some(Duration::from_secs(20))).expect("a time limit");
+    let hears = |word: &str| {
+        let mut buffer = [0; 512];
+        loop {
+            let length = manager.recv(&mut buffer).unwrap_or_else(|error| panic!("the manager waits for {word}: {error}"));
+            let told = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            if told.lines().any(|line| line.starts_with(word)) {
+                return told;
+            }
+        }
+    };
+    let host = world.host("a");
+    let variables = [("NOTIFY_SOCKET", socket.to_str().expect("text")), ("WATCHDOG_USEC", "200000")];
+    let peer = Peer::start_with(world, &host, &relay.token, 1, |options| {
+        variables.into_iter().fold(options, |options, (name, value)| options.set(name, value))
+    });
+    let ready = hears("READY=1");
+    assert!(ready.contains("STATUS=running"), "{ready}");
+    for _ in 0..3 {
+        let alive = hears("WATCHDOG=1");
+        assert!(alive.contains("STATUS=") && alive.contains("peers connected"), "{alive}");
+    }
+    let left = peer.ask(&["down"]);
+    assert!(left.status.success(), "{}", left.text());
+    hears("STOPPING=1");
 }
 
 /// A datagram each 10 ms from one host to an overlay address of another, and the time of the newest arrival.
