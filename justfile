@@ -144,6 +144,10 @@ bench-peers *ARGS:
 bench-check *ARGS:
     .ci/instructions.py "$@"
 
+# Debian packages of both programs, in target/packages, and checks of what is in them (cargo-deb, systemd-analyze).
+packages *DIR:
+    .ci/packages "$@"
+
 # The documentation of all crates.
 doc:
     cargo doc --workspace --no-deps
