@@ -252,7 +252,7 @@ pub(crate) fn settings(layers: &Layers) -> Result<Settings, Failure> {
     let close_relay = take.value("p2p.close_relay", parse::boolean)?;
     let mode = take.value("p2p.mode", parse::mode)?;
     let suites = take.value("crypto.suites", parse::suites)?;
-    let cert_lifetime = take.value("tls.cert_lifetime", parse::duration(millis(60_000), hours(24 * 366)))?;
+    let cert_lifetime = take.value("tls.cert_lifetime", parse::duration(millis(10_000), hours(24 * 366)))?;
     let log_level = take.value("log.level", parse::log_level)?;
     let log_format = take.value("log.format", parse::log_format)?;
     let state_dir = take.value("state.dir", parse::path)?;

@@ -54,7 +54,7 @@ pub(super) const KEYS: &[Key] = &[
     key("state", "dir", Set::Path(|s, path| s.state_dir = path)),
     key("listen", "tcp", Set::Addresses(|s, list| s.listen = list)),
     key("listen", "udp", Set::Address(|s, address| s.udp = Some(address))),
-    span("tls", "cert_lifetime", Duration::from_mins(1), Duration::from_hours(24 * 365), |s, time| s.cert_lifetime = time),
+    span("tls", "cert_lifetime", Duration::from_secs(10), Duration::from_hours(24 * 365), |s, time| s.cert_lifetime = time),
     Key { variable: Some("SHADOWMESH_LOG"), ..key("log", "level", Set::Filter(|s, filter| filter.clone_into(&mut s.log_level))) },
     key("log", "format", Set::Word { words: &["text", "json"], set: |s, word| s.log_json = word == "json" }),
     key("metrics", "listen", Set::Address(|s, address| s.metrics = Some(address))),

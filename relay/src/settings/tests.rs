@@ -101,7 +101,7 @@ const WRONG: &[(&str, &str)] = &[
     ("[log]\nlevel = \"loud\"\n", "log.level cannot be \"loud\"; right would be \"error\""),
     ("[log]\nformat = \"xml\"\n", "log.format cannot be \"xml\"; right would be \"text\" or \"json\""),
     ("[identity]\nfile = \"\"\n", "identity.file cannot be \"\"; right would be a path"),
-    ("[tls]\ncert_lifetime = \"1s\"\n", "tls.cert_lifetime cannot be \"1s\"; right would be a time from 1m"),
+    ("[tls]\ncert_lifetime = \"1s\"\n", "tls.cert_lifetime cannot be \"1s\"; right would be a time from 10s"),
     ("[log\n", "relay.toml:1: this is not TOML"),
     ("[log]\nlevel = \"info\"\nlevel = \"warn\"\n", "relay.toml:3: this is not TOML"),
 ];
