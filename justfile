@@ -186,15 +186,20 @@ run-relay *ARGS: _build
     while kill -0 "$child" 2>/dev/null; do result=0; wait "$child" || result=$?; done
     exit "$result"
 
-# Run a peer in a network namespace of its own on the relay's bridge (root).
+# Run a peer: as root in a network namespace of its own on the relay's bridge, else in userspace mode on the relay of loopback.
 [no-exit-message]
 run-peer NAME="a" *ARGS: _build
     #!/usr/bin/env bash
     set -euo pipefail
     name=$1; shift
     if [ "$(id -u)" != 0 ]; then
-        echo "run-peer makes a network namespace and a TUN interface: run it as root" >&2
-        exit 2
+        if [ ! -s "{{ dev }}/join.token" ]; then
+            echo "no relay has run here: start one with 'just run-relay' in another terminal" >&2
+            exit 2
+        fi
+        echo "peer $name; to ask it: {{ bin }}/shadowmesh status --state-dir {{ dev }}/$name"
+        echo "programs reach the others by the proxy that status names, like: curl --proxy socks5h://127.0.0.1:1080 http://b:8000/"
+        exec "{{ bin }}/shadowmesh" up --mode userspace --join-file "{{ dev }}/join.token" --name "$name" --state-dir "{{ dev }}/$name" "$@"
     fi
     if [[ ! "$name" =~ ^[a-z0-9][a-z0-9-]{0,7}$ ]]; then
         echo "NAME is 1 to 8 lower-case letters, digits or hyphens: $name" >&2

@@ -11,7 +11,7 @@ import sys
 
 ALLOWED_LICENCES = {
     "MIT", "MIT-0", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD-2-Clause", "BSD-3-Clause",
-    "ISC", "CC0-1.0", "Unlicense", "Unicode-3.0", "Zlib",
+    "ISC", "CC0-1.0", "Unlicense", "Unicode-3.0", "Zlib", "0BSD",
 }
 REGISTRY = "registry+https://github.com/rust-lang/crates.io-index"
 ONE_VERSION = {

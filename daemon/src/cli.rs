@@ -256,6 +256,15 @@ pub(crate) struct UpArgs {
     /// Overlay address with prefix length, like 10.77.0.2/24; may be given several times
     #[arg(long, value_name = "CIDR")]
     pub(crate) address: Vec<String>,
+    /// Where SOCKS5 and HTTP CONNECT are served in userspace mode, or off [default: 127.0.0.1:1080]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) proxy: Option<String>,
+    /// In userspace mode: what connects to LOCAL (a port, or an address with one) reaches the peer's port; may be given several times
+    #[arg(long, value_name = "LOCAL=PEER:PORT")]
+    pub(crate) forward: Vec<String>,
+    /// In userspace mode: what connects to this port of ours reaches the local address [default: the same port]; may be given several times
+    #[arg(long, value_name = "PORT[=ADDR:PORT]")]
+    pub(crate) expose: Vec<String>,
     /// What drives the peer: smol or threads
     #[arg(long, value_name = "KIND", default_value = "smol")]
     pub(crate) runtime: Runtime,
@@ -379,8 +388,15 @@ impl UpArgs {
         push(&mut layer, "interface.name", "--interface", self.interface.as_ref());
         push(&mut layer, "interface.mode", "--mode", self.mode.as_ref());
         push(&mut layer, "metrics.listen", "--metrics", self.metrics.as_ref());
-        if !self.address.is_empty() {
-            layer.push(Given { key: "interface.address", raw: Raw::List(self.address.clone()), source: Source::Flag("--address") });
+        push(&mut layer, "userspace.proxy", "--proxy", self.proxy.as_ref());
+        for (key, flag, list) in [
+            ("interface.address", "--address", &self.address),
+            ("userspace.forward", "--forward", &self.forward),
+            ("userspace.expose", "--expose", &self.expose),
+        ] {
+            if !list.is_empty() {
+                layer.push(Given { key, raw: Raw::List(list.clone()), source: Source::Flag(flag) });
+            }
         }
         layer
     }

@@ -26,6 +26,7 @@ mod resolve;
 mod runtime;
 mod status;
 mod up;
+mod userspace;
 mod wait;
 
 use clap::{Parser, error::ErrorKind};

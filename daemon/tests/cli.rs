@@ -68,10 +68,14 @@ file = "identity.key"
 join_file = "{token}"
 name = "laptop"
 [interface]
-mode = "tap"
+mode = "userspace"
 name = "mesh7"
 address = ["10.77.0.2/24", "fd77::2/64"]
 mtu = "auto"
+[userspace]
+proxy = "[::1]:1081"
+forward = ["8080=server:80", "127.0.0.2:2222=[fd00::2]:22"]
+expose = ["22", "80=127.0.0.1:8080"]
 [p2p]
 transports = ["wss"]
 listen_udp = "0.0.0.0:4433"

@@ -26,15 +26,18 @@ const fn key(name: &'static str, default: &'static str, meaning: &'static str) -
 }
 
 /// Every key, in the order in which `config show` prints them.
-pub(crate) const KEYS: [Key; 25] = [
+pub(crate) const KEYS: [Key; 28] = [
     key("identity.file", "identity.key", "the peer's secret key; relative to the state directory"),
     key("network.join", "", "the join token of the network"),
     key("network.join_file", "", "a file that holds the join token"),
     key("network.name", "", "what others call this peer; the host name when unset"),
-    key("interface.mode", "tun", "tun or tap"),
+    key("interface.mode", "tun", "tun, tap or userspace"),
     key("interface.name", "mesh0", "name of the network interface"),
     key("interface.address", "[]", "overlay addresses besides the derived ones"),
     key("interface.mtu", "1280", "largest packet on the interface, or auto"),
+    key("userspace.proxy", "127.0.0.1:1080", "SOCKS5 and HTTP CONNECT of a peer without an interface, or off"),
+    key("userspace.forward", "[]", "ports of peers under local addresses: LOCAL=PEER:PORT"),
+    key("userspace.expose", "[]", "local addresses under ports of this peer: PORT=ADDRESS:PORT"),
     key("p2p.transports", "[\"udp\", \"wss\"]", "direct transports in order of preference; empty: relay only"),
     key("p2p.listen_udp", "0.0.0.0:0", "where direct UDP is received; port 0: a random one"),
     key("p2p.listen_tcp", "0.0.0.0:0", "where direct WebSocket connections are taken; port 0: a random one"),

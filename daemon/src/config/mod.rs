@@ -13,7 +13,11 @@ mod raw;
 pub(crate) use members::Listed;
 pub(crate) use raw::{Given, Layers, Raw, Source};
 
-use crate::{credentials, failure::Failure};
+use crate::{
+    credentials,
+    failure::Failure,
+    userspace::{Expose, Forward},
+};
 use keys::Key;
 use parse::{InterfaceMode, LogFormat, TransportChoice};
 use shadowmesh_core::{config::Mode, network::Network, session::Suite};
@@ -44,6 +48,12 @@ pub(crate) struct Settings {
     pub(crate) addresses: Vec<(IpAddr, u8)>,
     /// `interface.mtu`.
     pub(crate) mtu: u16,
+    /// `userspace.proxy`, and whether somebody asked for that one.
+    pub(crate) proxy: (Option<SocketAddr>, bool),
+    /// `userspace.forward`.
+    pub(crate) forwards: Vec<Forward>,
+    /// `userspace.expose`.
+    pub(crate) exposed: Vec<Expose>,
     /// `p2p.transports`.
     pub(crate) transports: Vec<TransportChoice>,
     /// `p2p.listen_udp`.
@@ -241,6 +251,13 @@ pub(crate) fn settings(layers: &Layers) -> Result<Settings, Failure> {
     let interface_name = take.value("interface.name", parse::interface_name)?;
     let addresses = take.value("interface.address", parse::addresses)?;
     let mtu = take.value("interface.mtu", parse::mtu)?;
+    let proxy_asked = layers.take(key("userspace.proxy"), parse::proxy)?.is_some();
+    let proxy = (take.value("userspace.proxy", parse::proxy)?, proxy_asked);
+    let forwards = take.value("userspace.forward", parse::forwards)?;
+    let exposed = take.value("userspace.expose", parse::exposed)?;
+    if interface_mode != InterfaceMode::Userspace {
+        no_ports(layers, interface_mode)?;
+    }
     let transports = take.value("p2p.transports", parse::transports)?;
     let listen_udp = take.value("p2p.listen_udp", parse::socket)?;
     let listen_tcp = take.value("p2p.listen_tcp", parse::socket)?;
@@ -269,6 +286,9 @@ pub(crate) fn settings(layers: &Layers) -> Result<Settings, Failure> {
         interface_name,
         addresses,
         mtu,
+        proxy,
+        forwards,
+        exposed,
         transports,
         listen_tcp,
         listen_udp,
@@ -290,6 +310,20 @@ pub(crate) fn settings(layers: &Layers) -> Result<Settings, Failure> {
         peers: members::understand(&layers.file)?,
         shown: take.shown,
     })
+}
+
+/// An interface of the kernel has its own ports: what is said of them for userspace mode alone is a mistake.
+fn no_ports(layers: &Layers, mode: InterfaceMode) -> Result<(), Failure> {
+    for name in ["userspace.forward", "userspace.expose"] {
+        match layers.take(key(name), parse::list)? {
+            Some((list, _, source)) if !list.is_empty() => {
+                let mode = mode.name();
+                return Err(Failure::usage(format!("{source}: {name}: is for interface.mode = \"userspace\", and the mode is {mode:?}")));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 const fn millis(count: u64) -> Duration {

@@ -1,5 +1,6 @@
 //! Understands single values. Each function answers a wrong value with what would be right.
 use super::raw::Raw;
+use crate::userspace::{Expose, Forward, host_port};
 use shadowmesh_core::{config::Mode, session::Suite};
 use std::{
     net::{IpAddr, SocketAddr},
@@ -21,6 +22,19 @@ pub(crate) enum InterfaceMode {
     Tun,
     /// Ethernet frames.
     Tap,
+    /// No interface: a TCP/IP stack of this process.
+    Userspace,
+}
+
+impl InterfaceMode {
+    /// Its name, as people give it and as reports tell it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Tun => "tun",
+            Self::Tap => "tap",
+            Self::Userspace => "userspace",
+        }
+    }
 }
 
 /// A direct transport.
@@ -118,16 +132,57 @@ pub(crate) fn interface_name(raw: &Raw) -> Parsed<String> {
     Ok(name)
 }
 
-/// `tun` or `tap`; `userspace` is known but not there.
+/// `tun`, `tap` or `userspace`.
 pub(crate) fn interface_mode(raw: &Raw) -> Parsed<InterfaceMode> {
-    match raw {
-        Raw::Text(text) if text == "tun" => Ok(InterfaceMode::Tun),
-        Raw::Text(text) if text == "tap" => Ok(InterfaceMode::Tap),
-        Raw::Text(text) if text == "userspace" => {
-            Err("userspace mode is not built in yet; use \"tun\" or \"tap\", which need root or CAP_NET_ADMIN".to_owned())
-        }
-        other => Err(format!("{other} is not an interface mode; it is \"tun\" or \"tap\"")),
+    let known = [InterfaceMode::Tun, InterfaceMode::Tap, InterfaceMode::Userspace].map(|mode| (mode.name(), mode));
+    one(raw, &known, "an interface mode")
+}
+
+/// Where the proxy listens: the loopback interface alone, since it asks nobody who they are.
+pub(crate) fn proxy(raw: &Raw) -> Parsed<Option<SocketAddr>> {
+    match socket_or_off(raw)? {
+        Some(address) if !address.ip().is_loopback() => Err(format!(
+            "{raw} is not on the loopback interface, and the proxy asks nobody who they are; choose one like \"127.0.0.1:1080\""
+        )),
+        address => Ok(address),
     }
+}
+
+/// Ports of peers under local addresses, `8080=server:80` or `127.0.0.1:8080=server:80`.
+pub(crate) fn forwards(raw: &Raw) -> Parsed<Vec<Forward>> {
+    let forward = |item: &String| {
+        let (local, target) = item.split_once('=')?;
+        Some(Forward { local: local_address(local)?, target: host_port(target)? })
+    };
+    list(raw)?
+        .iter()
+        .map(|item| forward(item).ok_or_else(|| format!("{item:?} is not LOCAL=PEER:PORT; write it like \"8080=server:80\"")))
+        .collect()
+}
+
+/// Local addresses under ports of this peer, `8080` or `80=127.0.0.1:8080`.
+pub(crate) fn exposed(raw: &Raw) -> Parsed<Vec<Expose>> {
+    let expose = |item: &String| {
+        let (port, local) = item.split_once('=').unwrap_or((item, item));
+        let port = port.parse().ok().filter(|port| *port != 0)?;
+        Some(Expose { port, local: local_address(local).filter(|local| local.port() != 0)? })
+    };
+    let mut found: Vec<Expose> = Vec::new();
+    for item in list(raw)? {
+        let expose =
+            expose(&item).ok_or_else(|| format!("{item:?} is not PORT or PORT=ADDRESS:PORT; write it like \"80=127.0.0.1:8080\""))?;
+        if found.iter().any(|known| known.port == expose.port) {
+            return Err(format!("port {} is there twice", expose.port));
+        }
+        found.push(expose);
+    }
+    Ok(found)
+}
+
+/// A port of the loopback interface, or an address with a port.
+fn local_address(text: &str) -> Option<SocketAddr> {
+    let port = text.parse::<u16>().ok().map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    port.or_else(|| text.parse().ok())
 }
 
 /// A number of bytes, or `auto` (1280, which every path carries).

@@ -6,7 +6,7 @@ use shadowmesh_core::{
     time::{Duration, Instant},
     wire::{PathLabel, Transport},
 };
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// A running peer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,6 +45,8 @@ pub(crate) struct InterfaceReport {
     pub(crate) mode: String,
     pub(crate) mtu: u16,
     pub(crate) addresses: Vec<String>,
+    /// Where SOCKS5 and HTTP CONNECT are served, in userspace mode.
+    pub(crate) proxy: Option<String>,
 }
 
 /// One relay.
@@ -129,8 +131,10 @@ pub(crate) struct Facts {
     pub(crate) runtime: &'static str,
     /// As the kernel named it.
     pub(crate) interface_name: String,
-    /// `tun` or `tap`.
+    /// `tun`, `tap` or `userspace`.
     pub(crate) interface_mode: &'static str,
+    /// `userspace.proxy`, as it was bound.
+    pub(crate) proxy: Option<SocketAddr>,
     /// Of the interface.
     pub(crate) mtu: u16,
     /// When the daemon started.
@@ -150,6 +154,7 @@ pub(crate) fn from_core(now: Instant, status: &Status, facts: &Facts, been_ready
             name: facts.interface_name.clone(),
             mode: facts.interface_mode.to_owned(),
             mtu: facts.mtu,
+            proxy: facts.proxy.map(|address| address.to_string()),
             addresses: status.addresses.iter().map(|(address, length)| format!("{address}/{length}")).collect(),
         },
         relays: status.relays.iter().map(relay).collect(),

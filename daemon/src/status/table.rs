@@ -24,6 +24,9 @@ pub(crate) fn render(report: &Report, colour: bool) -> String {
         report.interface.addresses.join(" "),
     );
     let _ = writeln!(text, "{}", report.id);
+    if let Some(proxy) = &report.interface.proxy {
+        let _ = writeln!(text, "SOCKS5 and HTTP CONNECT at {proxy}");
+    }
     for relay in &report.relays {
         let state = paint(&relay.state, state_colour(&relay.state), colour);
         let _ = write!(text, "relay {}  {state}", relay.url);

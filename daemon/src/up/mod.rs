@@ -12,12 +12,13 @@ mod state;
 
 use crate::{
     cli::{JoinArgs, Runtime, UpArgs},
-    config::{self, JoinSource, Settings, parse::InterfaceMode},
+    config::{self, JoinSource, Settings},
     credentials,
     failure::Failure,
     logs::{self, Levels},
     out,
     status::Facts,
+    userspace::{Ends, Userspace},
 };
 use async_signal::{Signal, Signals};
 use futures_lite::{StreamExt, future};
@@ -26,7 +27,10 @@ use serde::Serialize;
 use serve::Service;
 use shadowmesh_core::network::Network;
 use shadowmesh_runtime_smol::{control::ControlSocket, http, service as manager};
-use shadowmesh_runtime_std::{journal::JournalFile, peer::Peer};
+use shadowmesh_runtime_std::{
+    journal::JournalFile,
+    peer::{Peer, PeerOptions},
+};
 use smol::{Timer, net::TcpListener};
 use state::{Claims, State};
 use std::{cell::RefCell, fs::DirBuilder, os::unix::fs::DirBuilderExt, path::Path, rc::Rc, time::Duration};
@@ -53,11 +57,12 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
             .map_err(|error| Failure::failed(format!("signals cannot be received: {error}")))?;
         let journal = args.journal.as_deref().map(JournalFile::create).transpose().map_err(Failure::failed)?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), id = %identity.id(), name = settings.name, "starting");
-        let options = node::options(&settings, identity, network, claims.list(), journal);
+        let (options, ends) = node::options(&settings, identity, network, claims.list(), journal);
+        let userspace = userspace(&settings, ends, &options).await?;
         let peer = args.runtime.start_peer(options).map_err(|error| Failure::failed(error.to_string()))?;
         tracing::info!(runtime = args.runtime.name(), interface = peer.interface_name(), control = %settings.control_socket.display(), "running");
         let (leave, leaving) = flume::bounded(1);
-        let service = service(&settings, args.runtime, started, &peer, levels, leave);
+        let service = service(&settings, args.runtime, started, &peer, levels, leave, userspace.as_ref());
         manager::ready("running");
         let work = async {
             let scraped = async {
@@ -68,6 +73,11 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
             };
             let told = future::zip(watch(&service, &peer), keep(&peer, &state, claims));
             let told = future::zip(told, manager::keep_telling(|| service.in_a_line()));
+            let told = future::zip(told, async {
+                if let Some(userspace) = &userspace {
+                    userspace.run(&service).await;
+                }
+            });
             future::zip(told, future::zip(socket.serve(|line| service.control(line)), scraped)).await;
             future::pending().await
         };
@@ -149,6 +159,18 @@ fn bind_control(path: &Path) -> Result<ControlSocket, Failure> {
     ControlSocket::bind(path).map_err(|error| Failure::failed(format!("{error}; choose another with --control or --state-dir")))
 }
 
+/// The stack of a peer without an interface, and its listeners.
+async fn userspace(settings: &Settings, ends: Option<Ends>, options: &PeerOptions) -> Result<Option<Userspace>, Failure> {
+    let Some(ends) = ends else { return Ok(None) };
+    let addresses = options.node.overlay_addresses();
+    let bound = Userspace::bind(ends, &addresses, settings.proxy, &settings.forwards, &settings.exposed).await;
+    let userspace = bound.map_err(Failure::failed)?;
+    if let Some(address) = userspace.proxy_address() {
+        tracing::info!(%address, "SOCKS5 and HTTP CONNECT are served");
+    }
+    Ok(Some(userspace))
+}
+
 /// The metrics port. The default one may be taken by another peer of this host; one that was asked for may not.
 async fn bind_metrics(settings: &Settings) -> Result<Option<TcpListener>, Failure> {
     let Some(address) = settings.metrics_listen else { return Ok(None) };
@@ -175,17 +197,16 @@ fn service(
     peer: &Peer,
     levels: Levels,
     leave: flume::Sender<()>,
+    userspace: Option<&Userspace>,
 ) -> Service {
     Service {
         peer: peer.clone(),
         observer: Rc::new(RefCell::new(Observer::new())),
         facts: Facts {
             runtime: runtime.name(),
-            interface_name: peer.interface_name(),
-            interface_mode: match settings.interface_mode {
-                InterfaceMode::Tun => "tun",
-                InterfaceMode::Tap => "tap",
-            },
+            interface_name: if userspace.is_some() { "userspace".to_owned() } else { peer.interface_name() },
+            interface_mode: settings.interface_mode.name(),
+            proxy: userspace.and_then(Userspace::proxy_address),
             mtu: settings.mtu,
             started,
         },

@@ -5,6 +5,7 @@ use crate::{
         parse::{InterfaceMode, TransportChoice},
     },
     credentials,
+    userspace::{self, Ends},
 };
 use shadowmesh_core::{
     config::{Member, NodeConfig, Transports},
@@ -18,14 +19,14 @@ use shadowmesh_runtime_std::{
 };
 use std::{net::IpAddr, sync::Arc};
 
-/// The options of a peer on a device of the kernel.
+/// The options of a peer, and our end of its interface where no device of the kernel is that.
 pub(crate) fn options(
     settings: &Settings,
     identity: Identity,
     network: Network,
     claims: Vec<(IpAddr, PeerId)>,
     journal: Option<JournalFile>,
-) -> PeerOptions {
+) -> (PeerOptions, Option<Ends>) {
     let layer2 = settings.interface_mode == InterfaceMode::Tap;
     let mac = layer2.then(|| network.mac_address(identity.id()));
     let node = NodeConfig {
@@ -51,9 +52,14 @@ pub(crate) fn options(
         claims,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    let interface =
-        Interface::Device { name: settings.interface_name.clone(), layer2, mtu: settings.mtu, addresses: node.overlay_addresses(), mac };
-    PeerOptions {
+    let (interface, ends) = if settings.interface_mode == InterfaceMode::Userspace {
+        let (interface, ends) = userspace::interface(settings.mtu);
+        (interface, Some(ends))
+    } else {
+        let (name, addresses) = (settings.interface_name.clone(), node.overlay_addresses());
+        (Interface::Device { name, layer2, mtu: settings.mtu, addresses, mac }, None)
+    };
+    let options = PeerOptions {
         node,
         interface,
         listen_tcp: settings.listen_tcp,
@@ -61,5 +67,6 @@ pub(crate) fn options(
         port_mapping: settings.port_mapping,
         cert_lifetime: settings.cert_lifetime,
         journal,
-    }
+    };
+    (options, ends)
 }

@@ -8,13 +8,20 @@ use crate::{
     netcheck,
     resolve::{Unresolved, resolve},
     status::{self, Facts, PeerReport, Report},
+    userspace::{Resolve, Resolved, Target},
 };
 use serde::Serialize;
 use shadowmesh_core::{id::PeerId, status::Status, time::Instant, wire::PathLabel};
 use shadowmesh_runtime_smol::http::Response;
 use shadowmesh_runtime_std::peer::Peer;
 use smol::{Timer, future};
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell,
+    io,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    time::Duration,
+};
 
 /// The longest that a ping may ask to wait; the client's own limit is above it.
 const MAX_PING_WAIT: Duration = Duration::from_secs(5);
@@ -199,6 +206,27 @@ impl Service {
     }
 }
 
+impl Resolve for Service {
+    fn resolve(&self, target: Target) -> Resolved<'_> {
+        let nobody = |why: String| io::Error::new(io::ErrorKind::NotFound, why);
+        Box::pin(async move {
+            let (text, port) = match target {
+                Target::Address(address) => (address.ip().to_string(), address.port()),
+                Target::Name(name, port) => (name, port),
+            };
+            let (_, status) = self.peer.status().await.ok_or_else(|| nobody("the peer has ended".to_owned()))?;
+            let name = text.strip_suffix('.').unwrap_or(&text);
+            let name = name.strip_suffix(".mesh").unwrap_or(name);
+            let id = resolve(&status, &self.listed, name).map_err(|why| nobody(sentence(&why)))?;
+            let addresses = status.peers.iter().find(|peer| peer.id == id).map(|peer| peer.addresses.as_slice()).unwrap_or_default();
+            // An address that was asked for is that one; of a name, an IPv4 one where there is one.
+            let asked = name.parse().ok().filter(|address| addresses.contains(address));
+            let address = asked.or_else(|| addresses.iter().copied().find(IpAddr::is_ipv4)).or_else(|| addresses.first().copied());
+            address.map(|address| SocketAddr::new(address, port)).ok_or_else(|| nobody(format!("{text} has no address")))
+        })
+    }
+}
+
 fn path_text(path: PathLabel) -> String {
     let (kind, transport) = status::label(path);
     format!("{kind}/{transport}")
@@ -228,7 +256,7 @@ mod tests {
         session::Suite,
     };
     use shadowmesh_runtime_std::peer::{self, Interface, MemoryInterface, PeerOptions};
-    use std::{net::SocketAddr, sync::Arc};
+    use std::sync::Arc;
 
     /// A peer without a device, whose relay never answers.
     fn alone() -> Service {
@@ -272,6 +300,7 @@ mod tests {
                 runtime: "threads",
                 interface_name: peer.interface_name(),
                 interface_mode: "tun",
+                proxy: None,
                 mtu: 1280,
                 started: std::time::Instant::now(),
             },
