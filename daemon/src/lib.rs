@@ -58,6 +58,14 @@ pub fn check_config(text: &str) -> Result<(), String> {
     understood.map(drop).map_err(|failure| failure.to_string())
 }
 
+/// Whether a command line, its program's name included, is one of ours; nothing is run. An error is the one sentence.
+pub fn check_command(words: &[String]) -> Result<(), String> {
+    match Cli::try_parse_from(words) {
+        Err(error) if error.use_stderr() => Err(one_line(&error.to_string())),
+        _ => Ok(()),
+    }
+}
+
 /// Help and version are results; anything else about the command line is wrong usage.
 fn usage(error: &clap::Error) -> ExitCode {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
@@ -68,12 +76,16 @@ fn usage(error: &clap::Error) -> ExitCode {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         eprint!("{text}");
     } else {
-        // What is wrong and what would be right in one line; the usage stands in the help.
-        let said = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("For more information"));
-        let said: Vec<&str> = said.take_while(|line| !line.starts_with("Usage:")).collect();
-        eprintln!("shadowmesh: {}; `shadowmesh help` tells more", said.join(" ").trim_start_matches("error: "));
+        eprintln!("shadowmesh: {}; `shadowmesh help` tells more", one_line(&text));
     }
     ExitCode::from(2)
+}
+
+/// What is wrong and what would be right in one line; the usage stands in the help.
+fn one_line(text: &str) -> String {
+    let said = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("For more information"));
+    let said: Vec<&str> = said.take_while(|line| !line.starts_with("Usage:")).collect();
+    said.join(" ").trim_start_matches("error: ").to_owned()
 }
 
 fn run(command: Command) -> Result<(), Failure> {

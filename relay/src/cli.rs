@@ -99,6 +99,14 @@ enum Command {
     },
 }
 
+/// Whether a command line, its program's name included, is one of ours; nothing is run. An error is the one sentence.
+pub fn check_command(words: &[String]) -> Result<(), String> {
+    match Arguments::try_parse_from(words) {
+        Err(error) if error.use_stderr() => Err(first_line(&error.to_string())),
+        _ => Ok(()),
+    }
+}
+
 /// Does what the command line says.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
     let arguments = match Arguments::try_parse_from(arguments) {
