@@ -211,7 +211,8 @@ fn each_command_in_the_pages_is_one() {
 
 #[test]
 fn commands_are_found_in_all_their_forms() {
-    let page = "`shadowmesh no`\n```sh\nsudo shadowmesh up --name 'a b' … > file   # why\njust in a shadowmesh ping b && shadowmesh-relay id | cat\n```\nshadowmesh no\n";
+    let block = "sudo shadowmesh up --name 'a b' … > file   # why\njust in a shadowmesh ping b && shadowmesh-relay id | cat";
+    let page = &format!("`shadowmesh no`\n```sh\n{block}\n```\nshadowmesh no\n");
     let found = commands(page);
     assert_eq!(found, [vec!["shadowmesh", "up", "--name", "a b"], vec!["shadowmesh", "ping", "b"], vec!["shadowmesh-relay", "id"]]);
 }
