@@ -4,11 +4,13 @@
 //!   command ─▶ cli ─┬─ settings (flag > environment > file > default)
 //!                   ├─ id, status ─▶ control socket of a running relay
 //!                   └─ run ─▶ a runtime's relay ─┬─ report  (status)
-//!                                                └─ metrics (Prometheus)
+//!                                                ├─ metrics (Prometheus)
+//!                                                └─ page    (for a browser)
 //! ```
 pub mod cli;
 pub mod dev;
 pub mod metrics;
+mod page;
 pub mod report;
 pub mod run;
 pub mod settings;

@@ -136,7 +136,7 @@ impl Sample {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-fn precise(count: u64) -> f64 {
+pub(crate) fn precise(count: u64) -> f64 {
     count as f64
 }
 
@@ -251,7 +251,7 @@ impl Report {
     }
 }
 
-fn time(seconds: f64) -> String {
+pub(crate) fn time(seconds: f64) -> String {
     match seconds {
         s if s < 120.0 => format!("{s:.0}s"),
         s if s < 7_200.0 => format!("{:.0}m", s / 60.0),
@@ -260,7 +260,7 @@ fn time(seconds: f64) -> String {
     }
 }
 
-fn bytes(count: f64) -> String {
+pub(crate) fn bytes(count: f64) -> String {
     let mut count = count;
     for unit in ["B", "kB", "MB", "GB"] {
         if count < 1_000.0 {

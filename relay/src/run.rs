@@ -1,6 +1,6 @@
 //! A relay in the foreground: from the settings to SIGINT or SIGTERM.
 use crate::{
-    Failure, cli, dev, metrics,
+    Failure, cli, dev, metrics, page,
     report::{Report, Sample},
     say,
     settings::Settings,
@@ -166,7 +166,10 @@ impl Running {
         let command = request.as_ref().and_then(|request| request.get("cmd")).and_then(serde_json::Value::as_str);
         match command {
             Some("status") => match self.relay.status().await {
-                Some((now, status)) => self.report(now, &status),
+                Some((now, status)) => {
+                    let report = self.report(now, &status);
+                    serde_json::to_string(&report).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
+                }
                 None => r#"{"error":"the relay is leaving"}"#.into(),
             },
             Some(_) => r#"{"error":"the only command is {\"cmd\":\"status\"}"}"#.into(),
@@ -174,11 +177,11 @@ impl Running {
         }
     }
 
-    fn report(&self, now: Instant, status: &HubStatus) -> String {
+    fn report(&self, now: Instant, status: &HubStatus) -> Report {
         let mut report =
             Report::new(now, self.started, urls(self.relay.addresses()), self.metrics.clone(), status, &self.sample(now, status));
         self.runtime.name().clone_into(&mut report.runtime);
-        serde_json::to_string(&report).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
+        report
     }
 
     /// The counters to tell rates from: those of the start for the first asker, later ones of some seconds ago.
@@ -194,6 +197,10 @@ impl Running {
     /// One page of the metrics port.
     async fn page(&self, path: String) -> Response {
         match path.as_str() {
+            "/" => match self.relay.status().await {
+                Some((now, status)) => Response::html(page::render(&self.report(now, &status))),
+                None => Response::text(503, "leaving\n"),
+            },
             "/metrics" => match self.relay.status().await {
                 Some((_, status)) => Response::metrics(metrics::render(&status)),
                 None => Response::text(503, "leaving\n"),

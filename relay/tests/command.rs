@@ -148,7 +148,8 @@ fn the_metrics_port_answers() {
         ("/metrics", "200 OK", "shadowmesh_relay_drops_total{reason=\"queue_full\"} 0"),
         ("/healthz", "200 OK", "ok"),
         ("/readyz", "200 OK", "ok"),
-        ("/", "404 Not Found", "not found"),
+        ("/", "200 OK", "<h1>ShadowMesh relay: ready</h1>"),
+        ("/other", "404 Not Found", "not found"),
     ] {
         let mut stream = TcpStream::connect(&metrics).expect("it listens");
         write!(stream, "GET {path} HTTP/1.1\r\nHost: relay\r\n\r\n").expect("writes");

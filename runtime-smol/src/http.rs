@@ -40,6 +40,11 @@ impl Response {
         Self { status: 200, content_type: "application/openmetrics-text; version=1.0.0; charset=utf-8", body }
     }
 
+    /// A page for a browser. It may have styles of its own, and nothing from anywhere else.
+    pub fn html(body: String) -> Self {
+        Self { status: 200, content_type: "text/html; charset=utf-8", body }
+    }
+
     /// What is said for a path that does not exist.
     pub fn not_found() -> Self {
         Self::text(404, "not found\n")
@@ -105,7 +110,9 @@ where
         },
     };
     let mut out = format!(
-        "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: close\r\n\
+         Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
+         Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'\r\n\r\n",
         response.status,
         reason(response.status),
         response.content_type,
