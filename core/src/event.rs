@@ -365,6 +365,17 @@ pub enum Note {
         /// How long data had been unanswered on the dead path; zero when its end was noticed at once.
         silent: Duration,
     },
+    /// Another relay carries what goes to a peer over relays.
+    Rerouted {
+        /// To whom.
+        peer: PeerId,
+        /// The relay before: which of the token.
+        from: usize,
+        /// The relay now.
+        to: usize,
+        /// Why.
+        why: &'static str,
+    },
     /// A direct path was tried again after it had failed.
     Retry {
         /// To whom.

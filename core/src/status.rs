@@ -176,6 +176,8 @@ pub struct PathStatus {
     pub state: &'static str,
     /// The other end's address; on the relay path, the relay's.
     pub remote: Option<SocketAddr>,
+    /// On the relay path, which relay of the token.
+    pub relay: Option<usize>,
     /// In this state, or on this path, since then.
     pub since: Instant,
     /// Smoothed round trip.

@@ -129,7 +129,8 @@ pub(crate) fn run(peer: &str, json: bool, files: &FileArgs) -> Result<(), Failur
     out::line(format!("{}  {}  {}", about.name.as_deref().unwrap_or("(no name)"), about.state, about.id));
     out::line(&explanation.reason);
     for path in about.path.iter().chain(&about.paths) {
-        let remote = path.remote.as_deref().map(|remote| format!(" to {remote}")).unwrap_or_default();
+        let over = path.relay.as_deref().map(|relay| format!(" over {relay}"));
+        let remote = over.or_else(|| path.remote.as_deref().map(|remote| format!(" to {remote}"))).unwrap_or_default();
         let rtt = path.rtt_ms.map(|rtt| format!(", {rtt:.1} ms")).unwrap_or_default();
         out::line(format!("  path {}/{}{remote}: {} since {} s{rtt}", path.kind, path.transport, path.state, path.since_s));
     }

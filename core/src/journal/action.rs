@@ -214,6 +214,7 @@ fn put_edit(edit: &Edit, out: &mut Vec<u8>) {
         Edit::Switch { link, to } => ((9_u8, *link), *to).put(out),
         Edit::FallBack { link, to } => ((10_u8, *link), *to).put(out),
         Edit::Retire { link, local } => ((11_u8, *link), *local).put(out),
+        Edit::Relay { conn, stands } => ((12_u8, *conn), *stands).put(out),
     }
 }
 
@@ -280,5 +281,6 @@ fn tell_edit(edit: &Edit) -> String {
         Edit::Switch { link, to } => format!("Edit Switch: link {} to path {}", link.0, to.0),
         Edit::FallBack { link, to } => format!("Edit FallBack: link {} to path {}", link.0, to.0),
         Edit::Retire { link, local } => format!("Edit Retire: link {}, session {local:08x}", link.0),
+        Edit::Relay { conn, stands } => format!("Edit Relay: {}{}", name(*conn), if *stands { "" } else { " is gone" }),
     }
 }

@@ -159,7 +159,7 @@ impl Link {
     pub(super) fn greet(&mut self, now: Instant, room: &mut Room) {
         self.keep_for_late(now, room);
         self.abandon_greeting(room);
-        if self.presences.is_empty() || room.leaving {
+        if self.relays.is_empty() || room.leaving {
             return;
         }
         let sid = room.fresh_sid(self.peer);
@@ -175,19 +175,19 @@ impl Link {
 
     /// The peer has a new place at a relay while our attempt is under way: what went to the old place may be lost, and after a
     /// restart nobody there knows what was answered (protocol 3.9). Without this the next repetition would come up to 16 s later.
-    pub(super) fn greet_newcomer(&mut self, now: Instant, room: &mut Room) {
+    pub(super) fn greet_newcomer(&mut self, now: Instant, room: &mut Room, uplink: usize) {
         match &mut self.greeting.0 {
             Stage::Idle | Stage::Waiting { .. } | Stage::Offering { .. } => {}
             Stage::Offered { offer, started, repeat, .. } => {
                 (*started, *repeat) = (now, Repeat::start(now));
                 let offer = Arc::clone(offer);
-                self.send_on_relay(room, offer.init());
+                self.greet_over(room, uplink, offer.init());
             }
             Stage::Concluding { .. } => self.greet(now, room),
             Stage::Unconfirmed { fin, until, repeat, .. } => {
                 (*until, *repeat) = (now + CONFIRM_AGAIN, Repeat::start(now));
                 let fin = fin.clone();
-                self.send_on_relay(room, &fin);
+                self.greet_over(room, uplink, &fin);
             }
         }
     }
@@ -195,8 +195,8 @@ impl Link {
     /// The relay that our attempt went over is gone. Over another one it goes on. Without one it ends, save when FIN is out: the
     /// other end may seal in that session by now, and what it seals would be lost (protocol 3.9).
     pub(super) fn reroute_greeting(&mut self, now: Instant, room: &mut Room) {
-        if !self.presences.is_empty() {
-            self.greet_newcomer(now, room);
+        if let Some((carrier, _, _)) = self.relay_via() {
+            self.greet_newcomer(now, room, carrier);
         } else if !matches!(self.greeting.0, Stage::Unconfirmed { .. }) {
             self.abandon_greeting(room);
         }
@@ -364,15 +364,28 @@ impl Link {
         }
     }
 
-    /// Sends a handshake message over the relay.
-    fn send_on_relay(&self, room: &mut Room, message: &[u8]) {
-        if let Some((_, via, _)) = self.relay_via() {
+    /// Sends a handshake message over the relay that carries.
+    fn send_on_relay(&mut self, room: &mut Room, message: &[u8]) {
+        if let Some((carrier, _, _)) = self.relay_via() {
+            self.greet_over(room, carrier, message);
+        }
+    }
+
+    /// Sends it once more: over another relay than the time before, where there are several. One of them may have died unseen.
+    fn greet_again(&mut self, room: &mut Room, message: &[u8]) {
+        if let Some(next) = self.relays.next_to_greet_over() {
+            self.greet_over(room, next, message);
+        }
+    }
+
+    fn greet_over(&mut self, room: &mut Room, uplink: usize, message: &[u8]) {
+        if let Some(via) = self.relays.greet_over(uplink) {
             room.send(via, message);
         }
     }
 
     pub(super) fn greeting_alarm(&mut self, now: Instant, room: &mut Room) {
-        let has_relay = !self.presences.is_empty();
+        let has_relay = !self.relays.is_empty();
         if self.greeting.deadline(has_relay).is_none_or(|at| at > now) {
             return;
         }
@@ -381,12 +394,12 @@ impl Link {
             Stage::Offered { offer, started, repeat, .. } if *started + GIVE_UP > now => {
                 repeat.again(now, room);
                 let offer = Arc::clone(offer);
-                self.send_on_relay(room, offer.init());
+                self.greet_again(room, offer.init());
             }
             Stage::Unconfirmed { fin, until, repeat, .. } if has_relay && *until > now => {
                 repeat.again(now, room);
                 let fin = fin.clone();
-                self.send_on_relay(room, &fin);
+                self.greet_again(room, &fin);
             }
             // it was waited for long enough already
             Stage::Waiting { .. } | Stage::Unconfirmed { .. } => self.greet(now, room),

@@ -72,8 +72,6 @@ pub(crate) struct Live {
     due_since: Option<Instant>,
     /// The first frame of the new epoch goes again then; how many times it went again before.
     turn: Option<(Instant, u32)>,
-    /// When our own ping over the relay went out that is not answered yet.
-    prodded_at: Option<Instant>,
 }
 
 /// A session that takes over, and what the other end said of itself.
@@ -104,7 +102,6 @@ impl Live {
             rekey: Rekey::Idle,
             due_since: None,
             turn: None,
-            prodded_at: None,
         }
     }
 
@@ -176,6 +173,7 @@ impl Link {
         self.drop_directs(now, room);
         self.steer.restart(now);
         self.steer_relay(now, room);
+        self.relays.measure(now);
         self.hear(now);
         self.begun_at = Some(started);
         // the initiator may have given the attempt up while FIN was on its way
@@ -211,25 +209,18 @@ impl Link {
         self.keepalive(room);
     }
 
-    /// Asks for a sign of life over the relay, and measures that path by it.
-    pub(super) fn prod(&mut self, now: Instant, room: &mut Room) {
-        let via = self.relay_via().map(|(_, via, _)| via);
-        if let (Some(live), Some(via)) = (&mut self.live, via) {
-            let frame = live.seal(&NodeControl::Ping { id: PROD, payload: Vec::new() });
-            live.prodded_at = Some(now);
+    /// PING 0 over a relay.
+    pub(super) fn send_prod(&mut self, room: &mut Room, via: Via, payload: Vec<u8>) {
+        if let Some(live) = &mut self.live {
+            let frame = live.seal(&NodeControl::Ping { id: PROD, payload });
             room.send(via, &frame);
         }
     }
 
-    /// The answer to `prod`: the relay path's round trip, where it came both ways over the relay.
-    fn prod_answered(&mut self, now: Instant, room: &mut Room, out: PathLabel, back: PathLabel) {
-        let Some(at) = self.live.as_mut().and_then(|live| live.prodded_at.take()) else { return };
-        if (out, back) != (PathLabel::RelayWss, PathLabel::RelayWss) {
-            return;
-        }
+    /// The answer to PING 0: the relay path's round trip, if it came over the relay that carries.
+    fn prod_answered(&mut self, now: Instant, room: &mut Room, back: Via, payload: &[u8]) {
+        let Some(rtt) = self.relay_answered(now, room, back, payload) else { return };
         if let Some((_, via, window)) = self.relay_via() {
-            let rtt = now.since(at);
-            self.relay_rtt = Some(rtt);
             room.edit(Edit::Path { link: self.id, path: PathId::RELAY, via, window: Some(window), rtt: Some(rtt), budget: None });
         }
     }
@@ -276,13 +267,17 @@ impl Link {
             NodeControl::Stream { offset, bytes } => live.control.on_stream(offset, &bytes),
             NodeControl::Ack { offset } => live.control.on_ack(offset),
             NodeControl::Ping { id, payload } => {
+                let asked = if id == PROD { payload.clone() } else { Vec::new() };
                 let frame = live.seal(&NodeControl::Pong { id, heard, payload });
                 // the answer to a person goes the way that our data goes, so that it tells of both directions
                 if let Some(via) = if id == PROD { Some(via) } else { self.data_via() } {
                     room.send(via, &frame);
                 }
+                if id == PROD {
+                    self.relay_asked(now, room, via, &asked);
+                }
             }
-            NodeControl::Pong { id: PROD, heard: out, .. } => self.prod_answered(now, room, out, heard),
+            NodeControl::Pong { id: PROD, payload, .. } => self.prod_answered(now, room, via, &payload),
             NodeControl::Pong { id, heard: out, .. } => {
                 if let Some((peer, sent_at)) = room.pong(id)
                     && peer == self.peer
@@ -382,7 +377,7 @@ impl Link {
         }
         let Some(live) = &self.live else { return };
         let renew = live.side == Side::Initiator && live.made_at + SESSION_TIME <= now;
-        if renew && self.greeting.is_idle() && !self.presences.is_empty() {
+        if renew && self.greeting.is_idle() && !self.relays.is_empty() {
             self.greet(now, room);
         }
     }

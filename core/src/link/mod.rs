@@ -7,7 +7,7 @@
 //! ```
 //! One file an idea: `greeting` (the handshake we start), `live` (the session and its control messages), `attempt` (finding a
 //! direct path), `direct` (one direct path: proof, probes, death), `steer` (which path is used), `addresses` (whose overlay
-//! address is whose), `search` (guessing ports of a NAT), `loss` (a path that loses much), `report` (status).
+//! address is whose), `search` (guessing ports of a NAT), `loss` (a path that loses much), `relays` (which relay carries the relay path), `report` (status).
 mod addresses;
 mod attempt;
 mod datagram;
@@ -16,6 +16,7 @@ mod follow;
 mod greeting;
 mod live;
 mod loss;
+mod relays;
 mod report;
 mod search;
 mod steer;
@@ -39,7 +40,7 @@ use crate::{
 use attempt::Attempt;
 use core::net::IpAddr;
 use direct::Direct;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use steer::Steer;
 
 /// After a peer came back to a relay, its old session must show life within so long, or a new one is made: it may have restarted.
@@ -61,7 +62,7 @@ pub(crate) struct Link {
     addresses: Vec<IpAddr>,
     refused: Vec<(IpAddr, &'static str)>,
     /// Where it is, by relay.
-    presences: BTreeMap<usize, (Presence, Via, u64)>,
+    relays: relays::Relays,
     greeting: Greeting,
     live: Option<Live>,
     /// Our attempt before, whose FIN may be on its way still.
@@ -84,7 +85,6 @@ pub(crate) struct Link {
     /// When an authentic frame came last.
     heard_at: Instant,
     tally: Option<LinkTally>,
-    relay_rtt: Option<Duration>,
     migrations: u64,
     fallbacks: u64,
     retries: u64,
@@ -114,7 +114,7 @@ impl Link {
             params: Params::default(),
             addresses: Vec::new(),
             refused: Vec::new(),
-            presences: BTreeMap::new(),
+            relays: relays::Relays::default(),
             greeting: Greeting::idle(),
             live: None,
             late: None,
@@ -132,7 +132,6 @@ impl Link {
             begun_at: None,
             heard_at: now,
             tally: None,
-            relay_rtt: None,
             migrations: 0,
             fallbacks: 0,
             retries: 0,
@@ -150,12 +149,12 @@ impl Link {
 
     /// Whether a relay tells that the peer is there.
     pub(crate) fn is_online(&self) -> bool {
-        !self.presences.is_empty()
+        !self.relays.is_empty()
     }
 
     /// Nothing is known of the peer but its name: no session, no relay that has it, no handshake under way.
     pub(crate) fn is_idle(&self) -> bool {
-        self.live.is_none() && self.presences.is_empty() && self.greeting.is_idle() && self.old.is_none() && self.late.is_none()
+        self.live.is_none() && self.relays.is_empty() && self.greeting.is_idle() && self.old.is_none() && self.late.is_none()
     }
 
     pub(crate) fn live(&self) -> Option<&Live> {
@@ -170,18 +169,15 @@ impl Link {
     /// A relay tells that the peer came, changed or went.
     #[expect(clippy::too_many_arguments, reason = "what one directory entry says, and where it leads")]
     pub(crate) fn present(&mut self, now: Instant, room: &mut Room, uplink: usize, presence: Presence, via: Via, window: u64, eager: bool) {
-        let known = self.presences.get(&uplink).map(|(known, _, _)| known.handle);
         if !presence.online {
             // a late word about a handle that was replaced since
-            if known == Some(presence.handle) {
-                self.presences.remove(&uplink);
-                self.steer_relay(now, room);
+            if self.relays.handle(uplink) == Some(presence.handle) {
+                self.leave_relay(now, room, uplink, "the peer is offline there");
                 self.mourn(room, "offline at every relay");
             }
             return;
         }
-        let fresh = known != Some(presence.handle);
-        self.presences.insert(uplink, (presence, via, window));
+        let fresh = self.relays.put(now, uplink, presence, via, window);
         self.steer_relay(now, room);
         if !fresh {
             return;
@@ -192,14 +188,13 @@ impl Link {
         } else if eager {
             self.seek(now, room);
         }
-        self.greet_newcomer(now, room);
+        self.greet_newcomer(now, room, uplink);
     }
 
     /// A relay connection is gone, and with it what it told.
     pub(crate) fn uplink_lost(&mut self, now: Instant, room: &mut Room, uplink: usize) {
-        let carried = self.relay_via().is_some_and(|(first, _, _)| first == uplink);
-        if self.presences.remove(&uplink).is_some() {
-            self.steer_relay(now, room);
+        let carried = self.relay_via().is_some_and(|(carrier, _, _)| carrier == uplink);
+        if self.leave_relay(now, room, uplink, "the connection with it is gone") {
             if carried {
                 self.reroute_greeting(now, room);
             }
@@ -209,12 +204,12 @@ impl Link {
 
     /// Whether a handshake could begin now.
     fn may_greet(&self) -> bool {
-        self.greeting.is_idle() && !self.presences.is_empty()
+        self.greeting.is_idle() && !self.relays.is_empty()
     }
 
     /// Starts a handshake, or waits for the other end to do so.
     fn seek(&mut self, now: Instant, room: &mut Room) {
-        if !self.greeting.is_idle() || self.presences.is_empty() || room.leaving {
+        if !self.greeting.is_idle() || self.relays.is_empty() || room.leaving {
             return;
         }
         if room.own < self.peer {
@@ -227,7 +222,7 @@ impl Link {
     /// A packet waits for this peer.
     pub(crate) fn wanted(&mut self, now: Instant, room: &mut Room) {
         if self.live.is_none() {
-            if self.presences.is_empty() {
+            if self.relays.is_empty() {
                 // only a relay knows where it is
                 room.wake_relays();
             }
@@ -237,19 +232,14 @@ impl Link {
 
     /// The peer is nowhere to be reached any more.
     fn mourn(&mut self, room: &mut Room, why: &'static str) {
-        if self.live.is_some() && self.presences.is_empty() && !self.directs.iter().any(Direct::is_usable) {
+        if self.live.is_some() && self.relays.is_empty() && !self.directs.iter().any(Direct::is_usable) {
             room.note(crate::event::Note::PeerLost { peer: self.peer, why });
         }
     }
 
-    /// The relay that carries this link's relay path: the first in the token's order.
-    fn relay_via(&self) -> Option<(usize, Via, u64)> {
-        self.presences.iter().next().map(|(uplink, (_, via, window))| (*uplink, *via, *window))
-    }
-
     /// What the peer's address is, as a relay sees it.
     fn seen_by_relay(&self) -> Option<IpAddr> {
-        self.presences.values().find_map(|(presence, _, _)| presence.public).map(|address| address.ip())
+        self.relays.presences().find_map(|presence| presence.public).map(|address| address.ip())
     }
 
     /// The plane's counters of this link.
@@ -264,6 +254,7 @@ impl Link {
                 }
             }
         }
+        self.relays_tallied(now, tally.session_frames);
         self.consider_rekey(now, room, tally.session_frames);
         self.watch_loss(now, room, &tally);
         self.tally = Some(tally);
@@ -304,11 +295,12 @@ impl Link {
     /// When `alarm` is due.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         [
-            self.greeting.deadline(!self.presences.is_empty()),
+            self.greeting.deadline(!self.relays.is_empty()),
             self.live.as_ref().and_then(|live| live.deadline(self.control_via().is_some(), self.may_greet())),
             self.attempt.deadline(),
             self.search.as_ref().map(|search| search.deadline()),
             self.steer.deadline(),
+            self.relays_deadline(),
             self.verify_by,
             self.old.map(|(_, at)| at),
             self.late.as_ref().map(greeting::Late::until),
@@ -327,9 +319,10 @@ impl Link {
         self.attempt_alarm(now, room);
         self.search_alarm(now, room);
         self.steer_alarm(now, room);
+        self.relays_alarm(now, room);
         if self.verify_by.is_some_and(|by| by <= now) {
             self.verify_by = None;
-            if self.greeting.is_idle() && !self.presences.is_empty() {
+            if self.greeting.is_idle() && !self.relays.is_empty() {
                 self.greet(now, room);
             }
         }

@@ -8,25 +8,26 @@ use crate::{
 use core::net::SocketAddr;
 
 impl Link {
-    /// This link as `status` shows it. `relay_remote`: the relay's address on its connection.
-    pub(crate) fn status(&self, relay_remote: Option<SocketAddr>) -> PeerStatus {
+    /// This link as `status` shows it. `relay_remote`: the address of a relay on the connection with it.
+    pub(crate) fn status(&self, relay_remote: impl Fn(usize) -> Option<SocketAddr>) -> PeerStatus {
         let main = self.steer.main();
         let mut paths = Vec::new();
-        if self.live.is_some() && self.relay_via().is_some() {
+        if let Some((relay, _, _)) = self.relay_via().filter(|_| self.live.is_some()) {
             paths.push(PathStatus {
                 id: PathId::RELAY,
                 label: PathLabel::RelayWss,
                 state: if main == PathId::RELAY { "active" } else { "standby" },
-                remote: relay_remote,
+                remote: relay_remote(relay),
+                relay: Some(relay),
                 since: self.steer.main_since(),
-                rtt: self.rtt_of(PathId::RELAY).or(self.relay_rtt),
+                rtt: self.rtt_of(PathId::RELAY).or(self.relays.rtt()),
             });
         }
         paths.extend(self.directs.iter().map(|direct| self.direct_status(direct, main)));
         let active = paths.iter().position(|path| path.id == main && path.state != "validating").map(|index| paths.remove(index));
         let state = match (&self.live, &active) {
             (Some(_), Some(_)) => PeerState::Connected,
-            (None, _) if !self.presences.is_empty() => PeerState::Connecting,
+            (None, _) if !self.relays.is_empty() => PeerState::Connecting,
             _ => PeerState::Offline,
         };
         let tally = self.tally.as_ref();
@@ -72,6 +73,7 @@ impl Link {
             label: direct.label(),
             state,
             remote: Some(direct.remote()),
+            relay: None,
             since,
             rtt: self.rtt_of(direct.path()).or(direct.rtt()),
         }

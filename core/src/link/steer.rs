@@ -126,7 +126,8 @@ impl Link {
             }
             return;
         };
-        room.edit(Edit::Path { link, path: PathId::RELAY, via, window: Some(window), rtt: None, budget: None });
+        let rtt = self.relays.rtt();
+        room.edit(Edit::Path { link, path: PathId::RELAY, via, window: Some(window), rtt, budget: None });
         if self.steer.had_relay && self.live.is_some() && self.steer.main == PathId::RELAY {
             // what the connection before swallowed goes again (protocol 7.6)
             room.edit(Edit::FallBack { link, to: PathId::RELAY });
@@ -284,6 +285,8 @@ impl Link {
         if path != self.steer.main {
             return None;
         }
+        // a relay that is to carry the copies must live, too
+        self.examine_relay(now, room, pto);
         if path == PathId::RELAY {
             return self.relay_via().map(|(uplink, _, _)| uplink);
         }

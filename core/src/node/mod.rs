@@ -100,7 +100,7 @@ impl Node {
         for reason in Drop::ALL {
             drops.add(reason, self.room.drops.get(reason));
         }
-        let relay_remote = self.uplinks.iter().find_map(Uplink::ends).map(|(_, remote)| remote);
+        let relay_remote = |index: usize| self.uplinks.get(index)?.ends().map(|(_, remote)| remote);
         Status {
             id: self.room.own,
             name: self.room.config.name.clone(),
@@ -551,6 +551,11 @@ impl Machine for Node {
             Event::Datagram { remote, bytes } => self.datagram(now, remote, bytes),
         }
         self.park_or_wake(now);
+        for index in self.room.take_relays_in_doubt() {
+            if let Some(uplink) = self.uplinks.get_mut(index) {
+                uplink.doubt(now);
+            }
+        }
         self.doubt_reflexive(now);
         self.room.drain(ACTIONS_MAX, actions);
     }

@@ -15,7 +15,7 @@ use crate::{
     wire::{Candidate, Params, RECORD_FLAG_URGENT, RECORD_HEADER_LEN, TYPE_FRAME, TYPE_FWD, Transport, record_header},
 };
 use core::net::{IpAddr, SocketAddr};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Jobs that may be under way at one time; more handshakes are dropped and counted.
 pub(crate) const JOBS_MAX: usize = 64;
@@ -103,6 +103,7 @@ pub(crate) struct Room {
     relays: Relays,
     /// A path by UDP died since the last look: what relays told of our UDP address may be wrong.
     udp_in_doubt: bool,
+    relays_in_doubt: BTreeSet<usize>,
     pings: BTreeMap<u32, (PeerId, Instant)>,
     /// Dials of the last minute by address.
     dialled: BTreeMap<IpAddr, VecDeque<Instant>>,
@@ -145,6 +146,7 @@ impl Room {
             listening: false,
             relays: Relays::Keep,
             udp_in_doubt: false,
+            relays_in_doubt: BTreeSet::new(),
             pings: BTreeMap::new(),
             dialled: BTreeMap::new(),
             probed: BTreeMap::new(),
@@ -316,6 +318,16 @@ impl Room {
     /// What was asked for the relay connections since the last call.
     pub(super) fn take_relays(&mut self) -> Relays {
         core::mem::take(&mut self.relays)
+    }
+
+    /// Nothing came back from a peer over this relay, while another brings something.
+    pub(crate) fn doubt_relay(&mut self, uplink: usize) {
+        self.relays_in_doubt.insert(uplink);
+    }
+
+    /// The relays that came in doubt since the last call.
+    pub(super) fn take_relays_in_doubt(&mut self) -> BTreeSet<usize> {
+        core::mem::take(&mut self.relays_in_doubt)
     }
 
     /// A path by UDP died: perhaps a NAT gives us another mapping now.

@@ -21,6 +21,7 @@ use crate::{
     handshake::{Concluded, HandshakeError, Offer, Outcome, Setup, Ticket, Work},
     id::{ConnId, Handle, PeerId},
     path::backoff::Backoff,
+    plane::Edit,
     session::Side,
     status::{RelayState, RelayStatus},
     time::{Duration, Instant},
@@ -195,6 +196,7 @@ impl Uplink {
     pub(crate) fn park(&mut self, room: &mut Room) {
         if let State::Up(up) = &self.state {
             room.sids.remove(&up.sid);
+            room.edit(Edit::Relay { conn: up.conn, stands: false });
             room.hang_up(up.conn);
             self.directory.clear();
             turn(&mut self.state, State::Parked);
@@ -369,6 +371,7 @@ impl Uplink {
             reflexive,
         }));
         took::<State>("Greeting", self.state.name());
+        room.edit(Edit::Relay { conn: greeting.conn, stands: true });
         room.note(Note::RelayConnected { index: self.index, id: greeting.relay, observed: established.observed });
         News { presences: self.learn(room, &established.entries), up: true, lost: false }
     }
@@ -448,6 +451,7 @@ impl Uplink {
             }
             State::Up(up) => {
                 room.sids.remove(&up.sid);
+                room.edit(Edit::Relay { conn: up.conn, stands: false });
                 room.hang_up(up.conn);
             }
             State::Idle { .. } | State::Parked => {}

@@ -35,7 +35,8 @@ fn rank(label: PathLabel) -> u8 {
     }
 }
 
-fn clearly_faster(a: Option<Duration>, b: Option<Duration>) -> bool {
+/// Whether one round trip is so much shorter than another that it is worth a move.
+pub(crate) fn clearly_faster(a: Option<Duration>, b: Option<Duration>) -> bool {
     matches!((a, b), (Some(a), Some(b)) if a + MARGIN.max(b / 10) <= b)
 }
 

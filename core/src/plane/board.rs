@@ -26,6 +26,13 @@ pub struct Install {
 
 /// What the control room orders. Drivers pass it on unread.
 pub enum Edit {
+    /// A connection leads to a relay that has let us in, or does so no longer: a frame of any peer may come over it.
+    Relay {
+        /// Which connection.
+        conn: ConnId,
+        /// Whether it stands.
+        stands: bool,
+    },
     /// A peer and its addresses, new or changed.
     Peer {
         /// Which.
@@ -123,9 +130,10 @@ pub enum Edit {
 }
 
 impl Edit {
-    /// The link it is about.
-    pub(super) fn link(&self) -> LinkId {
+    /// The link it is about; None: all.
+    pub(super) fn link(&self) -> Option<LinkId> {
         match self {
+            Self::Relay { .. } => None,
             Self::Peer { link, .. }
             | Self::Forget { link }
             | Self::Install { link, .. }
@@ -137,7 +145,7 @@ impl Edit {
             | Self::Calm { link }
             | Self::Switch { link, .. }
             | Self::FallBack { link, .. }
-            | Self::Retire { link, .. } => *link,
+            | Self::Retire { link, .. } => Some(*link),
         }
     }
 }
@@ -248,8 +256,12 @@ impl Paths {
     pub(super) fn put(&mut self, path: PathId, via: Via, window: Option<u64>, rtt: Option<Duration>, budget: Option<usize>) -> bool {
         let before = self.via(path);
         if let Some(entry) = self.0.iter_mut().find(|entry| entry.path == path) {
+            let other_relay = entry.via.conn != via.conn && via.handle.is_some();
             (entry.via, entry.window, entry.budget) = (via, window, budget);
-            if let Some(sample) = rtt {
+            if other_relay {
+                // what was measured over the one says nothing of the other
+                entry.rtt = rtt.map(Rtt::from_sample).unwrap_or_default();
+            } else if let Some(sample) = rtt {
                 entry.rtt.sample(sample);
             }
         } else {
@@ -298,11 +310,6 @@ impl Paths {
         if let Some(entry) = self.0.iter_mut().find(|entry| entry.path == path) {
             entry.rtt.sample(sample);
         }
-    }
-
-    /// Whether this connection leads to a relay that has the peer.
-    pub(super) fn has_relay(&self, conn: ConnId) -> bool {
-        self.0.iter().any(|entry| entry.via.conn == conn && entry.via.handle.is_some())
     }
 
     /// A path of datagrams: this one, or the first.

@@ -1,15 +1,21 @@
 //! What the control room orders: sessions that come, take over and go, paths that come, are left and are lost.
 use super::{Edit, Install, Paths, Plane, RETIRING, Sink, meter::Metered, ring::Pool, send, session::Session};
 use crate::{
-    id::{LinkId, PathId},
+    id::{ConnId, LinkId, PathId},
     time::Instant,
 };
 
 impl Plane {
     /// Carries out what the control room ordered.
     pub fn apply(&mut self, now: Instant, edit: Edit, sink: &mut dyn Sink) {
-        let link = edit.link();
+        let Some(link) = edit.link() else {
+            if let Edit::Relay { conn, stands } = edit {
+                self.relay(conn, stands);
+            }
+            return;
+        };
         match edit {
+            Edit::Relay { .. } => {}
             Edit::Peer { link, addresses, mac } => {
                 self.peers.entry(link).or_default();
                 self.bridge.set_peer(link, &addresses, mac);
@@ -59,6 +65,14 @@ impl Plane {
             }
         }
         self.pump(now, link, sink);
+    }
+
+    fn relay(&mut self, conn: ConnId, stands: bool) {
+        if stands {
+            self.relays.insert(conn);
+        } else {
+            self.relays.remove(&conn);
+        }
     }
 
     /// A new session opens from now on. Its frames wait for the end of the one before, also when nothing of that was heard lately: what it

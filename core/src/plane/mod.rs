@@ -102,6 +102,8 @@ pub struct Plane {
     bridge: Bridge,
     peers: BTreeMap<LinkId, Peer>,
     sessions: BTreeMap<u32, Session>,
+    /// Connections to relays.
+    relays: BTreeSet<ConnId>,
     /// Alarms of sessions: at most one each, never later than due.
     timers: BTreeSet<(Instant, u32)>,
     /// Links that have something to send and no room for it.
@@ -124,6 +126,7 @@ impl Plane {
             bridge,
             peers: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            relays: BTreeSet::new(),
             timers: BTreeSet::new(),
             waiting: BTreeSet::new(),
             retiring: BTreeSet::new(),
@@ -323,11 +326,12 @@ impl Plane {
         self.open(now, header, via, bytes, sink);
     }
 
-    /// Whether frames of this link may come this way: on a path of its own, or over a relay, from a place there that is not known yet. A
-    /// handle alone makes no relay: anybody can write one into a record.
+    /// Whether frames of this link may come this way: on a path of its own, or over any relay, from whatever place there: the other end
+    /// chooses its relay by itself, and may know of a place of ours sooner than we of its. A handle alone makes no relay: anybody can
+    /// write one into a record.
     fn is_proven(&self, link: LinkId, via: Via) -> bool {
         let own = self.peers.get(&link).is_some_and(|peer| peer.paths.has(via));
-        own || (via.handle.is_some() && self.peers.values().any(|peer| peer.paths.has_relay(via.conn)))
+        own || (via.handle.is_some() && self.relays.contains(&via.conn))
     }
 
     /// A datagram from an address that is nobody's flow.

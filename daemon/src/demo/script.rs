@@ -123,6 +123,7 @@ impl Story {
                 told.retries += u64::from(*success);
                 Some(format!("{} the direct path again", if *success { "found" } else { "did not find" }))
             }
+            Note::Rerouted { why, .. } => Some(format!("took another relay: {why}")),
             Note::RelayLost { why, .. } => Some(format!("lost the relay: {why}")),
             Note::Refused { what, .. } => Some(format!("refused: {what}")),
             Note::RelayConnected { .. } => Some("joined at the relay".to_owned()),

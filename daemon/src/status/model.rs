@@ -113,6 +113,9 @@ pub(crate) struct PathReport {
     /// `active`, `standby`, `validating` or `suspect`.
     pub(crate) state: String,
     pub(crate) remote: Option<String>,
+    /// The URL of the relay that a relay path goes over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) relay: Option<String>,
     pub(crate) since_s: f64,
     pub(crate) rtt_ms: Option<f64>,
 }
@@ -159,7 +162,7 @@ pub(crate) fn from_core(now: Instant, status: &Status, facts: &Facts, been_ready
         },
         relays: status.relays.iter().map(relay).collect(),
         port_mapping: port_mapping(now, &status.mappings),
-        peers: status.peers.iter().map(|peer| remote(now, peer)).collect(),
+        peers: status.peers.iter().map(|peer| remote(now, peer, &status.relays)).collect(),
     }
 }
 
@@ -217,7 +220,7 @@ fn relay(relay: &RelayStatus) -> RelayReport {
     }
 }
 
-fn remote(now: Instant, peer: &PeerStatus) -> PeerReport {
+fn remote(now: Instant, peer: &PeerStatus, relays: &[RelayStatus]) -> PeerReport {
     let state = match peer.state {
         PeerState::Connecting => "connecting",
         PeerState::Connected => "connected",
@@ -228,8 +231,8 @@ fn remote(now: Instant, peer: &PeerStatus) -> PeerReport {
         name: peer.name.clone(),
         state: state.to_owned(),
         addresses: peer.addresses.iter().map(IpAddr::to_string).collect(),
-        path: peer.path.as_ref().map(|one| path(now, one)),
-        paths: peer.paths.iter().map(|one| path(now, one)).collect(),
+        path: peer.path.as_ref().map(|one| path(now, one, relays)),
+        paths: peer.paths.iter().map(|one| path(now, one, relays)).collect(),
         suite: peer.suite.map(str::to_owned),
         epoch: peer.epoch,
         handshake_age_s: peer.handshake_at.map(|at| seconds(now.since(at))),
@@ -248,13 +251,14 @@ fn remote(now: Instant, peer: &PeerStatus) -> PeerReport {
     }
 }
 
-fn path(now: Instant, path: &PathStatus) -> PathReport {
+fn path(now: Instant, path: &PathStatus, relays: &[RelayStatus]) -> PathReport {
     let (kind, transport) = label(path.label);
     PathReport {
         kind: kind.to_owned(),
         transport: transport.to_owned(),
         state: path.state.to_owned(),
         remote: path.remote.map(|address| address.to_string()),
+        relay: path.relay.and_then(|index| relays.get(index)).map(|relay| relay.url.clone()),
         since_s: seconds(now.since(path.since)),
         rtt_ms: path.rtt.map(millis),
     }

@@ -88,6 +88,10 @@ impl Observer {
                     format!("back to {kind}/{transport}: the direct path was lost after {:.0} ms of silence ({why})", millis(*silent));
                 self.remember(at, *peer, "fell_back", what);
             }
+            Note::Rerouted { peer, from, to, why } => {
+                let what = format!("relay {} of the token carries instead of relay {} ({why})", to + 1, from + 1);
+                self.remember(at, *peer, "rerouted", what);
+            }
             Note::Retry { peer, success: true } => {
                 self.remember(at, *peer, "retry_succeeded", "a retry of the direct path succeeded".to_owned());
             }

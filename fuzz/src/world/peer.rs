@@ -579,5 +579,6 @@ fn said_of(edit: &Edit) -> String {
         Edit::Epoch { link, .. } => format!("{link:?}: a further epoch"),
         Edit::Peer { link, .. } => format!("{link:?}: its addresses"),
         Edit::Forget { link } => format!("{link:?}: it left"),
+        Edit::Relay { conn, stands } => format!("{conn:?} leads to a relay: {stands}"),
     }
 }

@@ -54,6 +54,10 @@ impl NoteLog {
             Note::FellBack { peer, to, why, silent } => {
                 tracing::info!(peer = %peer.short(), to = %path_name(*to), why, ?silent, "fell back to another path");
             }
+            Note::Rerouted { peer, from, to, why } => {
+                let [from, to] = [from, to].map(|index| self.relay(*index).url.clone());
+                tracing::info!(peer = %peer.short(), %from, %to, why, "moved to another relay");
+            }
             Note::Retry { peer, success } => {
                 tracing::debug!(peer = %peer.short(), success, "tried for a direct path");
             }

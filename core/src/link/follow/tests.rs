@@ -152,7 +152,7 @@ fn a_path_that_was_given_up_gets_a_request_of_a_new_one_for_each_of_its_own() {
 fn a_port_that_answers_a_search_is_asked_by_a_request_of_its_own() {
     let (mut link, mut room) = by_udp(Side::Responder);
     let room = &mut room;
-    for (presence, ..) in link.presences.values_mut() {
+    for presence in link.relays.presences_mut() {
         presence.public = Some(port(5_001));
     }
     link.take_search(at(2), room, port(5_001), 0);

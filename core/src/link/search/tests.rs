@@ -56,7 +56,7 @@ fn link_to(room: &mut Room, theirs: &str) -> Link {
     room.config.direct = Transports::UDP;
     room.udp_ports = (Some(4_000), None);
     let mut link = connected(room, Side::Initiator);
-    for (presence, ..) in link.presences.values_mut() {
+    for presence in link.relays.presences_mut() {
         presence.public = Some(address(theirs));
     }
     room.drain(usize::MAX, &mut Vec::new());
@@ -142,7 +142,7 @@ fn behind_a_nat_that_varies_256_sockets_are_opened_and_closed_again() {
     // with an end whose port varies too, or of which the relay says something else, nothing can be found
     for (kind, seen) in [(CandidateKind::Varying, THEIRS), (CandidateKind::Observed, "203.0.113.10:1")] {
         link.candidates[0].0.kind = kind;
-        for (presence, ..) in link.presences.values_mut() {
+        for presence in link.relays.presences_mut() {
             presence.public = Some(address(seen));
         }
         assert_eq!(link.begin_search(at(20), room), None);
