@@ -17,6 +17,7 @@ mod netcheck;
 mod paths;
 mod portserver;
 mod process;
+mod relays;
 mod roaming;
 mod router;
 mod stream;
@@ -67,6 +68,7 @@ fn all() -> Vec<Scenario> {
         paths::all(),
         nats::all(),
         roaming::all(),
+        relays::all(),
         mapping::all(),
         netcheck::all(),
         layer2::all(),

@@ -67,16 +67,37 @@ pub(crate) struct Relay {
 impl Relay {
     /// Makes its identity and a network, but does not start it.
     pub(crate) fn prepare(world: &World, host: &Host) -> Self {
+        Self::prepare_all(world, core::slice::from_ref(host)).pop().expect("one host, one relay")
+    }
+
+    /// The same for several relays of one network, in the order of its token.
+    pub(crate) fn prepare_all(world: &World, hosts: &[Host]) -> Vec<Self> {
+        let mut network = Command::new(peer_program());
+        network.args(["network", "new", "--name", "proof"]);
+        let mut relays: Vec<_> = hosts.iter().map(|host| Self::without_network(world, host)).collect();
+        for relay in &relays {
+            network.args(["--relay", &relay.url, "--relay-id", &relay.id]);
+        }
+        let token = one_line(&bounded(network, COMMAND_LIMIT));
+        assert!(token.starts_with("smesh1:"), "a join token begins with smesh1: and this does not: {token}");
+        for relay in &mut relays {
+            relay.token.clone_from(&token);
+        }
+        relays
+    }
+
+    fn without_network(world: &World, host: &Host) -> Self {
         let state = world.folder(&host.name);
         let mut command = Command::new(relay_program());
         command.arg("id").arg("--state-dir").arg(&state);
         let id = one_line(&bounded(command, COMMAND_LIMIT));
         let url = format!("wss://{}", host.underlay(RELAY_PORT));
-        let mut command = Command::new(peer_program());
-        command.args(["network", "new", "--name", "proof", "--relay", &url, "--relay-id", &id]);
-        let token = one_line(&bounded(command, COMMAND_LIMIT));
-        assert!(token.starts_with("smesh1:"), "a join token begins with smesh1: and this does not: {token}");
-        Self { host: host.clone(), state, process: None, id, url, token }
+        Self { host: host.clone(), state, process: None, id, url, token: String::new() }
+    }
+
+    /// Where it runs.
+    pub(crate) fn host(&self) -> &Host {
+        &self.host
     }
 
     /// `prepare` and `start`.

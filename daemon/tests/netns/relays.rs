@@ -1,0 +1,79 @@
+//! Two relays in one token: one of them dies, falls silent or leaves under load, and comes back. The traffic does not notice.
+
+use crate::mesh::{Options, Peer, Relay, list, overlay};
+use crate::stream::Stream;
+use crate::world::{Host, World, drop_between, heal};
+use crate::{Scenario, scenario};
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Half a second of the stream in both directions.
+const A_WHILE: u64 = 500;
+/// What a failing relay may cost, beside what a busy machine costs when nothing fails.
+const OUTAGE: Duration = Duration::from_secs(1);
+/// The same where the relay says that it goes, and when it is back.
+const NOTHING: Duration = Duration::from_millis(200);
+/// Both relays are found, and measured.
+const SOON: Duration = Duration::from_secs(15);
+
+pub(crate) fn all() -> Vec<Scenario> {
+    vec![
+        scenario("relay_killed_under_load", relay_killed),
+        scenario("relay_cut_off_under_load", relay_cut_off),
+        scenario("relay_drained_under_load", relay_drained),
+    ]
+}
+
+fn relay_killed(world: &World) {
+    befalls(world, OUTAGE, |_, relay| relay.kill(), |world, _, relay| relay.start(world));
+}
+
+/// Neither end nor the relay is told.
+fn relay_cut_off(world: &World) {
+    befalls(world, OUTAGE, |host, relay| drop_between(host, relay.host()), |_, host, relay| heal(host, relay.host()));
+}
+
+/// SIGTERM: the relay says that it goes, and ends when its clients have left it.
+fn relay_drained(world: &World) {
+    befalls(world, NOTHING, |_, relay| relay.stop(), |world, _, relay| relay.start(world));
+}
+
+/// Two relays, two peers that have no direct path, and a stream both ways; something befalls the relay that carries, and is undone.
+fn befalls(world: &World, most: Duration, what: impl Fn(&Host, &mut Relay), undone: impl Fn(&World, &Host, &mut Relay)) {
+    let relay_hosts = ["relay1", "relay2"].map(|name| world.host(name));
+    let hosts = ["a", "b"].map(|name| world.host(name));
+    let mut relays = Relay::prepare_all(world, &relay_hosts);
+    for relay in &mut relays {
+        relay.start(world);
+    }
+    let relay_only = |options: Options| options.set("SHADOWMESH_P2P_TRANSPORTS", "");
+    let start = |(host, number)| Peer::start_with(world, host, &relays[0].token, number, relay_only);
+    let mut peers: Vec<_> = hosts.iter().zip(1..).map(start).collect();
+    for (peer, other) in peers.iter_mut().zip(["b", "a"]) {
+        peer.until("at both relays", SOON, |status| list(status, "relays").iter().all(|relay| relay["state"] == "connected"));
+        peer.until_path(other, "relay");
+    }
+    let end = |index: usize| (&hosts[index], IpAddr::V4(overlay(index as u8 + 1)));
+    let stream = Stream::start(end(0), end(1));
+    let calm = stream.step(world, "over one relay", 2 * A_WHILE);
+
+    let url = carrier(&peers[0], "b");
+    let relay = relays.iter_mut().find(|relay| relay.url == url).expect("a relay of the token");
+    what(&hosts[0], relay);
+    let outage = stream.step(world, "over the other one", 4 * A_WHILE);
+    assert!(outage <= most + 2 * calm, "{outage:?} without a datagram, {calm:?} before");
+    for (peer, other) in [(0, "b"), (1, "a")] {
+        assert_ne!(carrier(&peers[peer], other), url, "it was left");
+    }
+    undone(world, &hosts[0], relay);
+    peers[0].until("at both relays again", SOON, |status| list(status, "relays").iter().all(|relay| relay["state"] == "connected"));
+    let back = stream.step(world, "both are there", 2 * A_WHILE);
+    assert!(back <= NOTHING + 2 * calm, "{back:?} without a datagram when it was back, {calm:?} before");
+    stream.finish_perfect();
+}
+
+/// The relay over which a peer sends to another.
+fn carrier(peer: &Peer<'_>, other: &str) -> String {
+    let known = peer.knows(other);
+    known["path"]["relay"].as_str().unwrap_or_else(|| panic!("a relay path names its relay: {known:#}")).to_owned()
+}
