@@ -9,7 +9,7 @@ use async_signal::{Signal, Signals};
 use core::net::SocketAddr;
 use futures_lite::StreamExt;
 use shadowmesh_core::{
-    config::HubConfig,
+    config::{HubConfig, Limits},
     crypto::awslc::AwsLc,
     hub::HubStatus,
     id::PeerId,
@@ -21,7 +21,7 @@ use shadowmesh_runtime_smol::{
     http::{self, Response},
 };
 use shadowmesh_runtime_std::{
-    StartError, clock,
+    StartError, clock, descriptors,
     journal::JournalFile,
     relay::{Relay, RelayOptions},
 };
@@ -30,6 +30,9 @@ use std::{cell::RefCell, io::IsTerminal, path::Path, sync::Arc};
 
 /// Rates in `status` are told over at least this, or since the start.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Descriptors for listeners, files, the control socket and scrapers.
+const DESCRIPTORS_BESIDE: u64 = 64;
 
 /// What drives the relay: both have the same doors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +72,7 @@ pub fn run(settings: &Settings, runtime: Runtime, journal: Option<&Path>) -> Res
             identity: Arc::new(identity),
             crypto: Arc::new(AwsLc),
             suites: vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305],
-            limits: settings.limits.clone(),
+            limits: fitting(&settings.limits, descriptors::raise()),
             keepalive: settings.keepalive,
             // the runtime knows which ports it got
             udp_ports: [None; 2],
@@ -84,6 +87,24 @@ pub fn run(settings: &Settings, runtime: Runtime, journal: Option<&Path>) -> Res
     let relay = runtime.start(options).map_err(Failure::failed)?;
     announce(settings, id, relay.addresses())?;
     smol::block_on(Running::new(relay, runtime, http.as_ref()).until_the_end(signals, control, http))
+}
+
+/// The limits, lowered to what there are descriptors for: whoever is refused costs the others nothing, but a relay that has none left
+/// can take nobody, answer no `status` and no scraper.
+fn fitting(limits: &Limits, descriptors: u64) -> Limits {
+    let connections = usize::try_from(descriptors.saturating_sub(DESCRIPTORS_BESIDE)).unwrap_or(usize::MAX).max(2);
+    let preauth_total = limits.preauth_total.min(connections / 2);
+    let clients = limits.clients.min(connections - preauth_total);
+    if (clients, preauth_total) != (limits.clients, limits.preauth_total) {
+        let wanted = limits.clients + limits.preauth_total;
+        tracing::warn!(
+            descriptors,
+            clients,
+            preauth_total,
+            "limits.clients and limits.preauth_total are lowered: allow {wanted} open files"
+        );
+    }
+    Limits { clients, preauth_total, preauth_per_source: limits.preauth_per_source.min(preauth_total), ..limits.clone() }
 }
 
 /// What to listen on: a machine without IPv6 cannot take the default.
@@ -211,5 +232,22 @@ impl Running {
             },
             _ => Response::not_found(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_fit_into_the_descriptors_that_there_are() {
+        let limits = Limits::default();
+        assert_eq!(fitting(&limits, 20_000), limits);
+        let few = fitting(&limits, 1_024);
+        assert_eq!((few.clients, few.preauth_total, few.preauth_per_source), (480, 480, 8));
+        let some = fitting(&limits, 10_064);
+        assert_eq!((some.clients, some.preauth_total), (10_000 - 1_024, 1_024));
+        let none = fitting(&limits, 0);
+        assert_eq!((none.clients, none.preauth_total, none.preauth_per_source), (1, 1, 1));
     }
 }
