@@ -201,7 +201,7 @@ fn serve(identity: Arc<Identity>, lines: [(PipeWriter, [u8; 32]); 2], inbox: &In
     let mut open = Vec::new();
     for (line, (to, exporter)) in (1..).zip(lines) {
         open.push((line, to));
-        hub.handle(now(), HubEvent::Accepted { conn: ConnId(line), exporter, remote: NOWHERE }, &mut actions);
+        hub.handle(now(), HubEvent::Accepted { conn: ConnId(line), exporter, remote: NOWHERE, since: now() }, &mut actions);
     }
     while !open.is_empty() {
         let mut over = Vec::new();
@@ -228,7 +228,9 @@ fn serve(identity: Arc<Identity>, lines: [(PipeWriter, [u8; 32]); 2], inbox: &In
         }
         open.retain(|(line, _)| !over.contains(line));
         match wait(inbox, actions.is_empty(), hub.deadline()) {
-            Some((line, Some(mut message))) => forwarder.inbound(now(), ConnId(line), &mut message, &mut punts),
+            Some((line, Some(mut message))) => {
+                forwarder.inbound(now(), ConnId(line), &mut message, &mut punts);
+            }
             Some((line, None)) => {
                 open.retain(|(other, _)| *other != line);
                 hub.handle(now(), HubEvent::Closed { conn: ConnId(line) }, &mut actions);

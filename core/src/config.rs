@@ -13,6 +13,9 @@ use std::sync::Arc;
 /// Bytes of an Ethernet header without a VLAN tag.
 const ETHERNET_HEADER_LEN: usize = 14;
 
+/// What a connection of a relay may cost in memory: its buffers in TLS and WebSocket while it is busy; an idle one costs half of that.
+const CONNECTION_BYTES: u64 = 128 * 1024;
+
 /// Configuration of a peer.
 #[derive(Clone)]
 pub struct NodeConfig {
@@ -188,7 +191,7 @@ pub struct Limits {
     pub frame_bytes: usize,
     /// Largest message that is not a sequence of records, in bytes.
     pub control_bytes: usize,
-    /// Time from the WebSocket's opening to a proven identity.
+    /// Time from the first byte of TLS to a proven identity.
     pub preauth_time: Duration,
     /// Bytes a connection may send before its identity is proven.
     pub preauth_bytes: usize,
@@ -218,8 +221,33 @@ pub struct Limits {
     pub client_bytes_per_second: u64,
     /// Records a second from one client; 0 = no limit.
     pub client_frames_per_second: u64,
+    /// Payload bytes a second from all clients together, in equal shares when they want more; 0 = no limit.
+    pub bytes_per_second: u64,
+    /// Records a second from all clients together, in equal shares when they want more; 0 = no limit.
+    pub frames_per_second: u64,
     /// Established clients, in all.
     pub clients: usize,
+    /// A source that used up its new connections and proved nothing is refused for so long.
+    pub refuse_time: Duration,
+    /// Bytes for connections and queues together; a connection beyond is refused.
+    pub memory: u64,
+}
+
+impl Limits {
+    /// What queues may take: frames, and messages of the relay itself.
+    pub fn queue_memory(&self) -> usize {
+        self.queue_total_bytes.saturating_add(self.control_total_bytes())
+    }
+
+    /// What so many connections may take beside the queues.
+    pub(crate) fn memory_of(&self, connections: usize) -> u64 {
+        self.queue_memory() as u64 + connections as u64 * CONNECTION_BYTES
+    }
+
+    /// Messages of the relay itself that may wait for all clients together, in bytes.
+    pub(crate) fn control_total_bytes(&self) -> usize {
+        self.queue_total_bytes / 4
+    }
 }
 
 impl Default for Limits {
@@ -243,7 +271,12 @@ impl Default for Limits {
             half_open_total: 1_024,
             client_bytes_per_second: 0,
             client_frames_per_second: 0,
+            bytes_per_second: 0,
+            frames_per_second: 0,
             clients: 16_384,
+            refuse_time: Duration::from_mins(1),
+            // room for all of the above
+            memory: 4 * 1024 * 1024 * 1024,
         }
     }
 }

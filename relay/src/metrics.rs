@@ -45,7 +45,8 @@ impl Collector for Snapshot {
             &[("in", forward.rx_bytes), ("out", forward.tx_bytes)],
         )?;
         counters(&mut encoder, "shadowmesh_relay_drops", "What was dropped or refused", "reason", &status.drops)?;
-        let handshakes = [("success", status.handshakes_succeeded), ("failure", status.handshakes_failed)];
+        let handshakes =
+            [("success", status.handshakes_succeeded), ("failure", status.handshakes_failed), ("answered", status.handshakes_answered)];
         counters(
             &mut encoder,
             "shadowmesh_relay_handshakes",
@@ -107,6 +108,7 @@ mod tests {
             half_open: 1,
             handshakes_succeeded: 3,
             handshakes_failed: 4,
+            handshakes_answered: 5,
             drops: vec![("queue_full", 6)],
             forward,
         };

@@ -48,6 +48,9 @@ pub struct Handshakes {
     pub success: u64,
     /// Ended before.
     pub failure: u64,
+    /// Were answered: each cost arithmetic.
+    #[serde(default)]
+    pub answered: u64,
 }
 
 /// Sums of the data plane.
@@ -177,7 +180,11 @@ impl Report {
             networks: status.networks,
             preauth: status.preauth,
             half_open: status.half_open,
-            handshakes: Handshakes { success: status.handshakes_succeeded, failure: status.handshakes_failed },
+            handshakes: Handshakes {
+                success: status.handshakes_succeeded,
+                failure: status.handshakes_failed,
+                answered: status.handshakes_answered,
+            },
             clients: status.clients.iter().map(client).collect(),
             totals: Totals {
                 rx_frames: forward.rx_frames,

@@ -19,6 +19,7 @@ mod drive;
 pub mod http;
 mod interface;
 pub mod listen;
+mod pace;
 pub mod peer;
 mod pumps;
 pub mod relay;

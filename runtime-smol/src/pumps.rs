@@ -5,9 +5,9 @@ use crate::{
     listen::{self, Accepted, Door},
     ws::{Connected, Reader, Writer},
 };
-use core::net::SocketAddr;
+use core::{future::poll_fn, net::SocketAddr, pin::pin};
 use rustls::ServerConfig;
-use shadowmesh_core::{crypto::Provider, event::Ended, handshake::Job, id::ConnId};
+use shadowmesh_core::{crypto::Provider, event::Ended, handshake::Job, hub::Refusal, id::ConnId};
 use shadowmesh_runtime_std::{
     clock,
     listen::Bounds,
@@ -103,16 +103,10 @@ impl<R: Driven> Pumps<R> {
 
 /// Hands each message to the room until the connection ends.
 async fn read<R: Driven>(shared: Rc<Shared<R>>, conn: ConnId, mut reader: Reader) {
-    let mut turn = 0;
+    let mut cost = 0;
     loop {
-        let next = if let Some(next) = future::poll_once(reader.next()).await {
-            next
-        } else {
-            shared.with(Room::messages_over);
-            reader.next().await
-        };
-        match next {
-            Ok(mut message) => shared.with(|room| room.message(clock::now(), conn, &mut message)),
+        match next_or_over(&shared, &mut reader).await {
+            Ok(mut message) => cost += shared.with(|room| room.message(clock::now(), conn, &mut message)),
             Err(why) => {
                 return shared.with(|room| {
                     room.messages_over();
@@ -120,16 +114,36 @@ async fn read<R: Driven>(shared: Rc<Shared<R>>, conn: ConnId, mut reader: Reader
                 });
             }
         }
-        turn += 1;
-        if turn % TURN_MESSAGES == 0 || shared.with(|room| room.is_busy()) {
+        if cost >= TURN_MESSAGES || shared.with(|room| room.is_busy()) {
             shared.with(Room::messages_over);
             future::yield_now().await;
+        }
+        while cost >= TURN_MESSAGES {
+            // One message may cost several turns.
+            cost -= TURN_MESSAGES;
+            if cost >= TURN_MESSAGES {
+                future::yield_now().await;
+            }
         }
         while shared.with(|room| room.is_busy()) {
             // The control room is behind: the sender waits in its socket.
             future::yield_now().await;
         }
     }
+}
+
+/// The next message. When there is none now, the room hears that it has them all; nothing is tried twice in one turn of this task.
+async fn next_or_over<R: Driven>(shared: &Shared<R>, reader: &mut Reader) -> Result<Vec<u8>, Ended> {
+    let mut next = pin!(reader.next());
+    let mut told = false;
+    poll_fn(|context| {
+        let polled = next.as_mut().poll(context);
+        if polled.is_pending() && !core::mem::replace(&mut told, true) {
+            shared.with(Room::messages_over);
+        }
+        polled
+    })
+    .await
 }
 
 /// Sends what waits until the connection ends or nothing more will come.
@@ -170,17 +184,17 @@ struct MachineDoor<R> {
 }
 
 impl<R: Driven> Door for MachineDoor<R> {
-    fn admit(&self, remote: SocketAddr) -> Result<(), &'static str> {
+    fn admit(&self, remote: SocketAddr) -> Result<(), Refusal> {
         self.shared.with(|room| room.admit(clock::now(), remote))
     }
 
     fn accepted(&self, accepted: Accepted) {
-        let Accepted { connected, exporter } = accepted;
+        let Accepted { connected, exporter, since } = accepted;
         let Connected { reader, writer, local, remote } = connected;
         self.shared.with(|room| {
             let conn = room.number();
             room.pumps().attach(conn, reader, writer);
-            room.accepted(clock::now(), conn, Arrival { exporter, local, remote });
+            room.accepted(clock::now(), conn, Arrival { exporter, local, remote, since });
         });
     }
 

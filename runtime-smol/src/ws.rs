@@ -20,7 +20,7 @@ use shadowmesh_runtime_std::{
     tls,
     ws::{ended, limits, prepare},
 };
-use smol::{Async, stream::StreamExt};
+use smol::{Async, future, stream::StreamExt};
 use std::{net::TcpStream, sync::Arc};
 
 type Stream = TlsStream<Ahead>;
@@ -62,9 +62,10 @@ pub async fn client(tcp: Async<TcpStream>, config: Arc<ClientConfig>, host: &str
 /// Why it came to nothing.
 pub async fn server(tcp: Async<TcpStream>, config: Arc<ServerConfig>) -> Result<(Connected, [u8; 32]), Ended> {
     let (local, remote) = prepare(tcp.get_ref())?;
-    let stream = TlsAcceptor::from(config).accept(Ahead::new(tcp)).await.map_err(|e| tls::ended(&e))?;
+    let stream = TlsAcceptor::from(config).accept(Ahead::accepting(tcp)).await.map_err(|e| tls::ended(&e))?;
     let exporter = tls::server_exporter(stream.get_ref().1)?;
-    let socket = accept_async_with_config(TlsStream::Server(stream), Some(limits())).await.map_err(|e| ended(&e))?;
+    let mut socket = accept_async_with_config(TlsStream::Server(stream), Some(limits())).await.map_err(|e| ended(&e))?;
+    socket.get_mut().get_mut().0.upgraded();
     Ok((Connected::new(socket, local, remote), exporter))
 }
 
@@ -84,7 +85,8 @@ impl Reader {
         loop {
             match self.0.next().await {
                 Some(Ok(Message::Binary(bytes))) => return Ok(Vec::from(bytes)),
-                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+                // A ping costs an answer of its own, so it is a turn of its own.
+                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => future::yield_now().await,
                 Some(Ok(Message::Text(_))) => {
                     return Err(Ended::WebSocket("a text message came".to_owned()));
                 }

@@ -3,6 +3,7 @@ use rustls::ServerConfig;
 use shadowmesh_core::{
     crypto::Identity,
     event::{Ended, Target},
+    hub::Refusal,
     id::PeerId,
     time::Instant,
 };
@@ -135,7 +136,7 @@ impl Server {
 struct TestDoor(flume::Sender<Result<Accepted, Ended>>);
 
 impl Door for TestDoor {
-    fn admit(&self, remote: SocketAddr) -> Result<(), &'static str> {
+    fn admit(&self, remote: SocketAddr) -> Result<(), Refusal> {
         assert!(remote.ip().is_loopback());
         Ok(())
     }

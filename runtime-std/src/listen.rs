@@ -4,6 +4,7 @@ use core::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
+use shadowmesh_core::hub::Refusal;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{cell::RefCell, collections::BTreeMap, io, net::TcpListener, rc::Rc};
 
@@ -103,7 +104,14 @@ pub fn is_one_connections_fault(error: &io::Error) -> bool {
 #[derive(Clone)]
 pub struct Slots {
     bounds: Bounds,
-    taken: Rc<RefCell<BTreeMap<IpAddr, usize>>>,
+    taken: Rc<RefCell<Taken>>,
+}
+
+/// Places taken: in all, and by source.
+#[derive(Default)]
+struct Taken {
+    all: usize,
+    sources: BTreeMap<IpAddr, usize>,
 }
 
 /// One connection's place; dropping it gives the place back.
@@ -118,30 +126,36 @@ impl Slots {
         Self { bounds, taken: Rc::default() }
     }
 
-    /// A place for a connection from this address; `None` when all, or all of its source, are taken.
-    pub fn take(&self, remote: IpAddr) -> Option<Slot> {
+    /// A place for a connection from this address.
+    ///
+    /// # Errors
+    /// All, or all of its source, are taken.
+    pub fn take(&self, remote: IpAddr) -> Result<Slot, Refusal> {
         let source = source_of(remote);
         let mut taken = self.taken.borrow_mut();
-        if taken.values().sum::<usize>() >= self.bounds.handshakes {
-            return None;
+        let of_source = taken.sources.get(&source).copied().unwrap_or_default();
+        if of_source >= self.bounds.handshakes_per_source {
+            return Err(Refusal::Because("too many connections of this source in their handshake"));
         }
-        let of_source = taken.entry(source).or_insert(0);
-        if *of_source >= self.bounds.handshakes_per_source {
-            return None;
+        if taken.all >= self.bounds.handshakes {
+            return Err(Refusal::Full);
         }
-        *of_source += 1;
-        Some(Slot { slots: self.clone(), source })
+        taken.all += 1;
+        taken.sources.insert(source, of_source + 1);
+        Ok(Slot { slots: self.clone(), source })
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut taken = self.slots.taken.borrow_mut();
-        if let Some(count) = taken.get_mut(&self.source) {
+        if let Some(count) = taken.sources.get_mut(&self.source) {
             *count -= 1;
-            if *count == 0 {
-                taken.remove(&self.source);
+            let is_last = *count == 0;
+            if is_last {
+                taken.sources.remove(&self.source);
             }
+            taken.all -= 1;
         }
     }
 }
@@ -169,12 +183,12 @@ mod tests {
         let slots = Slots::new(BOUNDS);
         let first = slots.take(ip("192.0.2.1")).expect("free");
         let _second = slots.take(ip("192.0.2.1")).expect("free");
-        assert!(slots.take(ip("192.0.2.1")).is_none(), "two of one source");
+        assert!(matches!(slots.take(ip("192.0.2.1")), Err(Refusal::Because(_))), "two of one source");
         let _third = slots.take(ip("2001:db8:0:ff00::1")).expect("free");
-        assert!(slots.take(ip("192.0.2.9")).is_none(), "three in all");
+        assert!(matches!(slots.take(ip("192.0.2.9")), Err(Refusal::Full)), "three in all");
         drop(first);
         let _fourth = slots.take(ip("2001:db8:0:ffff::2")).expect("free again");
-        assert!(slots.take(ip("2001:db8:0:ff12::3")).is_none(), "the same /56");
+        assert!(matches!(slots.take(ip("2001:db8:0:ff12::3")), Err(Refusal::Because(_))), "the same /56");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use shadowmesh_core::{
     crypto::{Provider, rustcrypto::RustCrypto},
     event::Ended,
     handshake::{Done, Ticket},
+    hub::Refusal,
     id::ConnId,
     journal::{Entry, Loan, Recorded, Tape, actions_as_bytes, digest_of},
     time::Instant,
@@ -138,8 +139,8 @@ impl<M: Recorded, D: Doors> Room for Rerun<M, D> {
         self.doors.ring();
     }
 
-    fn admit(&mut self, _now: Instant, _remote: SocketAddr) -> Result<(), &'static str> {
-        Err("a journal takes no connections")
+    fn admit(&mut self, _now: Instant, _remote: SocketAddr) -> Result<(), Refusal> {
+        Err(Refusal::Because("a journal takes no connections"))
     }
 
     fn released(&mut self, _remote: SocketAddr, _why: Ended) {}
@@ -150,7 +151,9 @@ impl<M: Recorded, D: Doors> Room for Rerun<M, D> {
 
     fn accepted(&mut self, _now: Instant, _conn: ConnId, _arrival: Arrival) {}
 
-    fn message(&mut self, _now: Instant, _conn: ConnId, _message: &mut [u8]) {}
+    fn message(&mut self, _now: Instant, _conn: ConnId, _message: &mut [u8]) -> usize {
+        1
+    }
 
     fn is_busy(&self) -> bool {
         false

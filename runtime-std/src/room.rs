@@ -13,12 +13,13 @@ use shadowmesh_core::{
     crypto::Provider,
     event::Ended,
     handshake::{Done, Job},
+    hub::Refusal,
     id::ConnId,
     time::Instant,
 };
 use std::{collections::VecDeque, sync::Arc};
 
-/// Messages that a pump moves before others get their turn.
+/// Messages that a pump moves before others get their turn; one that cost more than one counts as so many.
 pub const TURN_MESSAGES: usize = 16;
 
 /// Packets of an interface that are read in one turn before others get theirs.
@@ -67,6 +68,8 @@ pub struct Arrival {
     pub local: SocketAddr,
     /// The other end's address.
     pub remote: SocketAddr,
+    /// When the room admitted it.
+    pub since: Instant,
 }
 
 /// A control room as its runtime sees it: a peer's or a relay's. One owner, one thread.
@@ -90,7 +93,7 @@ pub trait Room {
     fn computed(&mut self, done: Done);
 
     /// Whether a connection from here may begin TLS; an error refuses it. After `Ok` comes one `accepted` or `released`.
-    fn admit(&mut self, now: Instant, remote: SocketAddr) -> Result<(), &'static str>;
+    fn admit(&mut self, now: Instant, remote: SocketAddr) -> Result<(), Refusal>;
     /// A connection that was admitted came to nothing.
     fn released(&mut self, remote: SocketAddr, why: Ended);
     /// A number for a connection that came in; `accepted` follows when its pumps stand.
@@ -98,8 +101,9 @@ pub trait Room {
     /// TLS and the upgrade are done.
     fn accepted(&mut self, now: Instant, conn: ConnId, arrival: Arrival);
 
-    /// One message from a connection; it is opened where it lies. What comes of it may wait for [`Room::messages_over`].
-    fn message(&mut self, now: Instant, conn: ConnId, message: &mut [u8]);
+    /// One message from a connection; it is opened where it lies. What comes of it may wait for [`Room::messages_over`]. Gives what
+    /// it cost, in messages: at least one.
+    fn message(&mut self, now: Instant, conn: ConnId, message: &mut [u8]) -> usize;
     /// There are no more messages at the moment, or it is the turn of others.
     fn messages_over(&mut self) {}
     /// Whether readers should wait for the control room.

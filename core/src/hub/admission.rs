@@ -41,6 +41,10 @@ struct Entry {
     /// Connections without a proven identity.
     open: usize,
     joins: Bucket,
+    /// Somebody there has proven an identity.
+    proven: bool,
+    /// Nobody had, and all its connections were used up.
+    refused_until: Instant,
 }
 
 /// The counts of connections that have not proven an identity.
@@ -48,6 +52,7 @@ pub(super) struct Admission {
     total: usize,
     per_source: usize,
     joins: Rate,
+    refuse_time: Duration,
     open: usize,
     sources: BTreeMap<Source, Entry>,
     swept_at: Option<Instant>,
@@ -59,6 +64,7 @@ impl Admission {
             total: limits.preauth_total,
             per_source: limits.preauth_per_source,
             joins: Rate { per_second: limits.joins_per_second.into(), burst: limits.join_burst.into() },
+            refuse_time: limits.refuse_time,
             open: 0,
             sources: BTreeMap::new(),
             swept_at: None,
@@ -67,17 +73,23 @@ impl Admission {
 
     /// Takes one place and one token for `source`, or says which limit stands against it.
     pub(super) fn admit(&mut self, now: Instant, source: Source) -> Result<(), Reason> {
-        if self.open >= self.total {
-            return Err(Reason::PreauthTotal);
-        }
         if self.sources.len() >= SOURCES && !self.sources.contains_key(&source) {
             self.sweep(now)?;
         }
         let entry = self.sources.entry(source).or_default();
+        if entry.refused_until > now {
+            return Err(Reason::SourceRefused);
+        }
         if entry.open >= self.per_source {
             return Err(Reason::PreauthPerSource);
         }
+        if self.open >= self.total {
+            return Err(Reason::PreauthTotal);
+        }
         if !entry.joins.take(now, 1, self.joins) {
+            if !entry.proven {
+                entry.refused_until = now + self.refuse_time;
+            }
             return Err(Reason::JoinRate);
         }
         entry.open += 1;
@@ -99,6 +111,8 @@ impl Admission {
     pub(super) fn prove(&mut self, source: Source) {
         self.release(source);
         if let Some(entry) = self.sources.get_mut(&source) {
+            entry.proven = true;
+            entry.refused_until = Instant::ZERO;
             entry.joins.refund(1, self.joins);
         }
     }
@@ -119,7 +133,7 @@ impl Admission {
     fn sweep(&mut self, now: Instant) -> Result<(), Reason> {
         if self.swept_at.is_none_or(|at| now.since(at) >= SWEEP_INTERVAL) {
             self.swept_at = Some(now);
-            self.sources.retain(|_, entry| entry.open > 0 || !entry.joins.is_full(now));
+            self.sources.retain(|_, entry| entry.open > 0 || !entry.joins.is_full(now) || entry.refused_until > now);
         }
         if self.sources.len() < SOURCES { Ok(()) } else { Err(Reason::SourceTable) }
     }
@@ -159,7 +173,8 @@ mod tests {
         admission.prove(a);
         assert_eq!(admission.admit(now, a), Ok(()), "proof gives the token back");
         assert_eq!((admission.admit(now, b), admission.admit(now, c), admission.admit(now, c)), (Ok(()), Ok(()), Ok(())));
-        assert_eq!(admission.admit(now, c), Err(Reason::PreauthTotal));
+        assert_eq!(admission.admit(now, c), Err(Reason::PreauthPerSource), "a source that is full pushes nobody out");
+        assert_eq!(admission.admit(now, source("192.0.2.4:1")), Err(Reason::PreauthTotal));
         assert_eq!(admission.open(), 5);
         admission.release(source("198.51.100.1:1"));
         assert_eq!(admission.open(), 5, "a source that has nothing gives nothing back");

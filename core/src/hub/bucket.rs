@@ -45,6 +45,11 @@ impl Bucket {
         }
     }
 
+    /// Whether at least half of the burst is there.
+    pub(super) fn is_half_full(self, now: Instant, rate: Rate) -> bool {
+        self.full_at.since(now) <= rate.span(rate.burst) / 2
+    }
+
     /// Whether nothing is missing, so that a new bucket would be the same.
     pub(super) fn is_full(self, now: Instant) -> bool {
         self.full_at <= now

@@ -9,12 +9,7 @@
 //!   any ── limit, CLOSE, replaced ──▶ Parting ── connection closed ──▶ (gone)          Established
 //! ```
 //! A refused message never ends an attempt: the time and the bytes that a connection has before its proof do.
-use super::{
-    admission::Source,
-    bucket::{Bucket, Rate},
-    channel::Channel,
-    drops::Reason,
-};
+use super::{admission::Source, bucket::Bucket, channel::Channel, drops::Reason};
 use crate::{
     crypto::Identity,
     edges::{Chart, States, edges, took, turn},
@@ -27,9 +22,6 @@ use crate::{
 use core::net::SocketAddr;
 use std::sync::Arc;
 use zeroize::Zeroizing;
-
-/// Sealed control frames of one client: a lookup for each of some hundred peers at once, and ten times what a client needs.
-pub(super) const CONTROL: Rate = Rate { per_second: 64, burst: 512 };
 
 /// One connection.
 pub(super) struct Client {
@@ -85,7 +77,6 @@ pub(super) struct Established {
     pub(super) handle: Handle,
     pub(super) channel: Channel,
     pub(super) heard: Instant,
-    pub(super) control: Bucket,
     /// Answers to its questions for its UDP address.
     pub(super) binds: Bucket,
 }

@@ -22,6 +22,10 @@ reasons! {
     JoinRate = "join_rate",
     /// Too many sources are remembered.
     SourceTable = "source_table",
+    /// A source that used up its new connections and proved nothing.
+    SourceRefused = "source_refused",
+    /// One more connection would not fit into the relay's memory.
+    Memory = "memory",
     /// The relay goes away.
     Leaving = "leaving",
     /// As many clients as the relay takes.
@@ -85,6 +89,10 @@ reasons! {
     ClientFrameRate = "client_frame_rate",
     /// A client sends more bytes than it may.
     ClientByteRate = "client_byte_rate",
+    /// All clients together send more records than the relay may take, and this one more than its share.
+    RelayFrameRate = "relay_frame_rate",
+    /// All clients together send more bytes than the relay may take, and this one more than its share.
+    RelayByteRate = "relay_byte_rate",
     /// Waited for a client that went away.
     DestinationGone = "destination_gone",
     /// A consumer with a full queue that took nothing.

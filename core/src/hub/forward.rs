@@ -7,6 +7,7 @@ use super::{
     bucket::{Bucket, Rate},
     drops::{Drops, Reason},
     queue::{Bound, Pushed, Queue, Spares},
+    share::{Share, Shared},
     status::{ForwardStats, PortStatus, QueueTimes},
 };
 use crate::{
@@ -26,6 +27,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 pub const MESSAGE_BYTES: usize = 16 * 1024;
 /// Control messages that may wait for one client, in bytes: a whole directory and its changes. Who lets more pile up is hung up.
 const CONTROL_QUEUE_BYTES: usize = 512 * 1024;
+/// Messages of one client to the relay itself: a lookup for each of some hundred peers at once, and ten times what a client needs.
+const CONTROL: Rate = Rate { per_second: 64, burst: 512 };
 /// Urgent records a second that one client may send: the handshakes and punches of 32 peers. Others go with the rest.
 const URGENT: Rate = Rate { per_second: 128, burst: 512 };
 /// The least that a client's byte and record limits allow at once.
@@ -37,6 +40,7 @@ pub struct Forwarder {
     frame_bytes: usize,
     control_bytes: usize,
     total_bytes: usize,
+    control_total_bytes: usize,
     stall_time: Duration,
     bound: Bound,
     rates: Rates,
@@ -51,12 +55,16 @@ pub struct Forwarder {
     totals: Totals,
     times: QueueTimes,
     queued_bytes: usize,
+    queued_control_bytes: usize,
 }
 
 struct Rates {
     handshakes: Rate,
     frames: Rate,
     bytes: Rate,
+    /// Of all clients together.
+    all_frames: Shared,
+    all_bytes: Shared,
 }
 
 #[derive(Default)]
@@ -78,6 +86,9 @@ struct Port {
     stalls_at: Option<Instant>,
     frames: Bucket,
     bytes: Bucket,
+    all_frames: Share,
+    all_bytes: Share,
+    messages: Bucket,
     handshakes: Bucket,
     urgent: Bucket,
     status: PortStatus,
@@ -95,17 +106,21 @@ struct Member {
 impl Forwarder {
     /// A forwarder without connections.
     pub fn new(limits: &Limits) -> Self {
-        let (frames, bytes) = (limits.client_frames_per_second, limits.client_bytes_per_second);
+        let frames = |rate| Rate { per_second: rate, burst: LEAST_BURST_FRAMES.max(rate / 4) };
+        let bytes = |rate| Rate { per_second: rate, burst: LEAST_BURST_BYTES.max(rate / 4) };
         Self {
             frame_bytes: limits.frame_bytes,
             control_bytes: limits.control_bytes,
             total_bytes: limits.queue_total_bytes,
+            control_total_bytes: limits.control_total_bytes(),
             stall_time: limits.stall_time,
             bound: Bound { frames: limits.queue_frames, bytes: limits.queue_bytes },
             rates: Rates {
                 handshakes: Rate { per_second: limits.handshakes_per_second.into(), burst: limits.handshake_burst.into() },
-                frames: Rate { per_second: frames, burst: LEAST_BURST_FRAMES.max(frames / 4) },
-                bytes: Rate { per_second: bytes, burst: LEAST_BURST_BYTES.max(bytes / 4) },
+                frames: frames(limits.client_frames_per_second),
+                bytes: bytes(limits.client_bytes_per_second),
+                all_frames: Shared::new(frames(limits.frames_per_second)),
+                all_bytes: Shared::new(bytes(limits.bytes_per_second)),
             },
             ports: Vec::new(),
             free: Vec::new(),
@@ -117,12 +132,14 @@ impl Forwarder {
             totals: Totals::default(),
             times: QueueTimes::default(),
             queued_bytes: 0,
+            queued_control_bytes: 0,
         }
     }
 
     /// Each queue of this forwarder with its bound: for tests and for the curious, never for decisions.
     pub fn bounds(&self, each: &mut dyn FnMut(bound::Bound)) {
         each(bound::Bound::new("bytes that wait for all clients", self.queued_bytes, self.total_bytes));
+        each(bound::Bound::new("bytes of control messages that wait for all clients", self.queued_control_bytes, self.control_total_bytes));
         for port in self.ports.iter().flatten() {
             each(bound::Bound::new("bytes of control messages that wait for a client", port.control_bytes, CONTROL_QUEUE_BYTES));
             port.queue.bounds(self.bound, each);
@@ -148,6 +165,7 @@ impl Forwarder {
             Edit::Close { conn } => {
                 if let Some(at) = self.conns.remove(&conn) {
                     self.part(at);
+                    self.queued_control_bytes -= self.port(at).control_bytes;
                     self.ports[at] = None;
                     self.free.push(at);
                 }
@@ -155,26 +173,31 @@ impl Forwarder {
         }
     }
 
-    /// One WebSocket message that came on `conn`.
-    pub fn inbound(&mut self, now: Instant, conn: ConnId, message: &mut [u8], sink: &mut impl ForwardSink) {
-        let Some(at) = self.conns.get(&conn).copied() else { return };
+    /// One WebSocket message that came on `conn`; how many records it held, which is what it cost.
+    pub fn inbound(&mut self, now: Instant, conn: ConnId, message: &mut [u8], sink: &mut impl ForwardSink) -> usize {
+        let Some(at) = self.conns.get(&conn).copied() else { return 0 };
         let Some(member) = self.port(at).member else {
             // Not established yet: the hub counts its bytes.
-            return sink.punt(conn, message);
+            sink.punt(conn, message);
+            return 0;
         };
         match message.first() {
-            Some(&TYPE_FWD | &TYPE_DLV) => self.records(now, at, member, message, sink),
+            Some(&TYPE_FWD | &TYPE_DLV) => return self.records(now, at, member, message, sink),
             None => self.drops.count(Reason::MalformedRecord),
             Some(_) if message.len() > self.control_bytes => self.drops.count(Reason::ControlTooBig),
+            // Here and not in the hub: what is refused takes no place in the line before it.
+            Some(_) if !self.port_mut(at).messages.take(now, 1, CONTROL) => self.drops.count(Reason::ControlRate),
             Some(_) => sink.punt(conn, message),
         }
+        0
     }
 
     /// Queues one message of the hub; the caller wakes the writer.
     pub fn control(&mut self, conn: ConnId, bytes: Vec<u8>) {
         let Some(at) = self.conns.get(&conn).copied() else { return };
+        let is_full = self.queued_control_bytes + bytes.len() > self.control_total_bytes;
         let port = self.port_mut(at);
-        if port.control_bytes + bytes.len() > CONTROL_QUEUE_BYTES {
+        if is_full || port.control_bytes + bytes.len() > CONTROL_QUEUE_BYTES {
             // protocol 9.4: a client that does not read is hung up at the next alarm, which is due now.
             let old = port.stalls_at.replace(Instant::ZERO);
             self.stalls.extend([(Instant::ZERO, conn)]);
@@ -184,7 +207,8 @@ impl Forwarder {
             return self.drops.count(Reason::ControlQueueFull);
         }
         port.control_bytes += bytes.len();
-        port.control.push_back(bytes);
+        self.queued_control_bytes += bytes.len();
+        self.port_mut(at).control.push_back(bytes);
     }
 
     /// Makes `out` the next WebSocket message for `conn`: control, then urgent records, then the rest in turn. False: nothing waits.
@@ -194,6 +218,7 @@ impl Forwarder {
         let Some(port) = self.ports[at].as_mut() else { return false };
         if let Some(bytes) = port.control.pop_front() {
             port.control_bytes -= bytes.len();
+            self.queued_control_bytes -= bytes.len();
             *out = bytes;
         } else {
             let count = port.queue.pull(now, out, MESSAGE_BYTES, &mut self.times, &mut self.spares);
@@ -257,6 +282,9 @@ impl Forwarder {
             stalls_at: None,
             frames: Bucket::default(),
             bytes: Bucket::default(),
+            all_frames: Share::default(),
+            all_bytes: Share::default(),
+            messages: Bucket::default(),
             handshakes: Bucket::default(),
             urgent: Bucket::default(),
             status: PortStatus::idle(conn),
@@ -282,11 +310,15 @@ impl Forwarder {
         }
     }
 
-    fn records(&mut self, now: Instant, from: usize, member: Member, message: &[u8], sink: &mut impl ForwardSink) {
+    fn records(&mut self, now: Instant, from: usize, member: Member, message: &[u8], sink: &mut impl ForwardSink) -> usize {
         // One wake for a run of records to the same client.
-        let mut woken = None;
+        let (mut woken, mut count) = (None, 0);
         for record in Records::new(message) {
-            let Ok(record) = record else { return self.drops.count(Reason::MalformedRecord) };
+            count += 1;
+            let Ok(record) = record else {
+                self.drops.count(Reason::MalformedRecord);
+                break;
+            };
             match self.record(now, from, member, record) {
                 Ok(conn) => {
                     if woken != Some(conn) {
@@ -297,6 +329,7 @@ impl Forwarder {
                 Err(reason) => self.drops.count(reason),
             }
         }
+        count
     }
 
     /// Queues one record at its destination, whose connection it gives back.
@@ -320,18 +353,22 @@ impl Forwarder {
         }
         let conn = port.conn;
         let before = port.queue.bytes();
+        // A queue may hold no more than what is left for others, so that however many take nothing, there is room for one that does.
+        let left = self.total_bytes - self.queued_bytes;
+        let bound = Bound { bytes: self.bound.bytes.min(left), ..self.bound };
+        let full = if bound.bytes < self.bound.bytes { Reason::QueueMemory } else { Reason::QueueFull };
         let header = record_header(TYPE_DLV, if urgent { RECORD_FLAG_URGENT } else { 0 }, member.handle, len as u16);
         let pushed = if urgent {
             port.queue.push_urgent(now, member.handle, header, record.payload)
         } else {
-            port.queue.push(now, member.handle, header, record.payload, self.bound, &mut self.spares)
+            port.queue.push(now, member.handle, header, record.payload, bound, &mut self.spares)
         };
         self.queued_bytes = self.queued_bytes + port.queue.bytes() - before;
         match pushed {
             Pushed::Queued => return Ok(conn),
             Pushed::Refused if urgent => return Err(Reason::UrgentFull),
-            Pushed::Refused => self.drops.count(Reason::QueueFull),
-            Pushed::Displaced(count) => self.drops.add(Reason::QueueFull, count),
+            Pushed::Refused => self.drops.count(full),
+            Pushed::Displaced(count) => self.drops.add(full, count),
         }
         self.note_full(now, to);
         Ok(conn)
@@ -350,6 +387,12 @@ impl Forwarder {
         }
         if !port.bytes.take(now, len, self.rates.bytes) {
             return Err(Reason::ClientByteRate);
+        }
+        if !self.rates.all_frames.take(now, &mut port.all_frames, 1) {
+            return Err(Reason::RelayFrameRate);
+        }
+        if !self.rates.all_bytes.take(now, &mut port.all_bytes, len) {
+            return Err(Reason::RelayByteRate);
         }
         let kind = record.payload.first().copied().unwrap_or_default();
         // protocol 9.4: through a relay two handshakes a second and source.

@@ -1,10 +1,10 @@
 //! `Hub`: takes one event to its end. Dispatch, timers, and what happens to a connection; the rooms beside it know the rest.
 use super::{
-    ClientStatus, Edit, ForwardEdit, HubAction, HubEvent, HubNote, HubStatus, PortStatus,
+    ClientStatus, Edit, ForwardEdit, HubAction, HubEvent, HubNote, HubStatus, PortStatus, Refusal,
     admission::{Admission, Source},
     bucket::{Bucket, Rate},
     channel::{Channel, Inbound, MAX_AGE},
-    client::{CONTROL, Challenge, Client, Established, Own, State, Step},
+    client::{Challenge, Client, Established, Own, State, Step},
     directory::{Directory, Member},
     drops::{Drops, Reason},
     jobs::Jobs,
@@ -34,6 +34,8 @@ use std::{
 const ALARM_ACTIONS: usize = 240;
 /// Facts about refused connections: more are counted only.
 const REFUSALS: Rate = Rate { per_second: 5, burst: 50 };
+/// The least that a message counts before the proof: 512 in all.
+const LEAST_MESSAGE_BYTES: usize = 64;
 /// A client that is silent for so many keepalives is gone.
 const SILENT_KEEPALIVES: u32 = 3;
 
@@ -55,6 +57,7 @@ pub struct Hub {
     established: usize,
     succeeded: u64,
     failed: u64,
+    answered: u64,
     drops: Drops,
     refusals: Bucket,
 }
@@ -78,23 +81,29 @@ impl Hub {
             established: 0,
             succeeded: 0,
             failed: 0,
+            answered: 0,
             drops: Drops::default(),
             refusals: Bucket::default(),
         }
     }
 
-    /// Whether a connection from `remote` may begin TLS; an error is the name of the limit against it (protocol 9.4).
-    pub fn admit(&mut self, now: Instant, remote: SocketAddr) -> Result<(), &'static str> {
-        let admitted = if self.leaving.is_some() { Err(Reason::Leaving) } else { self.admission.admit(now, Source::of(remote)) };
-        admitted.map_err(|reason| {
+    /// Whether a connection from `remote` may begin TLS; an error is the limit against it (protocol 9.4).
+    pub fn admit(&mut self, now: Instant, remote: SocketAddr) -> Result<(), Refusal> {
+        let has_memory = self.config.limits.memory_of(self.admission.open() + self.established + 1) <= self.config.limits.memory;
+        let admitted = if has_memory { Ok(()) } else { Err(Reason::Memory) };
+        let admitted = if self.leaving.is_some() { Err(Reason::Leaving) } else { admitted };
+        admitted.and_then(|()| self.admission.admit(now, Source::of(remote))).map_err(|reason| {
             self.drops.count(reason);
-            reason.name()
+            if reason == Reason::PreauthTotal { Refusal::Full } else { Refusal::Because(reason.name()) }
         })
     }
 
-    /// An admitted connection ended before `HubEvent::Accepted`.
-    pub fn released(&mut self, remote: SocketAddr) {
+    /// An admitted connection ended before `HubEvent::Accepted`; `late`: it had used up its time.
+    pub fn released(&mut self, remote: SocketAddr, late: bool) {
         self.failed += 1;
+        if late {
+            self.drops.count(Reason::PreauthTime);
+        }
         self.admission.release(Source::of(remote));
     }
 
@@ -108,6 +117,7 @@ impl Hub {
             half_open: self.half_open,
             handshakes_succeeded: self.succeeded,
             handshakes_failed: self.failed,
+            handshakes_answered: self.answered,
             drops: self.drops.list(),
             forward: super::ForwardStats::default(),
         }
@@ -151,7 +161,11 @@ impl Machine for Hub {
                 None => self.entropy = Some(Entropy::new(bytes)),
             },
             HubEvent::Alarm => self.alarm(now, actions),
-            HubEvent::Accepted { conn, exporter, remote } => self.accepted(now, conn, exporter, remote, actions),
+            HubEvent::Accepted { conn, exporter, remote, since } => {
+                if self.accepted(now, conn, exporter, remote, actions) {
+                    self.arm(conn, since + self.config.limits.preauth_time);
+                }
+            }
             HubEvent::Closed { conn } => self.closed(now, conn, actions),
             HubEvent::Message { conn, bytes } => self.message(now, conn, bytes, actions),
             HubEvent::Computed(done) => self.computed(now, done, actions),
@@ -219,7 +233,8 @@ impl Hub {
         }
     }
 
-    fn accepted(&mut self, now: Instant, conn: ConnId, exporter: [u8; 32], remote: SocketAddr, actions: &mut Vec<HubAction>) {
+    /// False when it is shown out at once.
+    fn accepted(&mut self, now: Instant, conn: ConnId, exporter: [u8; 32], remote: SocketAddr, actions: &mut Vec<HubAction>) -> bool {
         // The address as people write it: an IPv4 client of a dual-stack listener is an IPv4 client.
         let observed = SocketAddr::new(remote.ip().to_canonical(), remote.port());
         let source = Some(Source::of(remote));
@@ -227,9 +242,9 @@ impl Hub {
         self.clients.insert(conn, client);
         actions.push(edit(Edit::Open { conn }));
         if self.leaving.is_some() {
-            return self.part(now, conn, None, "the relay goes away", actions);
+            self.part(now, conn, None, "the relay goes away", actions);
         }
-        self.arm(conn, now + self.config.limits.preauth_time);
+        self.leaving.is_none()
     }
 
     fn closed(&mut self, now: Instant, conn: ConnId, actions: &mut Vec<HubAction>) {
@@ -273,7 +288,8 @@ impl Hub {
 
     fn greet(&mut self, now: Instant, conn: ConnId, bytes: &[u8], actions: &mut Vec<HubAction>) {
         let client = self.clients.get_mut(&conn).expect("the caller found it");
-        client.bytes += bytes.len();
+        // One that is empty costs a turn of the control room as well.
+        client.bytes += bytes.len().max(LEAST_MESSAGE_BYTES);
         if client.bytes > self.config.limits.preauth_bytes {
             self.drops.count(Reason::PreauthBytes);
             return self.refuse(now, conn, "more bytes than a handshake needs", actions);
@@ -287,6 +303,7 @@ impl Hub {
         match client.greet(bytes, &own) {
             Ok(Step::Answer { hello }) => {
                 self.half_open += 1;
+                self.answered += 1;
                 let entropy = self.entropy.as_mut().expect("the driver hands in entropy before the first connection");
                 let mut sid = entropy.public_u32();
                 while !self.reflector.is_free(sid) {
@@ -396,8 +413,8 @@ impl Hub {
         let session_id = channel.session_id().0;
         let (remote, handle, network) = (client.remote, joined.handle, joined.network);
         self.reflector.add(channel.own_sid(), conn);
-        let (control, binds) = (Bucket::default(), Bucket::default());
-        client.state = State::Established(Box::new(Established { id, network, handle, channel, heard: now, control, binds }));
+        let binds = Bucket::default();
+        client.state = State::Established(Box::new(Established { id, network, handle, channel, heard: now, binds }));
         took::<State>("Verifying", client.state.name());
         self.established += 1;
         self.succeeded += 1;
@@ -456,9 +473,6 @@ impl Hub {
         let Some(Client { state: State::Established(established), .. }) = self.clients.get_mut(&conn) else { return };
         if bytes.first() != Some(&TYPE_FRAME) {
             return self.drops.count(Reason::UnexpectedMessage);
-        }
-        if !established.control.take(now, 1, CONTROL) {
-            return self.drops.count(Reason::ControlRate);
         }
         let opened = established.channel.open(bytes);
         if !matches!(opened, Err(Reason::BadFrame | Reason::ReplayedFrame)) {

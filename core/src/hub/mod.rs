@@ -25,6 +25,7 @@ mod machine;
 mod properties;
 mod queue;
 mod reflector;
+mod share;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ pub use status::{ClientStatus, ForwardStats, HubStatus, PortStatus, QueueTimes};
 use crate::{
     handshake::{Done, Job},
     id::{ConnId, Handle, PeerId},
+    time::Instant,
 };
 use core::net::SocketAddr;
 
@@ -58,6 +60,8 @@ pub enum HubEvent<'a> {
         exporter: [u8; 32],
         /// The other end's address as the socket says it.
         remote: SocketAddr,
+        /// When it was admitted: its time to prove who it is runs since then.
+        since: Instant,
     },
     /// The connection is gone, whoever ended it; follows each `HubAction::Hangup` too.
     Closed {
@@ -84,6 +88,15 @@ pub enum HubEvent<'a> {
     Computed(Done),
     /// Tell all clients that the relay goes away, and hang up.
     Leave,
+}
+
+/// Why a connection may not begin TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// All places of those who have proven nothing are taken: when one gives way, this one may come in.
+    Full,
+    /// The name of another limit against it.
+    Because(&'static str),
 }
 
 /// What a relay wants done.

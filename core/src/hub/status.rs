@@ -22,6 +22,8 @@ pub struct HubStatus {
     pub handshakes_succeeded: u64,
     /// Connections that ended before it.
     pub handshakes_failed: u64,
+    /// HELLOs whose mac1 held: each cost a key encapsulation and a signature.
+    pub handshakes_answered: u64,
     /// What was dropped or refused: every reason, also those at zero.
     pub drops: Vec<(&'static str, u64)>,
     /// The data plane's totals.

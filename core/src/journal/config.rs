@@ -52,7 +52,11 @@ record!(Limits {
     half_open_total,
     client_bytes_per_second,
     client_frames_per_second,
+    bytes_per_second,
+    frames_per_second,
     clients,
+    refuse_time,
+    memory,
 });
 
 impl Field for Arc<Identity> {

@@ -202,10 +202,10 @@ pub(super) fn put_hub(event: &HubEvent<'_>, out: &mut Vec<u8>) {
             fresh.put(out);
         }
         HubEvent::Alarm => out.push(2),
-        HubEvent::Accepted { conn, exporter, remote } => {
+        HubEvent::Accepted { conn, exporter, remote, since } => {
             out.push(3);
             (*conn, *exporter).put(out);
-            remote.put(out);
+            (*remote, *since).put(out);
         }
         HubEvent::Closed { conn } => {
             out.push(4);
@@ -237,7 +237,8 @@ pub(super) fn take_hub(body: &mut [u8]) -> Result<HubEvent<'_>, Malformed> {
         2 => HubEvent::Alarm,
         3 => {
             let (conn, exporter) = Field::take(&mut from)?;
-            HubEvent::Accepted { conn, exporter, remote: Field::take(&mut from)? }
+            let (remote, since) = Field::take(&mut from)?;
+            HubEvent::Accepted { conn, exporter, remote, since }
         }
         4 => HubEvent::Closed { conn: Field::take(&mut from)? },
         5 => {

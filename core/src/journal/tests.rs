@@ -284,7 +284,8 @@ fn run(crypto: &Arc<dyn Provider>) -> (Vec<u8>, Vec<u8>) {
     let mut todo = peer.handle(now, Event::Start);
     peer.handle(now, Event::Interfaces(&[(at("192.0.2.7:0").ip(), 24)]));
     peer.handle(now, Event::Sockets { v4: Some(5_000), v6: None });
-    let mut hub_todo = relay.handle(now, HubEvent::Accepted { conn: ConnId(1), exporter: [7; 32], remote: at("192.0.2.7:999") });
+    let mut hub_todo =
+        relay.handle(now, HubEvent::Accepted { conn: ConnId(1), exporter: [7; 32], remote: at("192.0.2.7:999"), since: now });
     let conn = ConnId(0);
     for round in 0..40 {
         now = now + Duration::from_millis(10);
@@ -295,7 +296,9 @@ fn run(crypto: &Arc<dyn Provider>) -> (Vec<u8>, Vec<u8>) {
                     let tls = TlsFacts { exporter: [7; 32], identity: Some(identity(2).id()), subject: None };
                     todo.extend(peer.handle(now, Event::Opened { conn, tls, local: at("192.0.2.7:999"), remote: at("192.0.2.1:443") }));
                 }
-                Action::Send { mut bytes, .. } => forwarder.inbound(now, ConnId(1), &mut bytes, &mut punted),
+                Action::Send { mut bytes, .. } => {
+                    forwarder.inbound(now, ConnId(1), &mut bytes, &mut punted);
+                }
                 Action::Compute(job) => {
                     todo.extend(peer.handle(now, Event::Entropy(&[round; 32])));
                     todo.extend(peer.handle(now, Event::Computed(job.run(&**crypto))));

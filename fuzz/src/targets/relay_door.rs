@@ -195,7 +195,7 @@ impl Door {
             return;
         }
         if from == 0xff {
-            return self.hub.released(remote);
+            return self.hub.released(remote, false);
         }
         self.next += 1;
         let conn = ConnId(2 * self.next - 1);
@@ -203,7 +203,7 @@ impl Door {
         let who = [0, 2, 3][usize::from(from >> 2) % 3];
         let network = from >> 4 & 1;
         self.hands.insert(conn, Hand { exporter, who, network, offer: None, session: None, sequence: 0, hung_up: false });
-        self.handle(HubEvent::Accepted { conn, exporter, remote });
+        self.handle(HubEvent::Accepted { conn, exporter, remote, since: self.now });
     }
 
     /// A genuine HELLO.

@@ -115,7 +115,7 @@ impl Relay {
     }
 
     pub(super) fn released(&mut self, remote: SocketAddr) {
-        self.hub.released(remote);
+        self.hub.released(remote, false);
     }
 
     pub(super) fn fresh_conn(&mut self) -> ConnId {
@@ -188,7 +188,9 @@ impl Relay {
             }
             while let Some(pending) = self.inbox.0.pop_front() {
                 match pending {
-                    Pending::Accepted { conn, exporter, remote } => self.handle(air, HubEvent::Accepted { conn, exporter, remote }),
+                    Pending::Accepted { conn, exporter, remote } => {
+                        self.handle(air, HubEvent::Accepted { conn, exporter, remote, since: now });
+                    }
                     Pending::Closed { conn } => self.handle(air, HubEvent::Closed { conn }),
                     Pending::Message { conn, mut bytes } => self.handle(air, HubEvent::Message { conn, bytes: &mut bytes }),
                     Pending::Computed(done) => self.handle(air, HubEvent::Computed(done)),

@@ -46,7 +46,7 @@ pub(crate) struct Sealer {
 /// The address of source number `n`: each has limits of its own. 127.0.0.1 and those near it are left to honest clients.
 pub(crate) fn source(n: usize) -> Ipv4Addr {
     let n = n as u32 + 0x0100;
-    Ipv4Addr::from_bits(0x7f01_0000 + (n / 250 << 8) + n % 250 + 1)
+    Ipv4Addr::from_bits(0x7f01_0000 + ((n / 250) << 8) + n % 250 + 1)
 }
 
 fn run(work: Work) -> Outcome {
@@ -112,7 +112,7 @@ impl Target {
 
     /// All of it: the client is established in network `network`.
     pub(crate) async fn join(&self, from: Ipv4Addr, identity: Arc<Identity>, network: u32) -> Result<Client, String> {
-        patiently(async {
+        patiently(Box::pin(async {
             let (mut connected, facts) = self.upgrade(from).await?;
             let mut coins = [0; 96];
             coins[..32].copy_from_slice(&identity.id().0);
@@ -137,7 +137,7 @@ impl Target {
                 }
                 _ => Err("something else than ESTABLISHED".into()),
             }
-        })
+        }))
         .await
     }
 }

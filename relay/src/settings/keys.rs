@@ -61,6 +61,7 @@ pub(super) const KEYS: &[Key] = &[
     span("limits", "keepalive", SECOND, Duration::from_hours(1), |s, time| s.keepalive = time),
     span("limits", "preauth_time", Duration::from_millis(100), Duration::from_mins(5), |s, time| s.limits.preauth_time = time),
     span("limits", "stall_time", Duration::from_millis(100), Duration::from_mins(5), |s, time| s.limits.stall_time = time),
+    span("limits", "refuse_time", SECOND, Duration::from_hours(24), |s, time| s.limits.refuse_time = time),
     // A peer's RESP is about 9 KB and travels as one frame; a record's length has 16 bits.
     number("frame_bytes", 9_216, 60_000, |s, n| s.limits.frame_bytes = size(n)),
     number("control_bytes", 1_024, 60_000, |s, n| s.limits.control_bytes = size(n)),
@@ -78,6 +79,9 @@ pub(super) const KEYS: &[Key] = &[
     number("half_open_total", 1, 1 << 20, |s, n| s.limits.half_open_total = size(n)),
     number("client_bytes_per_second", 0, 1024 * GIB, |s, n| s.limits.client_bytes_per_second = n),
     number("client_frames_per_second", 0, 1 << 40, |s, n| s.limits.client_frames_per_second = n),
+    number("bytes_per_second", 0, 1024 * GIB, |s, n| s.limits.bytes_per_second = n),
+    number("frames_per_second", 0, 1 << 40, |s, n| s.limits.frames_per_second = n),
+    number("memory", 16 << 20, 1024 * GIB, |s, n| s.limits.memory = n),
     number("clients", 1, 1 << 20, |s, n| s.limits.clients = size(n)),
 ];
 

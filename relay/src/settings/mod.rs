@@ -23,6 +23,9 @@ const DEV_STATE_DIR: &str = "target/dev";
 /// More than this was never meant as a configuration.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
+/// What `limits.memory` leaves for connections at least: 128 of them.
+const LEAST_CONNECTIONS_BYTES: u64 = 16 * 1024 * 1024;
+
 /// What the command line says.
 #[derive(Clone, Debug, Default)]
 pub struct Flags {
@@ -179,6 +182,13 @@ impl Settings {
             return wrong(format!(
                 "limits.queue_total_bytes ({}) must be at least limits.queue_bytes ({})",
                 limits.queue_total_bytes, limits.queue_bytes
+            ));
+        }
+        let least = (limits.queue_memory() as u64).saturating_add(LEAST_CONNECTIONS_BYTES);
+        if limits.memory < least {
+            return wrong(format!(
+                "limits.memory ({}) must hold the queues, 5/4 of limits.queue_total_bytes ({}), and 16 MiB for connections: at least {least}",
+                limits.memory, limits.queue_total_bytes
             ));
         }
         if limits.preauth_per_source > limits.preauth_total {

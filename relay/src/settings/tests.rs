@@ -59,8 +59,9 @@ fn every_key_has_a_variable_and_can_be_set_in_the_file() {
             "listen" | "udp" => "\"127.0.0.1:1\"",
             "level" => "\"debug\"",
             "format" => "\"json\"",
-            "cert_lifetime" | "keepalive" | "preauth_time" | "stall_time" => "\"1m\"",
+            "cert_lifetime" | "keepalive" | "preauth_time" | "stall_time" | "refuse_time" => "\"1m\"",
             "queue_total_bytes" => "2_000_000",
+            "memory" => "20_000_000",
             _ => "20_000",
         };
         writeln!(text, "{name} = {value}").expect("writes");
@@ -93,6 +94,7 @@ const WRONG: &[(&str, &str)] = &[
     ("[limits]\npreauth_per_source = 5000\n", "limits.preauth_per_source (5000) must be at most limits.preauth_total (1024)"),
     ("[limits]\nqueue_bytes = 20000\nframe_bytes = 30000\n", "limits.queue_bytes (20000) must hold one frame"),
     ("[limits]\nqueue_total_bytes = 1048576\nqueue_bytes = 2000000\n", "limits.queue_total_bytes (1048576) must be at least"),
+    ("[limits]\nmemory = 100000000\n", "limits.memory (100000000) must hold the queues, 5/4 of limits.queue_total_bytes (268435456)"),
     ("[limits]\njoins_per_second = 100\n", "limits.join_burst (50) must be at least limits.joins_per_second (100)"),
     ("[listen]\ntcp = []\n", "listen.tcp cannot be an empty list; right would be addresses with ports"),
     ("[listen]\ntcp = [\"localhost\"]\n", "listen.tcp cannot be \"localhost\""),

@@ -21,6 +21,16 @@ impl Ahead {
     pub(super) fn new(tcp: Async<TcpStream>) -> Self {
         Self { tcp, ahead: ReadAhead::default() }
     }
+
+    /// A connection that somebody else began: until `upgraded` it takes no more bytes than TLS and the upgrade need.
+    pub(super) fn accepting(tcp: Async<TcpStream>) -> Self {
+        Self { tcp, ahead: ReadAhead::of_handshake() }
+    }
+
+    /// The WebSocket stands: from now on any number of bytes may come.
+    pub(super) fn upgraded(&mut self) {
+        self.ahead.handshake_is_over();
+    }
 }
 
 impl AsyncRead for Ahead {
@@ -28,6 +38,10 @@ impl AsyncRead for Ahead {
         loop {
             let Self { tcp, ahead } = &mut *self;
             match ahead.of(tcp.get_ref()).read(buffer) {
+                Err(why) if why.kind() == ErrorKind::WouldBlock && ahead.turn_is_over() => {
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 Err(why) if why.kind() == ErrorKind::WouldBlock => ready!(tcp.poll_readable(context))?,
                 done => return Poll::Ready(done),
             }

@@ -32,6 +32,7 @@ use shadowmesh_core::{
     config::NodeConfig,
     event::{Action, Ended, Event, Note, TlsFacts},
     handshake::Done,
+    hub::Refusal,
     id::{ConnId, PeerId},
     machine::{Deadline, Machine},
     plane::{Plane, PlaneConfig},
@@ -196,10 +197,10 @@ impl<D: PeerDoors> Room for Control<D> {
         self.ports.post(Pending::Computed(done));
     }
 
-    fn admit(&mut self, _now: Instant, _remote: SocketAddr) -> Result<(), &'static str> {
+    fn admit(&mut self, _now: Instant, _remote: SocketAddr) -> Result<(), Refusal> {
         // Who comes in is proven later, by the re-handshake (protocol 5). Numbers that this end gives out are odd.
         let open = self.ports.outboxes.keys().filter(|c| c.0 % 2 == 1).count();
-        if open < ACCEPTED { Ok(()) } else { Err("too many direct connections") }
+        if open < ACCEPTED { Ok(()) } else { Err(Refusal::Because("too many direct connections")) }
     }
 
     fn released(&mut self, remote: SocketAddr, why: Ended) {
@@ -213,15 +214,16 @@ impl<D: PeerDoors> Room for Control<D> {
     }
 
     fn accepted(&mut self, now: Instant, conn: ConnId, arrival: Arrival) {
-        let Arrival { exporter, local, remote } = arrival;
+        let Arrival { exporter, local, remote, .. } = arrival;
         self.known.insert(conn);
         self.ports.outboxes.insert(conn, Outbox::default());
         self.handle(now, Event::Accepted { conn, exporter, local, remote });
     }
 
-    fn message(&mut self, now: Instant, conn: ConnId, message: &mut [u8]) {
+    fn message(&mut self, now: Instant, conn: ConnId, message: &mut [u8]) -> usize {
         self.ports.gather();
         self.plane.inbound(now, conn, message, &mut self.ports);
+        1
     }
 
     fn messages_over(&mut self) {

@@ -20,7 +20,7 @@ use core::{net::SocketAddr, time::Duration};
 use shadowmesh_core::{
     event::Ended,
     handshake::Done,
-    hub::{ForwardSink, Forwarder, Hub, HubAction, HubEvent, HubNote, HubStatus},
+    hub::{ForwardSink, Forwarder, Hub, HubAction, HubEvent, HubNote, HubStatus, Refusal},
     id::ConnId,
     machine::{Deadline, Machine},
     time::Instant,
@@ -34,6 +34,9 @@ use std::{
 
 /// Datagrams of one socket before others get their turn.
 const TURN_DATAGRAMS: usize = 64;
+
+/// Records that cost as much as a message: what one of 64 KiB holds of full-size packets. One may hold thousands of a byte each.
+const MESSAGE_RECORDS: usize = 48;
 
 /// The machines of a relay and all that waits for them.
 pub struct Control<D> {
@@ -162,13 +165,13 @@ impl<D: Doors> Room for Control<D> {
     }
 
     /// The hub's limits, before any TLS work.
-    fn admit(&mut self, now: Instant, remote: SocketAddr) -> Result<(), &'static str> {
+    fn admit(&mut self, now: Instant, remote: SocketAddr) -> Result<(), Refusal> {
         self.hub.admit(now, remote)
     }
 
     fn released(&mut self, remote: SocketAddr, why: Ended) {
         tracing::debug!(%remote, ?why, "a connection came to nothing");
-        self.hub.released(remote);
+        self.hub.released(remote, why == Ended::TimedOut);
     }
 
     fn number(&mut self) -> ConnId {
@@ -179,14 +182,15 @@ impl<D: Doors> Room for Control<D> {
 
     fn accepted(&mut self, now: Instant, conn: ConnId, arrival: Arrival) {
         self.conns.insert(conn, Talk::Open);
-        self.handle(now, HubEvent::Accepted { conn, exporter: arrival.exporter, remote: arrival.remote });
+        self.handle(now, HubEvent::Accepted { conn, exporter: arrival.exporter, remote: arrival.remote, since: arrival.since });
     }
 
-    fn message(&mut self, now: Instant, conn: ConnId, message: &mut [u8]) {
-        self.forwarder.inbound(now, conn, message, &mut self.wires);
+    fn message(&mut self, now: Instant, conn: ConnId, message: &mut [u8]) -> usize {
+        let records = self.forwarder.inbound(now, conn, message, &mut self.wires);
         if self.forwarder.deadline().is_some_and(|d| d.at < self.armed) {
             self.wires.doors.ring();
         }
+        1 + records / MESSAGE_RECORDS
     }
 
     fn is_busy(&self) -> bool {

@@ -22,6 +22,8 @@ pub(crate) struct Conn {
     /// It stands in the list of those to be read.
     pub(crate) to_read: bool,
     pub(crate) write: Writing,
+    /// What its last message cost beyond its turn, in messages.
+    pub(crate) owed: usize,
     /// Hung up: nothing more is read.
     pub(crate) deaf: bool,
     /// Bytes of messages of which the kernel has not taken all yet.
@@ -34,23 +36,24 @@ impl Conn {
     /// A connection of which nothing is known: both directions are tried first, and so stand in their lists.
     pub(crate) fn new(socket: Socket) -> Self {
         let write = Writing { ready: true, listed: true, blocked: false };
-        Self { socket, to_read: true, write, deaf: false, in_hand: 0, closing: false }
+        Self { socket, to_read: true, write, owed: 0, deaf: false, in_hand: 0, closing: false }
     }
 
-    /// The next binary message; `None` when the kernel has no more for now.
+    /// The next binary message, or why there is none now.
     ///
     /// # Errors
     /// Why there will be no more.
-    pub(crate) fn read(&mut self) -> Result<Option<Vec<u8>>, Ended> {
-        loop {
-            match self.socket.read() {
-                Ok(Message::Binary(bytes)) => return Ok(Some(Vec::from(bytes))),
-                Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
-                Ok(Message::Text(_)) => return Err(Ended::WebSocket("a text message came".to_owned())),
-                Ok(Message::Close(_)) => return Err(Ended::ByPeer),
-                Err(Error::Io(why)) if why.kind() == ErrorKind::WouldBlock => return Ok(None),
-                Err(why) => return Err(ws::ended(&why)),
+    pub(crate) fn read(&mut self) -> Result<Came, Ended> {
+        match self.socket.read() {
+            Ok(Message::Binary(bytes)) => Ok(Came::Message(Vec::from(bytes))),
+            // A ping costs an answer of its own, so it is a turn of its own.
+            Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => Ok(Came::Later),
+            Ok(Message::Text(_)) => Err(Ended::WebSocket("a text message came".to_owned())),
+            Ok(Message::Close(_)) => Err(Ended::ByPeer),
+            Err(Error::Io(why)) if why.kind() == ErrorKind::WouldBlock => {
+                Ok(if self.socket.get_mut().turn_is_over() { Came::Later } else { Came::Nothing })
             }
+            Err(why) => Err(ws::ended(&why)),
         }
     }
 
@@ -97,6 +100,17 @@ impl Conn {
             Err(why) => Err(ws::ended(&why)),
         }
     }
+}
+
+/// What reading came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Came {
+    /// A message.
+    Message(Vec<u8>),
+    /// It is the turn of others, and there may be more.
+    Later,
+    /// The kernel has no more for now, and will tell.
+    Nothing,
 }
 
 /// What a flush came to.

@@ -64,15 +64,16 @@ impl Accepting {
     pub(crate) fn server(tcp: TcpStream, config: Arc<ServerConfig>) -> Result<Self, Ended> {
         let (local, remote) = ws::prepare(&tcp)?;
         let connection = ServerConnection::new(config).map_err(|why| Ended::Tls(why.to_string()))?;
-        Ok(Self::new(Connection::Server(connection), tcp, local, remote))
+        Ok(Self::new(TlsStream::accepting(connection, tcp), local, remote))
     }
 
     /// Goes on; in the end gives the connection and the TLS exporter.
     pub(crate) fn step(&mut self) -> Result<Step<(Socket, [u8; 32])>, Ended> {
         let upgrade = |stream| accept_with_config(stream, Some(ws::limits())).map_err(Box::new);
-        let Step::Done(socket) = self.advance(upgrade)? else {
+        let Step::Done(mut socket) = self.advance(upgrade)? else {
             return Ok(Step::Wait);
         };
+        socket.get_mut().upgraded();
         let Connection::Server(tls) = socket.get_ref().tls() else {
             return Err(Ended::Local("a server's handshake made no server's connection".to_owned()));
         };
@@ -86,7 +87,8 @@ impl Dialling {
     pub(crate) fn client(tcp: TcpStream, config: Arc<ClientConfig>, host: &str, url: String) -> Result<Self, Ended> {
         let (local, remote) = ws::prepare(&tcp)?;
         let connection = ClientConnection::new(config, tls::server_name(host)?).map_err(|why| Ended::Tls(why.to_string()))?;
-        Ok(Self { handshake: Handshake::new(Connection::Client(connection), tcp, local, remote), url })
+        let stream = TlsStream::new(Connection::Client(connection), tcp);
+        Ok(Self { handshake: Handshake::new(stream, local, remote), url })
     }
 
     /// Goes on; in the end gives the connection and what TLS showed.
@@ -119,8 +121,8 @@ impl Dialling {
 }
 
 impl<R: HandshakeRole<InternalStream = TlsStream>> Handshake<R> {
-    fn new(tls: Connection, tcp: TcpStream, local: SocketAddr, remote: SocketAddr) -> Self {
-        Self { state: State::Tls(Box::new(TlsStream::new(tls, tcp))), local, remote }
+    fn new(stream: TlsStream, local: SocketAddr, remote: SocketAddr) -> Self {
+        Self { state: State::Tls(Box::new(stream)), local, remote }
     }
 
     /// Goes on with TLS, then with what `upgrade` begins.

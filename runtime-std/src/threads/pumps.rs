@@ -1,6 +1,6 @@
 //! Connections, handshakes and listeners of one machine, and which of them have something to do.
 use super::{
-    conn::{Conn, Flushed},
+    conn::{Came, Conn, Flushed},
     drive::{Driven, Errand},
     handshake::{Accepting, Socket, Step},
     poll::{Poll, Ready, Token, Wakeup},
@@ -16,7 +16,7 @@ use crate::{
 };
 use core::{net::SocketAddr, time::Duration};
 use rustls::ServerConfig;
-use shadowmesh_core::{crypto::Provider, event::Ended, handshake::Job, id::ConnId, time::Instant};
+use shadowmesh_core::{crypto::Provider, event::Ended, handshake::Job, hub::Refusal, id::ConnId, time::Instant};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io,
@@ -70,6 +70,7 @@ type Outcome = Result<(Socket, [u8; 32]), Ended>;
 struct Arriving {
     handshake: Accepting,
     remote: SocketAddr,
+    since: Instant,
     until: Instant,
     #[expect(dead_code, reason = "held so that the place is free when the handshake is over")]
     slot: Slot,
@@ -251,12 +252,12 @@ pub(crate) fn arrivals<R: Driven>(room: &mut R) {
     }
     let mut steps = TURN_STEPS;
     while let Some((arriving, outcome)) = room.pumps().next_arrival(now, &mut steps) {
-        let Arriving { handshake, remote, .. } = arriving;
+        let Arriving { handshake, remote, since, .. } = arriving;
         let conn = room.number();
         let attached = outcome.and_then(|(socket, exporter)| room.pumps().attach(conn, socket).map(|()| exporter));
         match attached {
             Ok(exporter) => {
-                let arrival = Arrival { exporter, local: handshake.local, remote: handshake.remote };
+                let arrival = Arrival { exporter, local: handshake.local, remote: handshake.remote, since };
                 room.accepted(clock::now(), conn, arrival);
             }
             Err(why) => room.released(remote, why),
@@ -285,29 +286,53 @@ fn accept<R: Driven>(room: &mut R, at: usize, now: Instant) {
                 return;
             }
         };
-        let Some(slot) = listener.slots.take(remote.ip()) else {
-            tracing::debug!(%remote, "refused: too many connections in their handshake");
-            continue;
+        let (config, slots, time) = (Arc::clone(&listener.config), listener.slots.clone(), listener.time);
+        let slot = match admit(room, &slots, now, remote) {
+            Err(Refusal::Full) if give_way(room) => admit(room, &slots, now, remote),
+            other => other,
         };
-        let (config, time) = (Arc::clone(&listener.config), listener.time);
-        if let Err(why) = room.admit(now, remote) {
-            tracing::debug!(%remote, why, "refused");
-            continue;
-        }
-        if let Err(why) = room.pumps().begin(tcp, config, remote, slot, now + time) {
-            room.released(remote, why);
+        let begun = slot.map(|slot| room.pumps().begin(tcp, config, remote, slot, now, now + time));
+        match begun {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => room.released(remote, why),
+            Err(why) => tracing::debug!(%remote, ?why, "refused"),
         }
     }
 }
 
+/// A place for a connection from here.
+fn admit<R: Driven>(room: &mut R, slots: &Slots, now: Instant, remote: SocketAddr) -> Result<Slot, Refusal> {
+    room.admit(now, remote)?;
+    slots.take(remote.ip()).inspect_err(|_| room.released(remote, Ended::Local("no place".to_owned())))
+}
+
+/// All places are taken: the handshake that has had one for longest goes, so that whoever is quick finds one. False: there is none.
+fn give_way<R: Driven>(room: &mut R) -> bool {
+    let pumps = room.pumps();
+    let oldest = pumps.overdue.first().map(|(_, number)| *number);
+    let over = oldest.and_then(|number| pumps.over(number, Err(Ended::TimedOut)));
+    if let Some((arriving, _)) = &over {
+        room.released(arriving.remote, Ended::Local("gave way to another".to_owned()));
+    }
+    over.is_some()
+}
+
 impl<R: Driven> Pumps<R> {
-    fn begin(&mut self, tcp: TcpStream, config: Arc<ServerConfig>, remote: SocketAddr, slot: Slot, until: Instant) -> Result<(), Ended> {
+    fn begin(
+        &mut self,
+        tcp: TcpStream,
+        config: Arc<ServerConfig>,
+        remote: SocketAddr,
+        slot: Slot,
+        since: Instant,
+        until: Instant,
+    ) -> Result<(), Ended> {
         tcp.set_nonblocking(true).map_err(|why| tls::ended(&why))?;
         let number = self.numbered;
         self.numbered += 1;
         self.poll.watch(&tcp, Token::Handshake(number)).map_err(|why| tls::ended(&why))?;
         let handshake = Accepting::server(tcp, config)?;
-        self.handshakes.insert(number, Arriving { handshake, remote, until, slot });
+        self.handshakes.insert(number, Arriving { handshake, remote, since, until, slot });
         self.overdue.insert((until, number));
         Ok(())
     }
@@ -320,15 +345,18 @@ pub(crate) fn read<R: Driven>(room: &mut R) {
             return; // the senders wait in their sockets
         }
         let Some(conn) = room.pumps().to_read.pop_front() else { return };
-        let mut more = true;
-        for _ in 0..TURN_MESSAGES {
+        // A message may cost several turns: then it is read on when these are over.
+        let owed = room.pumps().conns.get_mut(&conn).map_or(0, |entry| core::mem::take(&mut entry.owed));
+        let (mut more, mut cost) = (true, owed);
+        while cost < TURN_MESSAGES {
             let Some(entry) = room.pumps().conns.get_mut(&conn).filter(|entry| !entry.deaf) else {
                 more = false;
                 break;
             };
             match entry.read() {
-                Ok(Some(mut message)) => room.message(clock::now(), conn, &mut message),
-                Ok(None) => {
+                Ok(Came::Message(mut message)) => cost += room.message(clock::now(), conn, &mut message),
+                Ok(Came::Later) => break,
+                Ok(Came::Nothing) => {
                     more = false;
                     break;
                 }
@@ -345,6 +373,7 @@ pub(crate) fn read<R: Driven>(room: &mut R) {
         room.messages_over();
         if let Some(entry) = room.pumps().conns.get_mut(&conn) {
             entry.to_read = more;
+            entry.owed = cost.saturating_sub(TURN_MESSAGES);
             if more {
                 room.pumps().to_read.push_back(conn);
             }

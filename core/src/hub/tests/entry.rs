@@ -16,13 +16,13 @@ fn connections_without_proof_are_limited_in_all_and_by_source() {
     });
     let one = stage.open(address("192.0.2.1:1"));
     stage.open(address("192.0.2.1:2"));
-    assert_eq!(stage.hub.admit(stage.now, address("192.0.2.1:3")), Err("preauth_per_source"));
+    assert_eq!(stage.hub.admit(stage.now, address("192.0.2.1:3")), Err(Refusal::Because("preauth_per_source")));
     stage.open(address("192.0.2.2:1"));
-    assert_eq!(stage.hub.admit(stage.now, address("192.0.2.3:1")), Err("preauth_total"));
+    assert_eq!(stage.hub.admit(stage.now, address("192.0.2.3:1")), Err(Refusal::Full));
     assert_eq!((stage.dropped("preauth_per_source"), stage.dropped("preauth_total")), (1, 1));
     stage.close(one);
     stage.hub.admit(stage.now, address("192.0.2.1:4")).expect("a place is free");
-    stage.hub.released(address("192.0.2.1:4"));
+    stage.hub.released(address("192.0.2.1:4"), false);
     stage.hub.admit(stage.now, address("192.0.2.1:5")).expect("and free again");
     assert_eq!(stage.status().handshakes_failed, 2);
 }
@@ -37,7 +37,7 @@ fn a_source_that_proves_identities_may_join_as_often_as_it_likes() {
         let conn = stage.open(SocketAddr::new(address(ADDRESS).ip(), port));
         stage.close(conn);
     }
-    assert_eq!(stage.hub.admit(stage.now, address(ADDRESS)), Err("join_rate"));
+    assert_eq!(stage.hub.admit(stage.now, address(ADDRESS)), Err(Refusal::Because("join_rate")));
     assert_eq!(stage.dropped("join_rate"), 1);
     stage.pass(200);
     stage.hub.admit(stage.now, address(ADDRESS)).expect("five a second");
@@ -56,6 +56,80 @@ fn time_before_the_proof_is_limited() {
     assert!(stage.hung.contains_key(&mute) && stage.hung.contains_key(&slow.conn));
     let status = stage.status();
     assert_eq!((status.dropped("preauth_time"), status.preauth, status.half_open, status.handshakes_failed), (2, 0, 0, 2));
+}
+
+// protocol 9.4
+#[test]
+fn the_time_for_tls_is_part_of_the_time_before_the_proof() {
+    let mut stage = Stage::new();
+    stage.hub.admit(stage.now, address(ADDRESS)).expect("within the limits");
+    let since = stage.now;
+    stage.pass(4_900);
+    stage.last_conn += 2;
+    let slow = ConnId(stage.last_conn);
+    stage.handle(HubEvent::Accepted { conn: slow, exporter: [1; 32], remote: address(ADDRESS), since });
+    stage.pass(99);
+    assert!(stage.hung.is_empty());
+    stage.pass(1);
+    assert!(stage.hung.contains_key(&slow), "5 s after its first byte, not after its WebSocket");
+    stage.hub.admit(stage.now, address(ADDRESS)).expect("within the limits");
+    stage.hub.released(address(ADDRESS), true);
+    assert_eq!((stage.dropped("preauth_time"), stage.status().handshakes_failed), (2, 2));
+}
+
+// protocol 9.4
+#[test]
+fn a_source_that_proves_nothing_is_refused_for_a_while_and_one_that_did_is_not() {
+    let mut stage = limited(|limits| {
+        limits.join_burst = 3;
+        limits.joins_per_second = 1;
+    });
+    let (bad, good) = (address("192.0.2.9:1"), address(ADDRESS));
+    stage.member(1);
+    for remote in [bad, good] {
+        for _ in 0..3 {
+            let conn = stage.open(remote);
+            stage.close(conn);
+        }
+        assert_eq!(stage.hub.admit(stage.now, remote), Err(Refusal::Because("join_rate")));
+    }
+    stage.pass(10_000);
+    assert_eq!(stage.hub.admit(stage.now, bad), Err(Refusal::Because("source_refused")), "though three tokens are back");
+    let conn = stage.open(good);
+    stage.close(conn);
+    assert_eq!(stage.dropped("source_refused"), 1);
+    stage.pass(50_000);
+    stage.hub.admit(stage.now, bad).expect("a minute later it may try again");
+}
+
+// protocol 9.4
+#[test]
+fn a_connection_that_would_not_fit_into_the_memory_is_refused_and_all_others_stay() {
+    let mut stage = limited(|limits| {
+        limits.queue_total_bytes = 1 << 20;
+        limits.memory = (5 << 18) + 3 * 128 * 1024;
+    });
+    let (mut a, mut b) = (stage.member(1), stage.member(2));
+    let third = stage.open(address("192.0.2.3:1"));
+    assert_eq!(stage.hub.admit(stage.now, address("192.0.2.4:1")), Err(Refusal::Because("memory")));
+    assert_eq!(stage.dropped("memory"), 1);
+    stage.assert_healthy(&mut a, &mut b);
+    stage.close(third);
+    stage.hub.admit(stage.now, address("192.0.2.4:1")).expect("there is room again");
+}
+
+// protocol 9.4
+#[test]
+fn messages_without_content_count_before_the_proof() {
+    let mut stage = Stage::new();
+    let conn = stage.open(address(ADDRESS));
+    for _ in 0..512 {
+        stage.message(conn, &[]);
+    }
+    assert!(stage.hung.is_empty());
+    stage.message(conn, &[]);
+    assert!(stage.hung.contains_key(&conn));
+    assert_eq!((stage.dropped("preauth_bytes"), stage.status().handshakes_answered), (1, 0));
 }
 
 // protocol 9.4

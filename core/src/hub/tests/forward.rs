@@ -172,24 +172,83 @@ fn a_full_queue_costs_the_source_that_has_most_in_it() {
 
 #[test]
 fn queues_are_bounded_in_bytes_each_and_together() {
-    let limits = Limits { queue_bytes: 5_000, queue_total_bytes: 7_000, ..Limits::default() };
-    let mut relay = Relay::new(&limits, &[1, 1, 1]);
+    let limits = Limits { queue_bytes: 5_000, queue_total_bytes: 12_000, ..Limits::default() };
+    let mut relay = Relay::new(&limits, &[1; 4]);
     for n in 0..10 {
         relay.send(1, 2, 0, &frame(n, 1_000));
     }
     assert_eq!((relay.dropped("queue_full"), relay.dropped("queue_memory")), (6, 0));
-    for n in 0..10 {
-        relay.send(1, 3, 0, &frame(n, 1_000));
+    for to in 3..5 {
+        for n in 0..10 {
+            relay.send(1, to, 0, &frame(n, 1_000));
+        }
     }
-    assert_eq!((relay.dropped("queue_full"), relay.dropped("queue_memory")), (6, 8));
-    assert_eq!(relay.forwarder.stats().queue_bytes, 6 * 1_008);
+    assert_eq!((relay.dropped("queue_full"), relay.dropped("queue_memory")), (6, 6 + 8), "one may hold what is left for others");
+    assert_eq!(relay.forwarder.stats().queue_bytes, 10 * 1_008);
     relay.forwarder.apply(relay.now, ForwardEdit(Edit::Close { conn: conn(2) }));
-    assert_eq!((relay.dropped("destination_gone"), relay.forwarder.stats().queue_bytes), (4, 2 * 1_008));
+    assert_eq!((relay.dropped("destination_gone"), relay.forwarder.stats().queue_bytes), (4, 6 * 1_008));
     relay.take_all(3);
+    relay.take_all(4);
     assert_eq!(relay.forwarder.stats().queue_bytes, 0);
 }
 
 // protocol 9.4
+#[test]
+fn clients_that_take_nothing_leave_room_for_one_that_does() {
+    let limits = Limits { queue_total_bytes: 2 << 20, ..Limits::default() };
+    // 1 sends to all; 2 to 9 take nothing, 10 does
+    let mut relay = Relay::new(&limits, &[1; 10]);
+    for n in 0..4_000 {
+        for deaf in 2..10 {
+            relay.send(1, deaf, 0, &frame(n, 1_000));
+        }
+    }
+    let waits = relay.forwarder.stats().queue_bytes;
+    assert!(waits > 1 << 20 && relay.dropped("queue_memory") > 0, "{waits}");
+    for n in 0..64 {
+        relay.send(1, 10, 0, &frame(n, 1_000));
+    }
+    assert_eq!(relay.take_all(10).len(), 64, "all of a usual burst");
+}
+
+#[test]
+fn what_a_client_says_to_the_relay_too_often_takes_no_place_in_the_line_before_the_hub() {
+    let mut relay = Relay::new(&Limits::default(), &[1]);
+    for _ in 0..2_000 {
+        relay.inject(1, &mut [TYPE_FRAME, 1, 2]);
+    }
+    assert_eq!((relay.sink.punted.len(), relay.dropped("control_rate")), (512, 1_488));
+}
+
+// protocol 9.4
+#[test]
+fn a_limit_for_all_clients_together_is_shared() {
+    let mut relay = Relay::new(&Limits { frames_per_second: 1_000, ..Limits::default() }, &[1; 6]);
+    let mut modest = 0;
+    for ms in 0..3_000_u32 {
+        for flooding in 1..5 {
+            for _ in 0..10 {
+                relay.send(flooding, 6, 0, &frame(ms, 100));
+            }
+        }
+        if ms % 10 == 0 {
+            relay.send(5, 6, 0, &frame(ms, 100));
+        }
+        modest += relay.take_all(6).iter().filter(|(from, _)| *from == 5).count();
+        relay.tick(1);
+    }
+    assert!(modest >= 295, "{modest} of 300: half of an equal share is never touched");
+    let taken = relay.forwarder.stats().tx_frames;
+    assert!((2_900..=3_300).contains(&taken), "{taken} in 3 s");
+    assert!(relay.dropped("relay_frame_rate") > 100_000);
+    let mut relay = Relay::new(&Limits { bytes_per_second: 1 << 20, ..Limits::default() }, &[1; 2]);
+    for n in 0..4_000 {
+        relay.send(1, 2, 0, &frame(n, 1_024));
+        relay.take_all(2);
+    }
+    assert_eq!(relay.dropped("relay_byte_rate"), 4_000 - 129, "half of a quarter of a second's at once");
+}
+
 #[test]
 fn a_flooding_source_does_not_starve_another() {
     let mut relay = Relay::new(&Limits::default(), &[1, 1, 1]);

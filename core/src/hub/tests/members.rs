@@ -199,7 +199,7 @@ fn leaving_tells_every_client_and_lets_nobody_in() {
     let clients: Vec<_> = (0..100).map(|n| stage.join(&identity(n), ADDRESS, params([n; 32]))).collect();
     let waiting = stage.open(address(ADDRESS));
     stage.handle(HubEvent::Leave);
-    assert_eq!(stage.hub.admit(stage.now, address(ADDRESS)), Err("leaving"));
+    assert_eq!(stage.hub.admit(stage.now, address(ADDRESS)), Err(Refusal::Because("leaving")));
     stage.pass(0);
     for client in &clients {
         assert_eq!(stage.told(client).last(), Some(&RelayMessage::Close { reason: CLOSE_DOWN }));

@@ -6,7 +6,7 @@ mod hostile;
 mod members;
 mod reflector;
 
-use super::{ForwardSink, Forwarder, Hub, HubAction, HubEvent, HubNote, HubStatus};
+use super::{ForwardSink, Forwarder, Hub, HubAction, HubEvent, HubNote, HubStatus, Refusal};
 use crate::{
     config::{HubConfig, Limits},
     crypto::{Identity, awslc::AwsLc},
@@ -184,7 +184,7 @@ impl Stage {
         self.hub.admit(self.now, remote).expect("within the limits");
         self.last_conn += 2;
         let conn = ConnId(self.last_conn);
-        self.handle(HubEvent::Accepted { conn, exporter: [self.last_conn as u8; 32], remote });
+        self.handle(HubEvent::Accepted { conn, exporter: [self.last_conn as u8; 32], remote, since: self.now });
         conn
     }
 

@@ -1,0 +1,127 @@
+//! A few steps of many futures in each round of the executor: a handshake's step may be a signature, and packets wait meanwhile.
+//!
+//! ```text
+//!   woken ─▶ asks ─▶ line ─▶ the pacer lets the first few in, and then everybody else has a turn ─▶ one step
+//! ```
+use crate::bell::Bell;
+use core::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    pin::pin,
+    task::{Context, Poll, Waker},
+};
+use smol::future;
+use std::{collections::VecDeque, rc::Rc};
+
+/// Steps of handshakes in one round.
+const TURN_STEPS: usize = 4;
+
+/// Where one future stands.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Pass {
+    /// It waits for something else.
+    #[default]
+    None,
+    /// It stands in line.
+    Asked,
+    /// It may take one step.
+    Given,
+}
+
+/// The line; whoever leaves for good may leave its place in it behind.
+#[derive(Default)]
+pub(crate) struct Pace {
+    line: RefCell<VecDeque<(Rc<Cell<Pass>>, Waker)>>,
+    bell: Bell,
+}
+
+impl Pace {
+    /// Lets in those who wait, a few in each round, for ever.
+    pub(crate) async fn keep(&self) {
+        loop {
+            for _ in 0..TURN_STEPS {
+                let Some((pass, waker)) = self.line.borrow_mut().pop_front() else { break };
+                pass.set(Pass::Given);
+                waker.wake();
+            }
+            if self.line.borrow().is_empty() {
+                self.bell.wait().await;
+            } else {
+                future::yield_now().await;
+            }
+        }
+    }
+
+    /// Runs `work`, each step in its turn.
+    pub(crate) async fn run<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        let pass = Rc::default();
+        poll_fn(|context| match self.enter(&pass, context) {
+            Poll::Ready(()) => work.as_mut().poll(context),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+
+    fn enter(&self, pass: &Rc<Cell<Pass>>, context: &Context<'_>) -> Poll<()> {
+        match pass.get() {
+            Pass::Given => {
+                pass.set(Pass::None);
+                return Poll::Ready(());
+            }
+            Pass::Asked => {}
+            Pass::None => {
+                pass.set(Pass::Asked);
+                self.line.borrow_mut().push_back((Rc::clone(pass), context.waker().clone()));
+                self.bell.ring();
+            }
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use smol::LocalExecutor;
+
+    #[test]
+    fn many_that_are_ready_at_once_take_a_few_steps_in_each_round() {
+        let executor = LocalExecutor::new();
+        let (pace, steps) = (Rc::new(Pace::default()), Rc::new(Cell::new(0)));
+        let keeper = Rc::clone(&pace);
+        let keeping = executor.spawn(async move { keeper.keep().await });
+        let all: Vec<_> = (0..100)
+            .map(|_| {
+                let (pace, steps) = (Rc::clone(&pace), Rc::clone(&steps));
+                executor.spawn(async move {
+                    let work = async {
+                        for _ in 0..3 {
+                            steps.set(steps.get() + 1);
+                            future::yield_now().await;
+                        }
+                    };
+                    pace.run(work).await;
+                })
+            })
+            .collect();
+        // one that has its own turn in each round sees how many steps were taken since its last one
+        let most = executor.spawn(async move {
+            let (mut most, mut seen) = (0, 0);
+            while seen < 300 {
+                future::yield_now().await;
+                most = most.max(steps.get() - seen);
+                seen = steps.get();
+            }
+            most
+        });
+        smol::block_on(executor.run(async {
+            for one in all {
+                one.await;
+            }
+            let most = most.await;
+            assert!((1..=TURN_STEPS + 1).contains(&most), "{most} steps between two turns of another");
+        }));
+        drop(keeping);
+    }
+}
