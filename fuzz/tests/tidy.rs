@@ -261,6 +261,24 @@ fn each_metric_is_explained_and_no_other() {
 }
 
 #[test]
+fn dashboard_and_alerts_name_metrics_that_exist() {
+    let page = read("docs/metrics.md");
+    let told: BTreeSet<String> = ["# Metrics", "## A relay"].into_iter().flat_map(|title| table_under(&page, title)).collect();
+    for file in ["docs/monitoring/grafana.json", "docs/monitoring/alerts.yml"] {
+        let text = read(file);
+        let named = text.match_indices("shadowmesh_").map(|(at, _)| {
+            let end = text[at..].find(|character: char| !character.is_ascii_alphanumeric() && character != '_');
+            &text[at..at + end.unwrap_or(text.len() - at)]
+        });
+        let named: BTreeSet<&str> = named.map(|name| name.strip_suffix("_bucket").unwrap_or(name)).collect();
+        let unknown: Vec<String> =
+            named.iter().filter(|name| !told.contains(**name)).map(|name| format!("{file}: {name} is not in docs/metrics.md")).collect();
+        none(&unknown);
+        assert!(named.len() > 5, "{file} names only {named:?}");
+    }
+}
+
+#[test]
 fn each_key_of_a_configuration_is_explained_and_no_other() {
     let page = read("docs/configuration.md");
     let table = Source::read(&root().join("daemon/src/config/keys.rs")).product();
