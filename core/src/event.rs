@@ -365,6 +365,13 @@ pub enum Note {
         /// How long data had been unanswered on the dead path; zero when its end was noticed at once.
         silent: Duration,
     },
+    /// A relay has said that it goes away: whoever can takes another one.
+    RelayGoing {
+        /// Which relay of the token.
+        index: usize,
+        /// At the latest.
+        within: Duration,
+    },
     /// Another relay carries what goes to a peer over relays.
     Rerouted {
         /// To whom.

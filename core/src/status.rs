@@ -80,6 +80,8 @@ pub struct RelayStatus {
     pub reflexive: Option<SocketAddr>,
     /// When it said so last.
     pub reflexive_at: Option<Instant>,
+    /// It has said that it goes away.
+    pub draining: bool,
     /// It is connected and tells UDP addresses to who asks.
     pub has_reflector: bool,
     /// Whether its two UDP ports see two addresses of us; None while that is unknown.

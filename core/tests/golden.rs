@@ -274,6 +274,7 @@ fn relay_messages(add: &mut Add<'_>) {
         ("lookup", RelayMessage::Lookup { peer: PeerId([0x33; 32]) }),
         ("relay-close", RelayMessage::Close { reason: 6 }),
         ("peer-update", RelayMessage::Update { flags: 3, udp_port: 4443 }),
+        ("go-away", RelayMessage::GoAway { within_s: 10 }),
     ];
     for (name, message) in messages {
         let bytes = emitted(|out| message.emit(out));

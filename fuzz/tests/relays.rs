@@ -1,5 +1,5 @@
 //! Several relays in one token: which of them carries, and what happens when one dies, falls silent, goes away, or comes back.
-use shadowmesh_core::{config::Transports, event::Note};
+use shadowmesh_core::{config::Transports, event::Note, status::RelayState};
 use shadowmesh_fuzz::world::{FlowId, HostId, PeerPlan, World};
 use std::time::Duration;
 
@@ -102,6 +102,24 @@ fn a_relay_that_loses_power_is_left_for_the_other_within_a_second() {
     }
 }
 
+/// At the start nothing is known of the round trip, and what is slow looks dead.
+// protocol 7.10
+#[test]
+fn relays_that_are_far_away_are_not_left_for_each_other() {
+    for (seed, latency) in [(280, 60), (281, 150), (282, 210), (283, 300)] {
+        let mut scene = Scene::with(seed, |world, (relays, peers)| {
+            for (relay, peer) in relays.into_iter().flat_map(|relay| peers.map(|peer| (relay, peer))) {
+                world.change_way(relay, peer, |way| way.latency = Duration::from_millis(latency));
+            }
+        });
+        let (a, b) = (scene.a, scene.b);
+        let flows = scene.world.both_ways(a, b, 100);
+        scene.world.run(20 * SECOND);
+        assert_eq!(scene.rerouted(), 0, "{latency} ms\n{}", scene.world.story());
+        scene.world.assert_whole(&flows);
+    }
+}
+
 /// Whoever sends nothing notices nothing: it hears from the other end that it should look.
 // protocol 7.10
 #[test]
@@ -121,6 +139,80 @@ fn traffic_one_way_leaves_a_silent_relay_whichever_end_is_cut_off() {
         assert_eq!([scene.carrier(a), scene.carrier(b)], [1 - before; 2], "both have left it");
         scene.world.assert_whole(&flows);
     }
+}
+
+// protocol 6.9
+#[test]
+fn a_relay_that_goes_away_is_left_without_a_gap_and_ends_when_nobody_needs_it() {
+    for seed in 290..294 {
+        let mut scene = Scene::new(seed);
+        let (a, b) = (scene.a, scene.b);
+        let flows = scene.world.both_ways(a, b, 1_000);
+        scene.world.run(SECOND);
+        scene.outage(&flows);
+        let before = scene.carrier(a);
+        let relay = scene.relays[before];
+        scene.world.drain(relay, 60 * SECOND);
+        scene.world.run(SECOND / 10);
+        assert_eq!([scene.carrier(a), scene.carrier(b)], [1 - before; 2], "both have left it at once");
+        assert!(scene.world.status(a).relays[before].draining && scene.world.hub_status(relay).draining);
+        scene.world.run(2 * SECOND);
+        assert!(!scene.world.is_running(relay), "nobody needs it any more");
+        let outage = scene.outage(&flows);
+        assert!(outage <= Duration::from_millis(30), "{outage:?} without a packet");
+        let resent = scene.world.peer_status(a, b).expect("known").resent_frames;
+        assert!(resent <= 256, "at most a window goes again, and not {resent} frames");
+        scene.world.start(relay);
+        scene.world.run(10 * SECOND);
+        assert!(scene.world.status(a).relays.iter().all(|relay| relay.state == RelayState::Connected && !relay.draining));
+        scene.world.assert_whole(&flows);
+    }
+}
+
+/// Whoever has no other relay keeps it to the end, however often others have left; then it dials it anew.
+// protocol 6.9
+#[test]
+fn a_relay_that_goes_away_serves_those_that_have_no_other_until_its_time_is_over() {
+    for seed in [300, 301] {
+        let mut world = World::new(seed);
+        let relays = [world.relay(), world.relay()];
+        let [a, b] = [&relays[..], &relays[..1]].map(|known| world.peer_with(known, relay_only));
+        world.until_connected(a, b);
+        let flows = world.both_ways(a, b, 200);
+        world.run(SECOND);
+        world.drain(relays[0], 6 * SECOND);
+        world.run(5 * SECOND);
+        assert_eq!(world.hub_status(relays[0]).clients.len(), 2, "a stays for b's sake");
+        world.run(2 * SECOND);
+        assert!(!world.is_running(relays[0]));
+        world.start(relays[0]);
+        world.until_connected(a, b);
+        world.run(6 * SECOND);
+        world.assert_whole(&flows);
+    }
+}
+
+// protocol 6.9
+#[test]
+fn a_relay_that_goes_away_ends_at_once_without_clients_and_soon_when_nothing_passes() {
+    let mut world = World::new(310);
+    let relay = world.relay();
+    world.drain(relay, 60 * SECOND);
+    assert!(!world.is_running(relay), "nobody was there");
+    world.start(relay);
+    let [a, b] = [0, 1].map(|_| world.peer_with(&[relay], relay_only));
+    world.until_connected(a, b);
+    world.run(3 * SECOND);
+    world.drain(relay, 60 * SECOND);
+    world.run(SECOND / 2);
+    assert!(world.is_running(relay), "somebody might need it");
+    let newcomer = world.peer_with(&[relay], relay_only);
+    world.run(2 * SECOND);
+    assert!(!world.is_running(relay), "nobody does");
+    world.run(SECOND);
+    assert_ne!(world.status(newcomer).relays[0].state, RelayState::Connected, "nobody was let in");
+    world.start(relay);
+    world.until_connected(a, newcomer);
 }
 
 // protocol 7.10

@@ -26,6 +26,7 @@ impl Collector for Snapshot {
         let Self(status) = self;
         let forward = &status.forward;
         gauge(&mut encoder, "shadowmesh_relay_clients", "Established clients", status.clients.len())?;
+        gauge(&mut encoder, "shadowmesh_relay_draining", "1 when the relay goes away and lets nobody in", status.draining.into())?;
         gauge(&mut encoder, "shadowmesh_relay_networks", "Networks with at least one member", status.networks)?;
         gauge(&mut encoder, "shadowmesh_relay_preauth", "Connections without a proven identity", status.preauth)?;
         gauge(&mut encoder, "shadowmesh_relay_half_open", "Handshakes under way", status.half_open)?;
@@ -101,6 +102,7 @@ mod tests {
         forward.queue_times.record(Duration::from_micros(100));
         forward.queue_times.record(Duration::from_secs(9));
         let status = HubStatus {
+            draining: false,
             id: PeerId([0; 32]),
             networks: 1,
             clients: Vec::new(),

@@ -15,7 +15,7 @@ pub struct Report {
     pub version: String,
     /// The relay's id.
     pub id: String,
-    /// `ready` as long as the relay runs.
+    /// `ready`, or `draining` when it goes away.
     pub state: String,
     /// What drives it.
     pub runtime: String,
@@ -172,7 +172,7 @@ impl Report {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             id: status.id.to_string(),
-            state: "ready".to_owned(),
+            state: if status.draining { "draining" } else { "ready" }.to_owned(),
             runtime: String::new(),
             uptime_s: seconds(started),
             listen,

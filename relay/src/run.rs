@@ -30,6 +30,8 @@ use std::{cell::RefCell, io::IsTerminal, path::Path, sync::Arc};
 
 /// Rates in `status` are told over at least this, or since the start.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
+/// A second signal ends the relay at once: clients are still told, if that takes no longer than this.
+const AT_ONCE: Duration = Duration::from_millis(200);
 
 /// Descriptors for listeners, files, the control socket and scrapers.
 const DESCRIPTORS_BESIDE: u64 = 64;
@@ -86,7 +88,8 @@ pub fn run(settings: &Settings, runtime: Runtime, journal: Option<&Path>) -> Res
     let signals = Signals::new([Signal::Int, Signal::Term]).map_err(|error| Failure::failed(format!("signals: {error}")))?;
     let relay = runtime.start(options).map_err(Failure::failed)?;
     announce(settings, id, relay.addresses())?;
-    smol::block_on(Running::new(relay, runtime, http.as_ref()).until_the_end(signals, control, http))
+    let running = Running { drain_timeout: settings.drain_timeout, ..Running::new(relay, runtime, http.as_ref()) };
+    smol::block_on(running.until_the_end(signals, control, http))
 }
 
 /// The limits, lowered to what there are descriptors for: whoever is refused costs the others nothing, but a relay that has none left
@@ -142,11 +145,16 @@ fn bind_metrics(address: SocketAddr) -> Result<TcpListener, Failure> {
     smol::block_on(TcpListener::bind(address)).map_err(|error| Failure::failed(format!("--metrics {address}: {error}")))
 }
 
+fn name_of(signal: Option<&std::io::Result<Signal>>) -> &'static str {
+    if matches!(signal, Some(Ok(Signal::Int))) { "SIGINT" } else { "SIGTERM" }
+}
+
 /// A started relay and what is asked of it.
 struct Running {
     relay: Relay,
     runtime: Runtime,
     started: Instant,
+    drain_timeout: Duration,
     metrics: Option<String>,
     samples: RefCell<Option<[Sample; 2]>>,
 }
@@ -154,7 +162,7 @@ struct Running {
 impl Running {
     fn new(relay: Relay, runtime: Runtime, http: Option<&TcpListener>) -> Self {
         let metrics = http.and_then(|listener| listener.local_addr().ok()).map(|address| format!("http://{address}/metrics"));
-        Self { relay, runtime, started: clock::now(), metrics, samples: RefCell::new(None) }
+        Self { relay, runtime, started: clock::now(), drain_timeout: Duration::ZERO, metrics, samples: RefCell::new(None) }
     }
 
     async fn until_the_end(&self, mut signals: Signals, control: ControlSocket, http: Option<TcpListener>) -> Result<(), Failure> {
@@ -170,15 +178,19 @@ impl Running {
             Ok(())
         };
         let stop = async {
-            let signal = signals.next().await;
-            let by = if matches!(signal, Some(Ok(Signal::Int))) { "SIGINT" } else { "SIGTERM" };
-            tracing::info!(by, "leaving");
+            let by = name_of(signals.next().await.as_ref());
+            tracing::info!(by, within = ?self.drain_timeout, "leaving: clients are told to take another relay");
+            self.relay.drain(self.drain_timeout).await;
+            let by = name_of(signals.next().await.as_ref());
+            tracing::info!(by, "leaving at once");
+            future::or(self.relay.leave(), async {
+                smol::Timer::after(AT_ONCE).await;
+            })
+            .await;
             Ok(())
         };
         let end = async { self.relay.finished().await.map_err(Failure::failed) };
-        let result = future::or(future::or(stop, end), future::or(serve_control, serve_http)).await;
-        self.relay.leave().await;
-        result
+        future::or(future::or(stop, end), future::or(serve_control, serve_http)).await
     }
 
     /// One line of the control socket.
@@ -227,6 +239,7 @@ impl Running {
                 None => Response::text(503, "leaving\n"),
             },
             "/healthz" | "/readyz" => match self.relay.status().await {
+                Some((_, status)) if status.draining && path == "/readyz" => Response::text(503, "draining\n"),
                 Some(_) => Response::text(200, "ok\n"),
                 None => Response::text(503, "leaving\n"),
             },

@@ -56,6 +56,7 @@ pub struct Forwarder {
     times: QueueTimes,
     queued_bytes: usize,
     queued_control_bytes: usize,
+    forwarded_at: Instant,
 }
 
 struct Rates {
@@ -133,7 +134,13 @@ impl Forwarder {
             times: QueueTimes::default(),
             queued_bytes: 0,
             queued_control_bytes: 0,
+            forwarded_at: Instant::ZERO,
         }
+    }
+
+    /// When a record came last that was queued for somebody.
+    pub fn forwarded_at(&self) -> Instant {
+        self.forwarded_at
     }
 
     /// Each queue of this forwarder with its bound: for tests and for the curious, never for decisions.
@@ -364,6 +371,7 @@ impl Forwarder {
             port.queue.push(now, member.handle, header, record.payload, bound, &mut self.spares)
         };
         self.queued_bytes = self.queued_bytes + port.queue.bytes() - before;
+        self.forwarded_at = now;
         match pushed {
             Pushed::Queued => return Ok(conn),
             Pushed::Refused if urgent => return Err(Reason::UrgentFull),

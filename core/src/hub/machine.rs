@@ -6,6 +6,7 @@ use super::{
     channel::{Channel, Inbound, MAX_AGE},
     client::{Challenge, Client, Established, Own, State, Step},
     directory::{Directory, Member},
+    drain::Drain,
     drops::{Drops, Reason},
     jobs::Jobs,
     reflector::Reflector,
@@ -46,15 +47,16 @@ pub struct Hub {
     /// None until the driver's first bytes, which come before the first connection.
     entropy: Option<Entropy>,
     admission: Admission,
-    clients: BTreeMap<ConnId, Client>,
+    pub(super) clients: BTreeMap<ConnId, Client>,
     directory: Directory,
     jobs: Jobs,
     reflector: Reflector,
     timers: BTreeSet<(Instant, ConnId)>,
     /// Clients still to be told that the relay goes away; `Some` from then on.
-    leaving: Option<VecDeque<ConnId>>,
+    pub(super) leaving: Option<VecDeque<ConnId>>,
+    pub(super) drain: Option<Drain>,
     half_open: usize,
-    established: usize,
+    pub(super) established: usize,
     succeeded: u64,
     failed: u64,
     answered: u64,
@@ -77,6 +79,7 @@ impl Hub {
             jobs: Jobs::default(),
             timers: BTreeSet::new(),
             leaving: None,
+            drain: None,
             half_open: 0,
             established: 0,
             succeeded: 0,
@@ -91,7 +94,7 @@ impl Hub {
     pub fn admit(&mut self, now: Instant, remote: SocketAddr) -> Result<(), Refusal> {
         let has_memory = self.config.limits.memory_of(self.admission.open() + self.established + 1) <= self.config.limits.memory;
         let admitted = if has_memory { Ok(()) } else { Err(Reason::Memory) };
-        let admitted = if self.leaving.is_some() { Err(Reason::Leaving) } else { admitted };
+        let admitted = if self.is_closed() { Err(Reason::Leaving) } else { admitted };
         admitted.and_then(|()| self.admission.admit(now, Source::of(remote))).map_err(|reason| {
             self.drops.count(reason);
             if reason == Reason::PreauthTotal { Refusal::Full } else { Refusal::Because(reason.name()) }
@@ -119,6 +122,7 @@ impl Hub {
             handshakes_failed: self.failed,
             handshakes_answered: self.answered,
             drops: self.drops.list(),
+            draining: self.is_closed(),
             forward: super::ForwardStats::default(),
         }
     }
@@ -170,6 +174,10 @@ impl Machine for Hub {
             HubEvent::Message { conn, bytes } => self.message(now, conn, bytes, actions),
             HubEvent::Computed(done) => self.computed(now, done, actions),
             HubEvent::Leave => self.leave(),
+            HubEvent::Drain { within } => {
+                let clients = self.clients.keys().copied().collect();
+                self.drain(now, within, clients);
+            }
             HubEvent::Datagram { port, remote, bytes } => match self.datagram(now, port, remote, bytes) {
                 Ok(bytes) => actions.push(HubAction::Datagram { port, remote, bytes }),
                 Err(reason) => self.drops.count(reason),
@@ -183,6 +191,9 @@ impl Machine for Hub {
     fn deadline(&self) -> Option<Deadline> {
         if self.leaving.as_ref().is_some_and(|left| !left.is_empty()) {
             return Some(Deadline { at: Instant::ZERO, why: "leaving" });
+        }
+        if self.has_untold() {
+            return Some(Deadline { at: Instant::ZERO, why: "clients to be told that the relay goes away" });
         }
         let timer = self.timers.first().map(|(at, _)| Deadline { at: *at, why: "client timer" });
         Deadline::earlier(timer, self.directory.deadline())
@@ -199,6 +210,7 @@ impl Hub {
             self.timers.remove(&(at, conn));
             self.timer(now, conn, actions);
         }
+        self.tell_untold(now, full, actions);
         while actions.len() < full
             && let Some(conn) = self.leaving.as_mut().and_then(VecDeque::pop_front)
         {
@@ -241,10 +253,10 @@ impl Hub {
         let client = Client { conn, remote: observed, source, exporter, bytes: 0, timer: None, state: State::Greeting };
         self.clients.insert(conn, client);
         actions.push(edit(Edit::Open { conn }));
-        if self.leaving.is_some() {
+        if self.is_closed() {
             self.part(now, conn, None, "the relay goes away", actions);
         }
-        self.leaving.is_none()
+        !self.is_closed()
     }
 
     fn closed(&mut self, now: Instant, conn: ConnId, actions: &mut Vec<HubAction>) {
@@ -492,7 +504,9 @@ impl Hub {
                 self.directory.update(now, network, id, direct, withhold);
             }
             Ok(Inbound::Message(RelayMessage::Close { .. })) => return self.part(now, conn, None, "said goodbye", actions),
-            Ok(Inbound::Message(RelayMessage::Established(_) | RelayMessage::Directory { .. })) => self.drops.count(Reason::BadControl),
+            Ok(Inbound::Message(RelayMessage::Established(_) | RelayMessage::Directory { .. } | RelayMessage::GoAway { .. })) => {
+                self.drops.count(Reason::BadControl);
+            }
         }
         if old {
             self.part_old(now, conn, actions);
@@ -509,7 +523,7 @@ impl Hub {
         self.reflector.answer(now, channel, binds, port, remote, bytes)
     }
 
-    fn send(&mut self, conn: ConnId, message: &RelayMessage, actions: &mut Vec<HubAction>) {
+    pub(super) fn send(&mut self, conn: ConnId, message: &RelayMessage, actions: &mut Vec<HubAction>) {
         if let Some(Client { state: State::Established(established), .. }) = self.clients.get_mut(&conn) {
             actions.push(HubAction::Send { conn, bytes: established.channel.seal(message) });
         }
@@ -545,7 +559,7 @@ impl Hub {
     }
 
     /// Says goodbye, takes the client out of everything, and hangs up; its name stays until the connection is closed.
-    fn part(&mut self, now: Instant, conn: ConnId, close: Option<u8>, why: &'static str, actions: &mut Vec<HubAction>) {
+    pub(super) fn part(&mut self, now: Instant, conn: ConnId, close: Option<u8>, why: &'static str, actions: &mut Vec<HubAction>) {
         if let Some(reason) = close {
             self.send(conn, &RelayMessage::Close { reason }, actions);
         }

@@ -17,6 +17,7 @@ mod bucket;
 mod channel;
 mod client;
 mod directory;
+mod drain;
 mod drops;
 mod forward;
 mod jobs;
@@ -37,7 +38,7 @@ pub use status::{ClientStatus, ForwardStats, HubStatus, PortStatus, QueueTimes};
 use crate::{
     handshake::{Done, Job},
     id::{ConnId, Handle, PeerId},
-    time::Instant,
+    time::{Duration, Instant},
 };
 use core::net::SocketAddr;
 
@@ -88,6 +89,12 @@ pub enum HubEvent<'a> {
     Computed(Done),
     /// Tell all clients that the relay goes away, and hang up.
     Leave,
+    /// The relay goes away soon: clients are told to take another one, and nobody is let in (protocol 6.9). `Leave` follows, when
+    /// `Hub::drained_at` says so.
+    Drain {
+        /// At the latest.
+        within: Duration,
+    },
 }
 
 /// Why a connection may not begin TLS.

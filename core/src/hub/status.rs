@@ -8,6 +8,8 @@ use core::net::SocketAddr;
 /// A relay at one moment. `Hub::status` fills it, `HubStatus::merge` adds what the forwarder knows.
 #[derive(Clone, Debug)]
 pub struct HubStatus {
+    /// It goes away: nobody is let in any more.
+    pub draining: bool,
     /// The relay's identity.
     pub id: PeerId,
     /// Networks with at least one member.

@@ -31,7 +31,7 @@ pub(super) const NODE: [&str; 18] = [
     "Examine",
 ];
 /// The kinds of a relay's events.
-pub(super) const HUB: [&str; 9] = ["Start", "Entropy", "Alarm", "Accepted", "Closed", "Message", "Computed", "Leave", "Datagram"];
+pub(super) const HUB: [&str; 10] = ["Start", "Entropy", "Alarm", "Accepted", "Closed", "Message", "Computed", "Leave", "Datagram", "Drain"];
 
 /// Owns what an event borrows.
 #[derive(Default)]
@@ -226,6 +226,10 @@ pub(super) fn put_hub(event: &HubEvent<'_>, out: &mut Vec<u8>) {
             (*port, *remote).put(out);
             out.extend_from_slice(bytes);
         }
+        HubEvent::Drain { within } => {
+            out.push(9);
+            within.put(out);
+        }
     }
 }
 
@@ -253,6 +257,7 @@ pub(super) fn take_hub(body: &mut [u8]) -> Result<HubEvent<'_>, Malformed> {
             let at = body.len() - from.remaining();
             return Ok(HubEvent::Datagram { port, remote, bytes: &body[at..] });
         }
+        9 => HubEvent::Drain { within: Field::take(&mut from)? },
         _ => return Err(Malformed("event")),
     };
     from.end("event")?;
@@ -345,6 +350,7 @@ pub(super) fn tell_node(event: &Event<'_>) -> String {
 pub(super) fn tell_hub(event: &HubEvent<'_>) -> String {
     match event {
         HubEvent::Start | HubEvent::Entropy(_) | HubEvent::Alarm | HubEvent::Leave => String::new(),
+        HubEvent::Drain { within } => format!("within {within:?}"),
         HubEvent::Accepted { conn, remote, .. } => format!("{} from {remote}", name(*conn)),
         HubEvent::Closed { conn } => name(*conn),
         HubEvent::Message { conn, bytes } => format!("{}: {}", name(*conn), message(bytes)),

@@ -58,6 +58,8 @@ struct Place {
     answered: u32,
     hold: Backoff,
     held_until: Option<Instant>,
+    /// The relay has said that it goes away.
+    drains: bool,
 }
 
 impl Place {
@@ -70,9 +72,9 @@ impl Place {
         self.rtt().filter(|_| self.samples.len() >= SAMPLES)
     }
 
-    /// It failed not long ago.
-    fn fault(&self, now: Instant) -> bool {
-        self.held_until.is_some_and(|until| until > now)
+    /// Smaller is better; what failed is worse than what will go away.
+    fn fault(&self, now: Instant) -> (bool, bool) {
+        (self.held_until.is_some_and(|until| until > now), self.drains)
     }
 }
 
@@ -152,6 +154,7 @@ impl Relays {
             answered: 0,
             hold: Backoff::new(HOLD_FIRST, HOLD_MOST),
             held_until: None,
+            drains: false,
         };
         self.places.insert(uplink, Box::new(place));
         self.measure(now);
@@ -181,6 +184,13 @@ impl Relays {
 
     fn are_several(&self) -> bool {
         self.places.len() > 1
+    }
+
+    /// Whether there is another way if this relay goes.
+    fn can_do_without(&self, now: Instant, uplink: usize) -> bool {
+        let mut others = self.places.iter().filter(|(index, _)| **index != uplink);
+        let is_well = others.any(|(_, place)| place.fault(now) == (false, false));
+        !self.places.contains_key(&uplink) || (self.carrier != Some(uplink) && is_well)
     }
 
     /// The carrier stays as long as no place has fewer faults; where there is none, the shortest way carries. The carrier before, if it is
@@ -262,11 +272,24 @@ impl Relays {
         let at = place.asked.iter().find(|(asked, _)| *asked == number).map(|(_, at)| *at)?;
         place.asked.retain(|(asked, _)| *asked > number);
         place.answered = place.answered.max(number.wrapping_add(1));
-        place.samples.push_back(now.since(at));
+        let rtt = now.since(at);
+        place.samples.push_back(rtt);
         if place.samples.len() > SAMPLES {
             place.samples.pop_front();
         }
-        Some((*index, now.since(at)))
+        let index = *index;
+        if self.carrier != Some(index) {
+            self.bear_with(number, rtt);
+        }
+        Some((index, rtt))
+    }
+
+    /// The carrier has as long as another relay took, and a quarter more: perhaps the peer is far away.
+    fn bear_with(&mut self, number: u32, rtt: Duration) {
+        if let Some(exam) = self.exam.as_mut().filter(|exam| number >= exam.first) {
+            exam.until = exam.until.max(exam.since + rtt * 5 / 4);
+            exam.next_at = exam.next_at.min(exam.until);
+        }
     }
 
     /// The carrier must show life, beside the others. True: the exam begins or goes on, and all are to be asked now.
@@ -385,6 +408,21 @@ impl Link {
         }
     }
 
+    /// A relay has said that it goes away: whoever can leaves it now, while it still brings what is on its way.
+    pub(crate) fn relay_drains(&mut self, now: Instant, room: &mut Room, uplink: usize) {
+        if let Some(place) = self.relays.places.get_mut(&uplink) {
+            place.drains = true;
+            let from = self.relays.settle(now);
+            self.note_rerouted(room, from, "it goes away");
+            self.steer_relay(now, room);
+        }
+    }
+
+    /// Whether this relay may go as far as this link is concerned.
+    pub(crate) fn can_do_without(&self, now: Instant, uplink: usize) -> bool {
+        self.relays.can_do_without(now, uplink)
+    }
+
     pub(super) fn relays_deadline(&self) -> Option<Instant> {
         let round = self.relays.round.map(|(at, _)| at);
         let exam = self.relays.exam.as_ref().map(|exam| exam.next_at);
@@ -404,7 +442,8 @@ impl Link {
         }
         if let Some(exam) = self.relays.exam.as_mut().filter(|exam| exam.next_at <= now) {
             let asks = exam.asks > 0;
-            exam.next_at = if asks { now + exam.gap } else { exam.since + EXAM_OVER };
+            let end = if exam.until > now { exam.until } else { exam.since + EXAM_OVER };
+            exam.next_at = if asks { now + exam.gap } else { end };
             exam.asks = exam.asks.saturating_sub(1);
             if asks {
                 self.prod(now, room);

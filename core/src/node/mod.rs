@@ -12,11 +12,11 @@ mod bounds;
 mod datagrams;
 mod lane;
 mod reflexive;
+mod relays;
 mod room;
 mod uplink;
 
 pub(crate) use lane::NodeLane;
-use room::Relays;
 pub(crate) use room::{Owner, Room, Source, Use};
 pub(crate) use uplink::Presence;
 
@@ -40,7 +40,7 @@ use crate::{
 use answers::Answers;
 use core::net::SocketAddr;
 use std::collections::BTreeMap;
-use uplink::{News, Uplink};
+use uplink::Uplink;
 
 /// The machines of a node.
 pub(crate) const CHARTS: &[crate::edges::Chart] = &[uplink::CHARTS[0], uplink::CHARTS[1], answers::CHART];
@@ -277,36 +277,6 @@ impl Node {
 
     // ---- relays ------------------------------------------------------------------------------------------------
 
-    fn news(&mut self, now: Instant, index: usize, news: News) {
-        if news.lost {
-            self.uplink_lost(now, index);
-            return;
-        }
-        if news.up {
-            self.refresh_surroundings(now);
-        }
-        let Some((conn, window)) = self.uplinks.get(index).and_then(Uplink::up).map(|up| (up.conn, up.window)) else { return };
-        for presence in news.presences {
-            if (presence.online && self.ensure_link(now, presence.peer)) || self.links.contains_key(&presence.peer) {
-                let via = Via { conn, handle: Some(presence.handle) };
-                let eager = self.links.values().filter(|link| link.is_online()).take(EAGER_MAX + 1).count() <= EAGER_MAX;
-                if let Some(link) = self.links.get_mut(&presence.peer) {
-                    link.present(now, &mut self.room, index, presence, via, window, eager);
-                }
-                if let Some(early) = self.answers.known_now(now, via) {
-                    self.init(now, index, early.via, early.handle, &early.init);
-                }
-            }
-        }
-    }
-
-    fn uplink_lost(&mut self, now: Instant, index: usize) {
-        for link in self.links.values_mut() {
-            link.uplink_lost(now, &mut self.room, index);
-        }
-        self.refresh_surroundings(now);
-    }
-
     /// A link for this peer, unless it is not a member or there are too many.
     fn ensure_link(&mut self, now: Instant, peer: PeerId) -> bool {
         if self.links.contains_key(&peer) {
@@ -425,6 +395,9 @@ impl Node {
             if due && self.uplinks.get_mut(index).is_some_and(|uplink| uplink.alarm(now, &mut self.room)) {
                 self.uplink_lost(now, index);
             }
+            if self.uplinks.get(index).is_some_and(|uplink| uplink.may_leave(now)) {
+                self.leave_relay(now, index);
+            }
         }
         self.expire_mappings(now);
         // an address that is not confirmed any more is offered no more
@@ -450,30 +423,6 @@ impl Node {
         for conn in late {
             self.room.drops.count(Drop::Accept);
             self.room.hang_up(conn);
-        }
-    }
-
-    /// `p2p.close_relay`: closes relays when every peer is direct, and dials them again when one is not.
-    fn park_or_wake(&mut self, now: Instant) {
-        match self.room.take_relays() {
-            Relays::Keep => return,
-            Relays::Wake => {
-                for uplink in &mut self.uplinks {
-                    uplink.wake(now, &mut self.room);
-                }
-                return;
-            }
-            // also one that is there and has no session yet: without the relay it would never get one
-            Relays::Park if self.links.values().any(|link| (link.live().is_some() || link.is_online()) && !link.is_direct()) => return,
-            Relays::Park => {}
-        }
-        for index in 0..self.uplinks.len() {
-            if let Some(uplink) = self.uplinks.get_mut(index) {
-                uplink.park(&mut self.room);
-            }
-            for link in self.links.values_mut() {
-                link.uplink_lost(now, &mut self.room, index);
-            }
         }
     }
 
@@ -551,11 +500,7 @@ impl Machine for Node {
             Event::Datagram { remote, bytes } => self.datagram(now, remote, bytes),
         }
         self.park_or_wake(now);
-        for index in self.room.take_relays_in_doubt() {
-            if let Some(uplink) = self.uplinks.get_mut(index) {
-                uplink.doubt(now);
-            }
-        }
+        self.doubt_relays(now);
         self.doubt_reflexive(now);
         self.room.drain(ACTIONS_MAX, actions);
     }

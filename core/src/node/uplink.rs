@@ -6,6 +6,7 @@
 //!    └────────────────┴── closed, refused, too slow: back-off 50 ms … 5 s (protocol 7.6) ◀─────────────────────┘
 //!   Parked: closed on purpose after a migration (p2p.close_relay), dialled again when a link needs it
 //! ```
+mod ending;
 mod udp;
 
 use super::{
@@ -38,6 +39,9 @@ const RETRY_MOST: Duration = Duration::from_secs(5);
 /// An unanswered ping ends the connection after so long; when a link reports a stall, much sooner.
 const PONG_TIME: Duration = Duration::from_secs(10);
 const PONG_TIME_URGENT: Duration = Duration::from_secs(2);
+/// A client that needs a relay no more that goes away stays so long: what is on its way to it there arrives. It looks again so often
+/// (protocol 6.9).
+const LINGER: Duration = Duration::from_secs(1);
 /// Directory entries that one relay may tell us: a bound on memory, far above a relay's 1,024 members told unasked.
 const DIRECTORY_MAX: usize = 8_192;
 
@@ -85,6 +89,8 @@ pub(crate) struct Up {
     rtt: Option<Duration>,
     /// None where the relay has no UDP port.
     reflexive: Option<Reflexive>,
+    /// The relay has said that it goes away: when this client looks next whether it is still needed.
+    leaves_at: Option<Instant>,
 }
 
 enum State {
@@ -103,7 +109,7 @@ edges!(State, "A peer's connection to a relay", [Idle, Parked, Dialling, Greetin
     Dialling => Idle: "the dial failed, our addresses or routes changed, or there is nobody to expect there",
     Greeting => Up: "ESTABLISHED",
     Greeting => Idle: "the connection or its address is gone, the handshake failed, CLOSE, or no ESTABLISHED 10 s after the dial",
-    Up => Idle: "the connection or its address is gone, CLOSE, or a ping that is not answered",
+    Up => Idle: "the connection or its address is gone, CLOSE, a ping that is not answered, or it goes away and nobody needs it",
     Up => Parked: "every peer is direct, and close_relay is set",
 );
 
@@ -124,6 +130,8 @@ pub(crate) struct News {
     pub(crate) lost: bool,
     /// The connection stands.
     pub(crate) up: bool,
+    /// The relay goes away.
+    pub(crate) goes: bool,
 }
 
 /// One relay of the token.
@@ -190,24 +198,6 @@ impl Uplink {
         let conn = room.dial(target, CONNECT_TIME, Use::Uplink(self.index));
         turn(&mut self.state, State::Dialling { conn, until: now + CONNECT_TIME });
         room.note(Note::RelayConnecting { index: self.index });
-    }
-
-    /// Closed on purpose until `wake`.
-    pub(crate) fn park(&mut self, room: &mut Room) {
-        if let State::Up(up) = &self.state {
-            room.sids.remove(&up.sid);
-            room.edit(Edit::Relay { conn: up.conn, stands: false });
-            room.hang_up(up.conn);
-            self.directory.clear();
-            turn(&mut self.state, State::Parked);
-        }
-    }
-
-    /// Dials a parked relay again.
-    pub(crate) fn wake(&mut self, now: Instant, room: &mut Room) {
-        if matches!(self.state, State::Parked) && !room.leaving {
-            self.dial(now, room);
-        }
     }
 
     /// TCP, TLS and WebSocket are done: greet.
@@ -369,11 +359,12 @@ impl Uplink {
             next_id: 1,
             rtt: None,
             reflexive,
+            leaves_at: None,
         }));
         took::<State>("Greeting", self.state.name());
         room.edit(Edit::Relay { conn: greeting.conn, stands: true });
         room.note(Note::RelayConnected { index: self.index, id: greeting.relay, observed: established.observed });
-        News { presences: self.learn(room, &established.entries), up: true, lost: false }
+        News { presences: self.learn(room, &established.entries), up: true, ..News::default() }
     }
 
     fn take(&mut self, now: Instant, room: &mut Room, message: RelayMessage) -> News {
@@ -398,6 +389,13 @@ impl Uplink {
             RelayMessage::Close { reason } => {
                 self.fail(now, room, format!("closed by the relay (reason {reason})"));
                 News { lost: true, ..News::default() }
+            }
+            RelayMessage::GoAway { within_s } => {
+                if let State::Up(up) = &mut self.state {
+                    up.leaves_at = Some(now + LINGER);
+                    room.note(Note::RelayGoing { index: self.index, within: Duration::from_secs(within_s.into()) });
+                }
+                News { goes: true, ..News::default() }
             }
             RelayMessage::Established(_) | RelayMessage::Lookup { .. } | RelayMessage::Update { .. } => {
                 room.drops.count(Drop::Unexpected);
@@ -510,7 +508,7 @@ impl Uplink {
             State::Up(up) => {
                 let ping_at = up.pong_by.map_or(up.next_ping_at, |by| if up.ping.is_some() { by } else { by.min(up.next_ping_at) });
                 let bind_at = up.reflexive.as_ref().and_then(Reflexive::deadline);
-                Some(bind_at.map_or(ping_at, |at| at.min(ping_at)))
+                [Some(ping_at), bind_at, up.leaves_at].into_iter().flatten().min()
             }
             State::Parked | State::Dialling { .. } => None,
         }
@@ -565,6 +563,7 @@ impl Uplink {
             observed: self.observed(),
             reflexive: self.mapped().map(|mapped| mapped.address),
             reflexive_at: self.up().and_then(|up| up.reflexive.as_ref()).and_then(Reflexive::answered_at),
+            draining: self.goes(),
             has_reflector: self.up().is_some_and(|up| up.reflexive.is_some()),
             mapping_varies: self.mapping_varies(),
             last_error: self.last_error.clone(),
@@ -614,6 +613,7 @@ mod tests {
             next_id: 1,
             rtt: None,
             reflexive: None,
+            leaves_at: None,
         }));
         uplink
     }

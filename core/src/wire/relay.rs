@@ -21,6 +21,7 @@ const PONG: u8 = 0x43;
 const LOOKUP: u8 = 0x44;
 const CLOSE: u8 = 0x45;
 const UPDATE: u8 = 0x46;
+const GO_AWAY: u8 = 0x47;
 
 const ENTRY_SUPPORTS_DIRECT: u8 = 1;
 const ENTRY_ONLINE: u8 = 2;
@@ -63,6 +64,11 @@ pub enum RelayMessage {
         flags: u8,
         /// Own UDP port, 0 = none.
         udp_port: u16,
+    },
+    /// Relay to client: this relay ends soon; who has another one should take that (protocol 6.9).
+    GoAway {
+        /// At the latest, in seconds.
+        within_s: u16,
     },
 }
 
@@ -119,6 +125,7 @@ impl RelayMessage {
                 reader.zero("update reserved byte")?;
                 Self::Update { flags, udp_port: reader.u16("update UDP port")? }
             }
+            GO_AWAY => Self::GoAway { within_s: reader.u16("seconds until the end")? },
             _ => return Err(Malformed("relay message type")),
         };
         reader.end("bytes after relay message")?;
@@ -152,6 +159,10 @@ impl RelayMessage {
             Self::Update { flags, udp_port } => {
                 out.extend_from_slice(&[UPDATE, *flags, 0]);
                 out.extend_from_slice(&udp_port.to_be_bytes());
+            }
+            Self::GoAway { within_s } => {
+                out.push(GO_AWAY);
+                out.extend_from_slice(&within_s.to_be_bytes());
             }
         }
     }

@@ -127,9 +127,12 @@ impl Story {
             Note::RelayLost { why, .. } => Some(format!("lost the relay: {why}")),
             Note::Refused { what, .. } => Some(format!("refused: {what}")),
             Note::RelayConnected { .. } => Some("joined at the relay".to_owned()),
-            Note::PathValidated { .. } | Note::RelayConnecting { .. } | Note::AddressRefused { .. } | Note::Pong { .. } | Note::Left => {
-                None
-            }
+            Note::PathValidated { .. }
+            | Note::RelayConnecting { .. }
+            | Note::RelayGoing { .. }
+            | Note::AddressRefused { .. }
+            | Note::Pong { .. }
+            | Note::Left => None,
         }
     }
 }

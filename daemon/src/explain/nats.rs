@@ -101,6 +101,7 @@ mod tests {
             observed: None,
             reflexive: reflexive.then(|| ([203, 0, 113, 7], 40_000).into()),
             reflexive_at: reflexive.then_some(Instant::from_millis(1)),
+            draining: false,
             has_reflector,
             mapping_varies,
             last_error: None,

@@ -282,6 +282,7 @@ mod tests {
             observed: None,
             reflexive: Some(seen.parse().expect("an address")),
             reflexive_at: Some(Instant::from_millis(at_ms)),
+            draining: false,
             has_reflector: true,
             mapping_varies: varies,
             last_error: None,

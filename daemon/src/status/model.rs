@@ -57,6 +57,9 @@ pub(crate) struct RelayReport {
     /// `connecting`, `connected`, `waiting` or `parked`.
     pub(crate) state: String,
     pub(crate) rtt_ms: Option<f64>,
+    /// It has said that it goes away.
+    #[serde(default)]
+    pub(crate) draining: bool,
     pub(crate) observed: Option<String>,
     /// This peer's UDP address as the relay sees it.
     pub(crate) reflexive: Option<String>,
@@ -213,6 +216,7 @@ fn relay(relay: &RelayStatus) -> RelayReport {
         id: relay.id.map(|id| id.to_string()),
         state: state.to_owned(),
         rtt_ms: relay.rtt.map(millis),
+        draining: relay.draining,
         observed: relay.observed.map(|address| address.to_string()),
         reflexive: relay.reflexive.map(|address| address.to_string()),
         mapping_varies: relay.mapping_varies,

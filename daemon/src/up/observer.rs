@@ -107,7 +107,7 @@ impl Observer {
                     let _ = waiting.try_send(Pong { rtt: *rtt, out: *out, back: *back });
                 }
             }
-            Note::RelayConnecting { .. } | Note::RelayLost { .. } | Note::Refused { .. } | Note::Left => {}
+            Note::RelayConnecting { .. } | Note::RelayGoing { .. } | Note::RelayLost { .. } | Note::Refused { .. } | Note::Left => {}
         }
     }
 

@@ -13,12 +13,16 @@ use std::time::Duration;
 
 /// The interface that peers make.
 pub(crate) const INTERFACE: &str = "mesh0";
+/// Where relays serve metrics, each in a namespace of its own.
+pub(crate) const METRICS: &str = "127.0.0.1:9462";
 /// Where relays listen.
 const RELAY_PORT: u16 = 443;
 /// No command of ours may take longer to answer (debug builds on busy machines included).
 const COMMAND_LIMIT: Duration = Duration::from_secs(15);
 /// A peer says that it runs, and a handshake is done, well within this.
 const START_LIMIT: Duration = Duration::from_secs(15);
+/// What a relay may serve its clients after SIGTERM, and a little more.
+const DRAIN_LIMIT: Duration = Duration::from_secs(14);
 /// Two back-offs and an attempt.
 const MIGRATION_LIMIT: Duration = Duration::from_secs(20);
 
@@ -123,6 +127,7 @@ impl Relay {
         let mut command = self.host.command(relay_program());
         command.arg("--listen").arg(self.host.underlay(RELAY_PORT).to_string());
         command.arg("--state-dir").arg(&self.state).args(["--runtime", self.host.runtime]);
+        command.args(["--metrics", METRICS]);
         command
     }
 
@@ -133,10 +138,28 @@ impl Relay {
 
     /// SIGTERM; it has to end well.
     pub(crate) fn stop(&mut self) {
+        self.tell_to_stop();
+        self.end_within(DRAIN_LIMIT);
+    }
+
+    /// SIGTERM.
+    pub(crate) fn tell_to_stop(&mut self) {
+        self.process.as_mut().expect("the relay runs").signal(Signal::TERM);
+    }
+
+    /// Waits for its end after `tell_to_stop`.
+    pub(crate) fn end_within(&mut self, limit: Duration) {
         let mut process = self.process.take().expect("the relay runs");
-        process.signal(Signal::TERM);
-        let status = process.end_within(Duration::from_secs(10));
+        let status = process.end_within(limit);
         assert!(status.success(), "the relay left with {status}:\n{}", process.said());
+    }
+
+    /// `status --json`.
+    pub(crate) fn status(&self) -> Value {
+        let mut command = Command::new(relay_program());
+        command.args(["status", "--json", "--state-dir"]).arg(&self.state);
+        let output = bounded(command, COMMAND_LIMIT);
+        serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("status --json is no JSON ({error}): {}", output.text()))
     }
 }
 

@@ -1,10 +1,11 @@
 //! Two relays in one token: one of them dies, falls silent or leaves under load, and comes back. The traffic does not notice.
 
-use crate::mesh::{Options, Peer, Relay, list, overlay};
+use crate::mesh::{METRICS, Mesh, Options, Peer, Relay, list, overlay};
 use crate::stream::Stream;
 use crate::world::{Host, World, drop_between, heal};
 use crate::{Scenario, scenario};
-use std::net::IpAddr;
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpStream};
 use std::time::Duration;
 
 /// Half a second of the stream in both directions.
@@ -21,6 +22,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         scenario("relay_killed_under_load", relay_killed),
         scenario("relay_cut_off_under_load", relay_cut_off),
         scenario("relay_drained_under_load", relay_drained),
+        scenario("relay_drained_with_no_other", relay_drained_with_no_other),
     ]
 }
 
@@ -36,6 +38,41 @@ fn relay_cut_off(world: &World) {
 /// SIGTERM: the relay says that it goes, and ends when its clients have left it.
 fn relay_drained(world: &World) {
     befalls(world, NOTHING, |_, relay| relay.stop(), |world, _, relay| relay.start(world));
+}
+
+/// The only relay serves on, and says what it is about; a second signal ends it at once.
+fn relay_drained_with_no_other(world: &World) {
+    let relay_only = |options: Options| options.set("SHADOWMESH_P2P_TRANSPORTS", "");
+    let mut mesh = Mesh::start(world, &["a", "b"], false, relay_only);
+    mesh.until_all("relay");
+    let stream = Stream::start(mesh.end(0), mesh.end(1));
+    let calm = stream.step(world, "over the relay", A_WHILE);
+    assert_eq!((ready(&mesh.relay_host), &mesh.relay.status()["state"]), (200, &"ready".into()));
+    mesh.relay.tell_to_stop();
+    world.wait_for("the relay to say that it drains", SOON, || (mesh.relay.status()["state"] == "draining").then_some(()));
+    assert_eq!(ready(&mesh.relay_host), 503);
+    let gap = stream.step(world, "over the relay that drains", 3 * A_WHILE);
+    assert!(gap <= NOTHING + 2 * calm, "{gap:?} without a datagram, {calm:?} before");
+    assert!(list(&mesh.peers[0].status().expect("it runs"), "relays").iter().all(|relay| relay["draining"] == true));
+    mesh.relay.tell_to_stop();
+    mesh.relay.end_within(OUTAGE);
+    mesh.relay.start(world);
+    stream.step(world, "over the relay that is back", A_WHILE);
+    stream.finish_perfect();
+}
+
+/// What `/readyz` of the relay on this host answers.
+fn ready(relay: &Host) -> u16 {
+    let answer = relay.enter(|| {
+        let mut stream = TcpStream::connect(METRICS).expect("metrics are served");
+        stream.set_read_timeout(Some(SOON)).expect("a read timeout is a plain option");
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n").expect("it takes a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        answer
+    });
+    let code = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
+    code.unwrap_or_else(|| panic!("this is no answer of HTTP: {answer}"))
 }
 
 /// Two relays, two peers that have no direct path, and a stream both ways; something befalls the relay that carries, and is undone.

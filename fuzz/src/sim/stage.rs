@@ -275,6 +275,7 @@ impl<'a> Stage<'a> {
                 self.start(host);
             }
             Deed::Leave { host } => self.end_life(self.host(host), World::leave),
+            Deed::Drain { relay, seconds } => self.drain(relay, seconds),
             Deed::Start { host } => self.start(self.host(host)),
             Deed::Sleep { host } => {
                 self.relays_lived = false;
@@ -305,6 +306,15 @@ impl<'a> Stage<'a> {
             }
             Deed::Idle { seconds } => self.world.run(Duration::from_secs(u64::from(seconds) / 2)),
             Deed::Calm => self.calm(),
+        }
+    }
+
+    /// A relay tells its clients that it goes away, and does.
+    fn drain(&mut self, relay: u8, seconds: u8) {
+        self.relays_lived = false;
+        let relay = self.relays[usize::from(relay) % self.relays.len()];
+        if !self.world.is_asleep(relay) {
+            self.world.drain(relay, Duration::from_secs(u64::from(seconds)));
         }
     }
 

@@ -78,6 +78,8 @@ pub enum Deed {
     Remap { host: u8 },
     /// Larger datagrams do not pass between two peers any more: see `largest`.
     Narrow { a: u8, b: u8, size: u8 },
+    /// A relay tells its clients to take another one, and ends within so many seconds.
+    Drain { relay: u8, seconds: u8 },
 }
 
 /// Kinds of deeds that a seed may leave out.
@@ -88,6 +90,12 @@ impl Deed {
     fn draw_for_datagrams(rng: &mut Rng) -> Self {
         let [a, b, size, kind] = (rng.u64() as u32).to_be_bytes();
         if kind & 1 == 0 { Self::Remap { host: a } } else { Self::Narrow { a, b, size } }
+    }
+
+    /// What befalls relays that are not alone.
+    fn draw_for_relays(rng: &mut Rng) -> Self {
+        let [relay, seconds, ..] = (rng.u64() as u32).to_be_bytes();
+        Self::Drain { relay, seconds: seconds % 16 }
     }
 
     /// The largest IP packet that `Narrow` leaves, bytes.
@@ -155,12 +163,22 @@ pub fn story(seed: u64) -> (Plan, Vec<Step>) {
             steps.insert(at, Step { wait: rng.u64() as u8, deed: Deed::draw_for_datagrams(&mut rng) });
         }
     }
+    if plan.relay_count() > 1 {
+        for _ in 0..rng.below(3) {
+            let at = rng.below(steps.len() + 1);
+            steps.insert(at, Step { wait: rng.u64() as u8, deed: Deed::draw_for_relays(&mut rng) });
+        }
+    }
     (plan, steps)
 }
 
 /// One step by chance, any kind allowed.
 pub fn any_step(rng: &mut Rng) -> Step {
     let wait = rng.u64() as u8;
-    let deed = if rng.per_mille(50) { Deed::draw_for_datagrams(rng) } else { Deed::draw(rng, u32::MAX) };
+    let deed = match rng.below(40) {
+        0 | 1 => Deed::draw_for_datagrams(rng),
+        2 => Deed::draw_for_relays(rng),
+        _ => Deed::draw(rng, u32::MAX),
+    };
     Step { wait, deed }
 }

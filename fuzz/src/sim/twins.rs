@@ -17,7 +17,8 @@ pub fn twins(plan: &Plan, steps: &[Step], trace: bool) -> Result<(), Violation> 
     // corruption resets a connection, and what comes after a reset is a switch of a kind; chance on the way would tell them apart
     let to_relays = Quality { jitter: 0, loss: 0, flavour: plan.to_relays.flavour & 0x0f, ..plan.to_relays };
     let told = |mode| {
-        let plan = Plan { mode, to_relays, ..plan.clone() };
+        // one relay that is left for another is a switch, too
+        let plan = Plan { mode, to_relays, relays: 0, ..plan.clone() };
         run_with(&plan, &quiet, Options { direct: false, ending: false, trace, ..Options::default() })
     };
     let (lossless, off) = (told(Mode::Lossless)?, told(Mode::Off)?);

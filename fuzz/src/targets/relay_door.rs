@@ -163,6 +163,7 @@ impl Door {
             }
             (12, _) => match (script.byte(), conn) {
                 (0xff, _) => self.handle(HubEvent::Leave),
+                (0xfe, _) => self.handle(HubEvent::Drain { within: Duration::from_secs(10) }),
                 (choice, Some(conn)) => self.datagram(conn, choice, script),
                 (_, None) => {}
             },

@@ -179,6 +179,7 @@ fn relay_messages(v4: SocketAddr, v6: SocketAddr) -> Vec<RelayMessage> {
         RelayMessage::Lookup { peer: PeerId([3; 32]) },
         RelayMessage::Close { reason: 2 },
         RelayMessage::Update { flags: 3, udp_port: 9 },
+        RelayMessage::GoAway { within_s: 10 },
     ]
 }
 

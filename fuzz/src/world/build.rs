@@ -313,6 +313,28 @@ impl World {
         self.kill(host);
     }
 
+    /// A relay tells its clients to take another one; its process ends when it is not needed any more, or then.
+    pub fn drain(&mut self, relay: HostId, within: Duration) {
+        if let Some(Host::Relay(running)) = &mut self.hosts[relay.0].running {
+            running.drain(&mut self.air, within);
+        }
+        self.bury(Some(relay));
+    }
+
+    /// Whether a process runs there.
+    pub fn is_running(&self, host: HostId) -> bool {
+        self.hosts[host.0].running.is_some()
+    }
+
+    /// Ends the process of a relay that has drained.
+    pub(super) fn bury(&mut self, host: Option<HostId>) {
+        if let Some(host) = host
+            && matches!(&self.hosts[host.0].running, Some(Host::Relay(relay)) if relay.is_over())
+        {
+            self.kill(host);
+        }
+    }
+
     fn take_out(&mut self, host: HostId) -> Option<Host> {
         let place = &mut self.hosts[host.0];
         place.collect();

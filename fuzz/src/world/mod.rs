@@ -185,6 +185,7 @@ impl World {
             _ => return false,
         }
         self.events += 1;
+        self.bury(touched);
         self.account();
         self.be_looked_at(touched);
         true
@@ -330,7 +331,7 @@ impl World {
         place.running.as_ref().map(|_| place.lives)
     }
 
-    fn is_asleep(&self, host: HostId) -> bool {
+    pub(crate) fn is_asleep(&self, host: HostId) -> bool {
         self.hosts[host.0].asleep
     }
 

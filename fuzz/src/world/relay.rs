@@ -61,6 +61,7 @@ pub(super) struct Relay {
     actions: Vec<HubAction>,
     lines: BTreeMap<ConnId, Line>,
     udp_ports: [Option<u16>; 2],
+    has_drained: bool,
     next_accepted: u64,
     /// When it wants its turn.
     due: Option<Instant>,
@@ -88,6 +89,7 @@ impl Relay {
             actions: Vec::new(),
             lines: BTreeMap::new(),
             udp_ports,
+            has_drained: false,
             next_accepted: 0,
             due: None,
             notes: Vec::new(),
@@ -159,6 +161,17 @@ impl Relay {
         self.turn(air);
     }
 
+    /// Tells the clients to take another relay, and goes when it is not needed any more.
+    pub(super) fn drain(&mut self, air: &mut Air, within: Duration) {
+        self.handle(air, HubEvent::Drain { within });
+        self.turn(air);
+    }
+
+    /// Whether it drained and has said goodbye to all.
+    pub(super) fn is_over(&self) -> bool {
+        self.has_drained && self.lines.is_empty()
+    }
+
     /// When it wants its turn.
     pub(super) fn due(&self) -> Option<Instant> {
         self.due
@@ -171,7 +184,8 @@ impl Relay {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        Deadline::earlier(self.hub.deadline(), self.forwarder.deadline()).map(|deadline| deadline.at)
+        let machines = Deadline::earlier(self.hub.deadline(), self.forwarder.deadline()).map(|deadline| deadline.at);
+        [machines, self.hub.drained_at(self.forwarder.forwarded_at())].into_iter().flatten().min()
     }
 
     pub(super) fn turn(&mut self, air: &mut Air) {
@@ -180,6 +194,10 @@ impl Relay {
             let now = air.now;
             if self.hub.deadline().is_some_and(|deadline| deadline.at <= now) {
                 self.handle(air, HubEvent::Alarm);
+            }
+            if self.hub.drained_at(self.forwarder.forwarded_at()).is_some_and(|at| at <= now) {
+                self.has_drained = true;
+                self.handle(air, HubEvent::Leave);
             }
             if self.forwarder.deadline().is_some_and(|deadline| deadline.at <= now) {
                 for conn in self.forwarder.alarm(now) {

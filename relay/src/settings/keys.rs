@@ -57,6 +57,7 @@ pub(super) const KEYS: &[Key] = &[
     span("tls", "cert_lifetime", Duration::from_secs(10), Duration::from_hours(24 * 365), |s, time| s.cert_lifetime = time),
     Key { variable: Some("SHADOWMESH_LOG"), ..key("log", "level", Set::Filter(|s, filter| filter.clone_into(&mut s.log_level))) },
     key("log", "format", Set::Word { words: &["text", "json"], set: |s, word| s.log_json = word == "json" }),
+    span("drain", "timeout", Duration::ZERO, Duration::from_hours(1), |s, time| s.drain_timeout = time),
     key("metrics", "listen", Set::Address(|s, address| s.metrics = Some(address))),
     span("limits", "keepalive", SECOND, Duration::from_hours(1), |s, time| s.keepalive = time),
     span("limits", "preauth_time", Duration::from_millis(100), Duration::from_mins(5), |s, time| s.limits.preauth_time = time),

@@ -58,6 +58,8 @@ pub struct Settings {
     pub metrics: Option<SocketAddr>,
     /// The life of a certificate.
     pub cert_lifetime: Duration,
+    /// How long clients have to take another relay when this one goes away.
+    pub drain_timeout: Duration,
     /// Longest silence of a client before it pings.
     pub keepalive: Duration,
     /// What may be logged.
@@ -82,6 +84,7 @@ impl Default for Settings {
             udp: None,
             metrics: None,
             cert_lifetime: Duration::from_hours(24),
+            drain_timeout: Duration::from_secs(10),
             keepalive: Duration::from_secs(20),
             log_level: "info".into(),
             log_json: false,

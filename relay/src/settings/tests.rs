@@ -59,7 +59,7 @@ fn every_key_has_a_variable_and_can_be_set_in_the_file() {
             "listen" | "udp" => "\"127.0.0.1:1\"",
             "level" => "\"debug\"",
             "format" => "\"json\"",
-            "cert_lifetime" | "keepalive" | "preauth_time" | "stall_time" | "refuse_time" => "\"1m\"",
+            "cert_lifetime" | "keepalive" | "preauth_time" | "stall_time" | "refuse_time" | "timeout" => "\"1m\"",
             "queue_total_bytes" => "2_000_000",
             "memory" => "20_000_000",
             _ => "20_000",
@@ -78,7 +78,7 @@ const WRONG: &[(&str, &str)] = &[
     ("[limits]\n\nqueue_frame = 1\n", "relay.toml:3: there is no key limits.queue_frame; right would be limits.queue_frames"),
     ("[limits]\nxyzzy = 1\n", "relay.toml:2: there is no key limits.xyzzy; right would be one of keepalive, "),
     ("[limit]\n", "relay.toml:1: there is no section [limit]; right would be [limits]"),
-    ("[p2p]\nmode = \"off\"\n", "relay.toml:1: there is no section [p2p]; right would be one of [identity], "),
+    ("[p2p]\nmode = \"off\"\n", "relay.toml:1: there is no section [p2p]; right would be one of [drain], [identity], "),
     ("top = 1\n", "relay.toml:1: there is no section [top]"),
     ("limits = 3\n", "relay.toml:1: limits is a section; right would be a line [limits]"),
     (

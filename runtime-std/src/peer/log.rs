@@ -38,6 +38,9 @@ impl NoteLog {
                 tracing::info!(relay = %relay.url, id = %id.short(), %observed, "relay connected");
             }
             Note::RelayLost { index, why, retry_in } => self.relay(*index).missed(now, why, *retry_in),
+            Note::RelayGoing { index, within } => {
+                tracing::info!(relay = %self.relay(*index).url, ?within, "the relay goes away; peers move to another one where there is one");
+            }
             Note::PeerConnected { peer, handshake, suite } => {
                 tracing::info!(peer = %peer.short(), ?handshake, suite, "peer connected");
             }

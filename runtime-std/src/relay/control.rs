@@ -77,6 +77,7 @@ enum Pending {
     Message { conn: ConnId, bytes: Vec<u8> },
     Computed(Done),
     Leave,
+    Drain(Duration),
 }
 
 /// The forwarder's sink.
@@ -153,6 +154,7 @@ impl<D: Doors> Room for Control<D> {
                 let _ = reply.try_send((now, self.status(now)));
             }
             Command::Leave => self.wires.post(Pending::Leave),
+            Command::Drain(within) => self.wires.post(Pending::Drain(within)),
         }
     }
 
@@ -248,6 +250,9 @@ impl<D: Doors> Control<D> {
                 self.closed(conn, Ended::TimedOut); // protocol 9: a consumer that stalls is closed
             }
         }
+        if self.drained_at().is_some_and(|at| at <= now) {
+            self.deliver(now, Pending::Leave);
+        }
         while let Some(conn) = self.closing.due(now) {
             self.closed(conn, Ended::TimedOut);
         }
@@ -273,6 +278,10 @@ impl<D: Doors> Control<D> {
                 self.handle(now, HubEvent::Leave);
             }
             Pending::Leave => {}
+            Pending::Drain(within) => {
+                self.wires.doors.close_listeners();
+                self.handle(now, HubEvent::Drain { within });
+            }
         }
     }
 
@@ -337,8 +346,13 @@ impl<D: Doors> Control<D> {
 
     fn next_deadline(&self) -> Instant {
         let machines = Deadline::earlier(self.hub.deadline(), self.forwarder.deadline()).map(|d| d.at);
-        let others = [machines, self.leaving, self.closing.deadline()].into_iter().flatten();
+        let others = [machines, self.leaving, self.drained_at(), self.closing.deadline()].into_iter().flatten();
         others.fold(self.house_at, Instant::min)
+    }
+
+    /// When a relay that drains is not needed any more.
+    fn drained_at(&self) -> Option<Instant> {
+        self.hub.drained_at(self.forwarder.forwarded_at()).filter(|_| self.leaving.is_none())
     }
 
     fn status(&self, now: Instant) -> HubStatus {

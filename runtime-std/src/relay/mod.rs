@@ -56,6 +56,8 @@ pub enum Command {
     Status(flume::Sender<(Instant, HubStatus)>),
     /// Tell all clients and end.
     Leave,
+    /// Tell all clients to take another relay, and end when this one is not needed any more, or then.
+    Drain(Duration),
 }
 
 /// Everything of a relay that does not depend on the runtime, before its thread starts.
@@ -162,6 +164,12 @@ impl Relay {
     pub async fn leave(&self) {
         let _ended_already = self.commands.send_async(Command::Leave).await;
         let _ = self.ending.wait().await;
+    }
+
+    /// Tells all clients to take another relay, and lets nobody in. The relay ends when no client is left, when nothing passes any more, or
+    /// after this time: see `finished`.
+    pub async fn drain(&self, within: Duration) {
+        let _ended_already = self.commands.send_async(Command::Drain(within)).await;
     }
 
     /// Waits until the relay has ended; an error says why it ended by itself.

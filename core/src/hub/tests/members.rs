@@ -208,6 +208,40 @@ fn leaving_tells_every_client_and_lets_nobody_in() {
     assert_eq!((stage.dropped("leaving"), stage.hub.deadline()), (1, None));
 }
 
+// protocol 6.9
+#[test]
+fn draining_tells_every_client_lets_nobody_in_and_serves_on_until_it_is_not_needed() {
+    let mut stage = Stage::with(Limits { preauth_per_source: 1_000, join_burst: 1_000, ..Limits::default() });
+    let mut clients: Vec<_> = (0..100).map(|n| stage.join(&identity(n), ADDRESS, params([n; 32]))).collect();
+    let waiting = stage.open(address(ADDRESS));
+    assert_eq!(stage.hub.drained_at(stage.now), None, "nobody has asked for it");
+    stage.handle(HubEvent::Drain { within: Duration::from_secs(10) });
+    assert_eq!(stage.hub.admit(stage.now, address(ADDRESS)), Err(Refusal::Because("leaving")));
+    stage.pass(0);
+    for client in &clients {
+        assert_eq!(stage.told(client).last(), Some(&RelayMessage::GoAway { within_s: 10 }));
+    }
+    assert_eq!((stage.hung.len(), stage.hung[&waiting]), (1, "the relay goes away"), "who has proven nothing may go elsewhere");
+    // it ends a second after the last record, at most when its time is over
+    let start = stage.now;
+    assert_eq!(stage.hub.drained_at(Instant::ZERO), Some(start + Duration::from_secs(1)));
+    assert_eq!(stage.hub.drained_at(start + Duration::from_secs(3)), Some(start + Duration::from_secs(4)));
+    assert_eq!(stage.hub.drained_at(start + Duration::from_secs(99)), Some(start + Duration::from_secs(10)));
+    // all else goes on
+    let ping = clients[0].seal(&RelayMessage::Ping { id: 9 });
+    stage.message(clients[0].conn, &ping);
+    assert_eq!(stage.told(&clients[0]).last(), Some(&RelayMessage::Pong { id: 9 }));
+    stage.handle(HubEvent::Drain { within: Duration::from_secs(99) });
+    stage.pass(0);
+    assert_eq!(stage.told(&clients[1]).len(), 0, "they are told once");
+    for client in &clients {
+        stage.handle(HubEvent::Closed { conn: client.conn });
+    }
+    assert_eq!(stage.hub.drained_at(start + Duration::from_secs(3)), Some(start), "nobody is left");
+    stage.handle(HubEvent::Leave);
+    assert_eq!(stage.hub.drained_at(start), None);
+}
+
 // protocol 4.4, 6.4
 #[test]
 fn what_a_client_seals_wrongly_is_dropped_and_counted() {
