@@ -148,12 +148,13 @@ fn relay(arguments: &Arguments) -> Result<(), Failure> {
         "threads" => Runtime::Threads,
         other => return Err(Failure::usage(format!("--runtime {other}: there is no such runtime; right would be `smol` or `threads`"))),
     };
-    let settings = Settings::load(&flags(arguments), &settings::environment)?;
+    let read = || Settings::load(&flags(arguments), &settings::environment);
+    let settings = read()?;
     if arguments.check {
         say(format!("{}: good", settings.source()));
         return Ok(());
     }
-    run::run(&settings, runtime, arguments.journal.as_deref())
+    run::run(&settings, &read, runtime, arguments.journal.as_deref())
 }
 
 fn flags(arguments: &Arguments) -> settings::Flags {

@@ -9,6 +9,7 @@
 //! ```
 pub mod cli;
 pub mod dev;
+mod logs;
 pub mod metrics;
 mod page;
 pub mod report;

@@ -1,6 +1,8 @@
-//! A relay in the foreground: from the settings to SIGINT or SIGTERM.
+//! A relay in the foreground: from the settings to SIGINT or SIGTERM. SIGHUP reads the settings again.
 use crate::{
-    Failure, cli, dev, metrics, page,
+    Failure, cli, dev,
+    logs::{self, Levels},
+    metrics, page,
     report::{Report, Sample},
     say,
     settings::Settings,
@@ -26,7 +28,11 @@ use shadowmesh_runtime_std::{
     relay::{Relay, RelayOptions},
 };
 use smol::{future, net::TcpListener};
-use std::{cell::RefCell, io::IsTerminal, path::Path, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    path::Path,
+    sync::Arc,
+};
 
 /// Rates in `status` are told over at least this, or since the start.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
@@ -62,9 +68,12 @@ impl Runtime {
     }
 }
 
+/// How the settings are read once more, on SIGHUP.
+pub type Reread<'a> = &'a dyn Fn() -> Result<Settings, Failure>;
+
 /// Runs until a signal, or until the relay cannot go on.
-pub fn run(settings: &Settings, runtime: Runtime, journal: Option<&Path>) -> Result<(), Failure> {
-    log_to_stderr(settings);
+pub fn run(settings: &Settings, reread: Reread<'_>, runtime: Runtime, journal: Option<&Path>) -> Result<(), Failure> {
+    let levels = logs::start(settings);
     let identity = cli::load_identity(settings)?;
     let id = identity.id();
     let control = ControlSocket::bind(&settings.control_socket()).map_err(Failure::failed)?;
@@ -85,11 +94,11 @@ pub fn run(settings: &Settings, runtime: Runtime, journal: Option<&Path>) -> Res
         journal: journal.map(JournalFile::create).transpose().map_err(Failure::failed)?,
     };
     // Before anybody can know that the relay is there: whoever reads the line may send a signal at once.
-    let signals = Signals::new([Signal::Int, Signal::Term]).map_err(|error| Failure::failed(format!("signals: {error}")))?;
+    let signals = Signals::new([Signal::Int, Signal::Term, Signal::Hup]).map_err(|error| Failure::failed(format!("signals: {error}")))?;
     let relay = runtime.start(options).map_err(Failure::failed)?;
     announce(settings, id, relay.addresses())?;
-    let running = Running { drain_timeout: settings.drain_timeout, ..Running::new(relay, runtime, http.as_ref()) };
-    smol::block_on(running.until_the_end(signals, control, http))
+    let asked = Asked { settings, reread, levels, drain_timeout: Cell::new(settings.drain_timeout) };
+    smol::block_on(Running::new(relay, runtime, http.as_ref()).until_the_end(&asked, signals, control, http))
 }
 
 /// The limits, lowered to what there are descriptors for: whoever is refused costs the others nothing, but a relay that has none left
@@ -133,20 +142,48 @@ fn urls(addresses: &[SocketAddr]) -> Vec<String> {
     addresses.iter().map(|address| format!("wss://{address}")).collect()
 }
 
-fn log_to_stderr(settings: &Settings) {
-    let filter = tracing_subscriber::EnvFilter::try_new(&settings.log_level).expect("the filter was checked with the settings");
-    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
-    // A second subscriber in one process would be a test's: the first one stays.
-    let _ = if settings.log_json { builder.json().try_init() } else { builder.with_target(false).try_init() };
-}
-
 fn bind_metrics(address: SocketAddr) -> Result<TcpListener, Failure> {
     smol::block_on(TcpListener::bind(address)).map_err(|error| Failure::failed(format!("--metrics {address}: {error}")))
 }
 
-fn name_of(signal: Option<&std::io::Result<Signal>>) -> &'static str {
-    if matches!(signal, Some(Ok(Signal::Int))) { "SIGINT" } else { "SIGTERM" }
+/// What signals ask for.
+struct Asked<'a> {
+    settings: &'a Settings,
+    reread: Reread<'a>,
+    levels: Levels,
+    drain_timeout: Cell<Duration>,
+}
+
+impl Asked<'_> {
+    /// Waits for a signal that asks for the end: its name. SIGHUP reads the settings again.
+    async fn to_end(&self, signals: &mut Signals) -> &'static str {
+        loop {
+            match signals.next().await {
+                Some(Ok(Signal::Hup)) => self.reload(),
+                Some(Ok(Signal::Int)) => return "SIGINT",
+                _ => return "SIGTERM",
+            }
+        }
+    }
+
+    /// Takes over what can change without a new start, and names what cannot. A mistake changes nothing.
+    fn reload(&self) {
+        let settings = match (self.reread)() {
+            Ok(settings) => settings,
+            Err(failure) => return tracing::error!(error = %failure, "the configuration has a mistake; everything stays as it was"),
+        };
+        if let Err(error) = self.levels.set(&settings.log_level) {
+            tracing::warn!(error, "the log level cannot be changed");
+        }
+        self.drain_timeout.set(settings.drain_timeout);
+        let fixed = self.settings.fixed_that_differ(&settings).join(", ");
+        let level = settings.log_level;
+        if fixed.is_empty() {
+            tracing::info!(level, drain_timeout = ?settings.drain_timeout, "configuration read again");
+        } else {
+            tracing::warn!(level, drain_timeout = ?settings.drain_timeout, fixed, "configuration read again; these keys take effect at the next start");
+        }
+    }
 }
 
 /// A started relay and what is asked of it.
@@ -154,7 +191,6 @@ struct Running {
     relay: Relay,
     runtime: Runtime,
     started: Instant,
-    drain_timeout: Duration,
     metrics: Option<String>,
     samples: RefCell<Option<[Sample; 2]>>,
 }
@@ -162,10 +198,16 @@ struct Running {
 impl Running {
     fn new(relay: Relay, runtime: Runtime, http: Option<&TcpListener>) -> Self {
         let metrics = http.and_then(|listener| listener.local_addr().ok()).map(|address| format!("http://{address}/metrics"));
-        Self { relay, runtime, started: clock::now(), drain_timeout: Duration::ZERO, metrics, samples: RefCell::new(None) }
+        Self { relay, runtime, started: clock::now(), metrics, samples: RefCell::new(None) }
     }
 
-    async fn until_the_end(&self, mut signals: Signals, control: ControlSocket, http: Option<TcpListener>) -> Result<(), Failure> {
+    async fn until_the_end(
+        &self,
+        asked: &Asked<'_>,
+        mut signals: Signals,
+        control: ControlSocket,
+        http: Option<TcpListener>,
+    ) -> Result<(), Failure> {
         let serve_control = async {
             control.serve(|line| self.answer(line)).await;
             Ok(())
@@ -178,10 +220,11 @@ impl Running {
             Ok(())
         };
         let stop = async {
-            let by = name_of(signals.next().await.as_ref());
-            tracing::info!(by, within = ?self.drain_timeout, "leaving: clients are told to take another relay");
-            self.relay.drain(self.drain_timeout).await;
-            let by = name_of(signals.next().await.as_ref());
+            let by = asked.to_end(&mut signals).await;
+            let within = asked.drain_timeout.get();
+            tracing::info!(by, ?within, "leaving: clients are told to take another relay");
+            self.relay.drain(within).await;
+            let by = asked.to_end(&mut signals).await;
             tracing::info!(by, "leaving at once");
             future::or(self.relay.leave(), async {
                 smol::Timer::after(AT_ONCE).await;

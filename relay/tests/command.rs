@@ -47,9 +47,13 @@ impl Running {
         line.trim_end().to_owned()
     }
 
-    fn end(mut self, signal: &str) -> i32 {
+    fn signal(&self, signal: &str) {
         let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status().expect("kill runs");
         assert!(sent.success());
+    }
+
+    fn end(mut self, signal: &str) -> i32 {
+        self.signal(signal);
         self.child.wait().expect("it ends").code().expect("by itself")
     }
 }
@@ -106,6 +110,37 @@ fn dev_prints_address_id_and_token_answers_status_and_leaves_cleanly() {
     let mut again = Running::start(dir.path(), &["--dev", "--listen", "127.0.0.1:0"]);
     assert_eq!(announced(&again.line()).1, id, "the identity is kept");
     assert_eq!(again.end("-INT"), 0);
+}
+
+#[test]
+fn hangup_reads_the_configuration_again_and_a_mistake_changes_nothing() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let file = dir.path().join("relay.toml");
+    fs::write(&file, "[log]\nlevel = \"info\"\n").expect("writes");
+    let mut command = command(dir.path(), &["--config", "relay.toml", "--listen", "127.0.0.1:0", "--state-dir", "state"]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+    let mut log = BufReader::new(child.stderr.take().expect("piped"));
+    let mut relay = Running { out: BufReader::new(child.stdout.take().expect("piped")), child };
+    announced(&relay.line());
+    let mut until = |part: &str| {
+        let mut line = String::new();
+        while !line.contains(part) {
+            line.clear();
+            assert_ne!(log.read_line(&mut line).expect("reads"), 0, "it ended, and never said {part:?}");
+        }
+        line
+    };
+    fs::write(&file, "[log]\nlevel = \"loud\"\n").expect("writes");
+    relay.signal("-HUP");
+    let said = until("stays as it was");
+    assert!(said.contains("ERROR") && said.contains("relay.toml:2: log.level cannot be"), "{said}");
+    fs::write(&file, "[log]\nlevel = \"debug\"\n[drain]\ntimeout = \"3s\"\n[limits]\nclients = 5\n").expect("writes");
+    relay.signal("-HUP");
+    let said = until("read again");
+    assert!(said.contains("next start") && said.contains("limits.*") && !said.contains("listen"), "{said}");
+    assert!(said.contains("drain_timeout=3s"), "{said}");
+    assert_eq!(relay.end("-TERM"), 0);
+    until("within=3s");
 }
 
 #[test]

@@ -148,6 +148,22 @@ impl Settings {
         self.state_dir.join("control.sock")
     }
 
+    /// The keys that differ in `other` and that only a start takes up.
+    pub fn fixed_that_differ(&self, other: &Self) -> Vec<&'static str> {
+        let all = [
+            ("identity.file", self.identity != other.identity),
+            ("state.dir", self.state_dir != other.state_dir),
+            ("listen.tcp", self.listen != other.listen),
+            ("listen.udp", self.udp != other.udp),
+            ("tls.cert_lifetime", self.cert_lifetime != other.cert_lifetime),
+            ("log.format", self.log_json != other.log_json),
+            ("metrics.listen", self.metrics != other.metrics),
+            ("limits.keepalive", self.keepalive != other.keepalive),
+            ("limits.*", self.limits != other.limits),
+        ];
+        all.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
+
     /// What the settings were read from, for people.
     pub fn source(&self) -> String {
         self.file.as_ref().map_or_else(|| "configuration".into(), |path| path.display().to_string())
