@@ -21,6 +21,7 @@ use shadowmesh_core::{
 use shadowmesh_runtime_smol::{
     control::ControlSocket,
     http::{self, Response},
+    service as manager,
 };
 use shadowmesh_runtime_std::{
     StartError, clock, descriptors,
@@ -97,6 +98,7 @@ pub fn run(settings: &Settings, reread: Reread<'_>, runtime: Runtime, journal: O
     let signals = Signals::new([Signal::Int, Signal::Term, Signal::Hup]).map_err(|error| Failure::failed(format!("signals: {error}")))?;
     let relay = runtime.start(options).map_err(Failure::failed)?;
     announce(settings, id, relay.addresses())?;
+    manager::ready("running");
     let asked = Asked { settings, reread, levels, drain_timeout: Cell::new(settings.drain_timeout) };
     smol::block_on(Running::new(relay, runtime, http.as_ref()).until_the_end(&asked, signals, control, http))
 }
@@ -223,6 +225,7 @@ impl Running {
             let by = asked.to_end(&mut signals).await;
             let within = asked.drain_timeout.get();
             tracing::info!(by, ?within, "leaving: clients are told to take another relay");
+            manager::leaving("draining");
             self.relay.drain(within).await;
             let by = asked.to_end(&mut signals).await;
             tracing::info!(by, "leaving at once");
@@ -232,8 +235,19 @@ impl Running {
             .await;
             Ok(())
         };
-        let end = async { self.relay.finished().await.map_err(Failure::failed) };
+        let told = async {
+            manager::keep_telling(|| self.in_a_line()).await;
+            Ok(())
+        };
+        let end = future::or(told, async { self.relay.finished().await.map_err(Failure::failed) });
         future::or(future::or(stop, end), future::or(serve_control, serve_http)).await
+    }
+
+    /// How things stand, for the service manager; nothing, when the relay has ended.
+    async fn in_a_line(&self) -> Option<String> {
+        let (_, status) = self.relay.status().await?;
+        let state = if status.draining { "draining" } else { "ready" };
+        Some(format!("{state}: {} clients in {} networks", status.clients.len(), status.networks))
     }
 
     /// One line of the control socket.

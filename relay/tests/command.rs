@@ -4,9 +4,10 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream, UdpSocket},
-    os::unix::fs::PermissionsExt,
+    os::unix::{fs::PermissionsExt, net::UnixDatagram},
     path::Path,
     process::{Child, ChildStdout, Command, Output, Stdio},
+    time::Duration,
 };
 
 fn command(dir: &Path, arguments: &[&str]) -> Command {
@@ -35,8 +36,13 @@ struct Running {
 
 impl Running {
     fn start(dir: &Path, arguments: &[&str]) -> Self {
-        let mut child =
-            command(dir, arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("the binary runs");
+        Self::start_with(dir, arguments, &[])
+    }
+
+    fn start_with(dir: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut command = command(dir, arguments);
+        command.envs(variables.iter().copied());
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("the binary runs");
         let out = BufReader::new(child.stdout.take().expect("piped"));
         Self { child, out }
     }
@@ -309,4 +315,44 @@ fn each_wrong_input_has_its_sentence_and_exit_code() {
         assert_eq!(got, *code, "{arguments:?} {file:?}: {said}");
         assert!(said.contains(sentence), "{arguments:?} {file:?} gave {said:?} and not {sentence:?}");
     }
+}
+
+/// Ready, alive, leaving: the words of `sd_notify(3)`.
+#[test]
+fn the_service_manager_is_told() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let socket = dir.path().join("notify");
+    let manager = UnixDatagram::bind(&socket).expect("a path for a socket");
+    manager.set_read_timeout(Some(Duration::from_secs(20))).expect("a time limit");
+    let hears = |word: &str| {
+        let mut buffer = [0; 512];
+        loop {
+            let length = manager.recv(&mut buffer).unwrap_or_else(|error| panic!("the manager waits for {word}: {error}"));
+            let told = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            if told.lines().any(|line| line.starts_with(word)) {
+                return told;
+            }
+        }
+    };
+    let variables = [("NOTIFY_SOCKET", socket.to_str().expect("text")), ("WATCHDOG_USEC", "200000")];
+    let relay = Running::start_with(dir.path(), &["--dev", "--listen", "127.0.0.1:0"], &variables);
+    hears("READY=1");
+    for _ in 0..3 {
+        assert!(hears("WATCHDOG=1").contains("STATUS=ready: 0 clients in 0 networks"));
+    }
+    relay.signal("-TERM");
+    hears("STOPPING=1");
+    assert_eq!(relay.end("-TERM"), 0);
+}
+
+#[test]
+fn completions_and_manual_pages_come_from_the_help() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let script = run(dir.path(), &["completions", "bash"]);
+    assert!(script.status.success() && String::from_utf8_lossy(&script.stdout).contains("--state-dir"));
+    assert!(run(dir.path(), &["man", "."]).status.success());
+    let page = fs::read_to_string(dir.path().join("shadowmesh-relay.1")).expect("a page");
+    assert!(page.contains("metrics"), "{page}");
+    let (code, said) = refused(&run(dir.path(), &["man", "/nowhere/at/all"]));
+    assert!(code == 1 && said.contains("/nowhere/at/all"), "{said}");
 }
