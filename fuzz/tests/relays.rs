@@ -240,6 +240,38 @@ fn the_nearer_relay_carries_and_two_that_are_about_equal_do_not_take_turns() {
 
 // protocol 7.10
 #[test]
+fn a_nearer_relay_that_comes_later_is_taken_without_loss_when_it_stays_nearer() {
+    for (seed, near) in [(320, 0), (321, 1)] {
+        let mut world = World::new(seed);
+        let relays = [world.relay(), world.relay()];
+        let [a, b] = [0, 1].map(|_| world.idle_peer(&relays, relay_only));
+        for (relay, peer) in relays.into_iter().flat_map(|relay| [a, b].map(|peer| (relay, peer))) {
+            let latency = Duration::from_millis(if relay == relays[near] { 10 } else { 40 });
+            world.change_way(relay, peer, |way| way.latency = latency);
+        }
+        world.kill(relays[near]);
+        world.start(a);
+        world.start(b);
+        world.until_connected(a, b);
+        let flows = world.both_ways(a, b, 500);
+        world.run(3 * SECOND);
+        let mut scene = Scene { world, relays, a, b };
+        assert_eq!([scene.carrier(a), scene.carrier(b)], [1 - near; 2], "there is no other");
+        scene.outage(&flows);
+        scene.world.start(relays[near]);
+        scene.world.run(4 * SECOND);
+        assert_eq!([scene.carrier(a), scene.carrier(b)], [1 - near; 2], "it may be nearer for a moment only");
+        scene.world.run(16 * SECOND);
+        assert_eq!([scene.carrier(a), scene.carrier(b)], [near; 2], "\n{}", scene.world.story());
+        let outage = scene.outage(&flows);
+        assert!(outage <= SECOND / 10, "{outage:?} without a packet");
+        assert_eq!(scene.rerouted(), 2);
+        scene.world.assert_whole(&flows);
+    }
+}
+
+// protocol 7.10
+#[test]
 fn peers_meet_at_any_relay_that_both_reach() {
     for (seed, only) in [(250, 0), (251, 1)] {
         let mut world = World::new(seed);
