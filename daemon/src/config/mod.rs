@@ -96,6 +96,16 @@ pub(crate) struct Settings {
     pub(crate) shown: Vec<Shown>,
 }
 
+impl Settings {
+    /// The keys that differ in `other` and that only a start takes up.
+    pub(crate) fn fixed_that_differ(&self, other: &Self) -> Vec<&'static str> {
+        let text = |settings: &Self, key: &str| settings.shown.iter().find(|shown| shown.key == key).map(|shown| shown.text.clone());
+        let names = keys::KEYS.iter().map(|key| key.name).filter(|name| *name != "log.level");
+        let differ = names.filter(|name| text(self, name) != text(other, name));
+        differ.chain((self.peers != other.peers).then_some("[[peer]]")).collect()
+    }
+}
+
 /// Where the join token was given.
 #[derive(Debug)]
 pub(crate) enum JoinSource {
@@ -421,6 +431,16 @@ mod tests {
         assert_eq!(source("interface.mtu").as_deref(), Some("SHADOWMESH_INTERFACE_MTU"));
         assert_eq!(source("p2p.connect_timeout").as_deref(), Some("peer.toml:5"));
         assert_eq!(source("p2p.mode").as_deref(), Some("default"));
+    }
+
+    #[test]
+    fn what_a_new_start_would_take_up_is_named() {
+        let before = settings(&file("[interface]\nmtu = 1300\n[log]\nlevel = \"info\"")).expect("right");
+        assert!(before.fixed_that_differ(&before).is_empty());
+        let id = shadowmesh_core::id::PeerId([7; 32]);
+        let text = format!("[interface]\nmtu = 1400\n[log]\nlevel = \"debug\"\n[p2p]\nretry_interval = \"9s\"\n[[peer]]\nid = \"{id}\"\n");
+        let after = settings(&file(&text)).expect("right");
+        assert_eq!(before.fixed_that_differ(&after), ["interface.mtu", "p2p.retry_interval", "[[peer]]"]);
     }
 
     #[test]

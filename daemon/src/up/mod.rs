@@ -82,7 +82,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
             future::pending().await
         };
         let life = async {
-            let end = future::or(until_end(&mut signals, &leaving, args, &service.levels), ended(&peer)).await;
+            let end = future::or(until_end(&mut signals, &leaving, args, (&settings, &service.levels)), ended(&peer)).await;
             finish(&peer, &mut signals, end).await
         };
         // Both in one: the control socket answers until the peer has gone, and who waits at it for the end sees the end.
@@ -246,7 +246,7 @@ async fn keep(peer: &Peer, state: &State, mut claims: Claims) {
 }
 
 /// Waits for a signal or for `down`; SIGHUP reads the log level again and goes on.
-async fn until_end(signals: &mut Signals, leaving: &flume::Receiver<()>, args: &UpArgs, levels: &Levels) -> End {
+async fn until_end(signals: &mut Signals, leaving: &flume::Receiver<()>, args: &UpArgs, now: (&Settings, &Levels)) -> End {
     loop {
         let signal = async { signals.next().await };
         let down = async {
@@ -255,7 +255,7 @@ async fn until_end(signals: &mut Signals, leaving: &flume::Receiver<()>, args: &
             None
         };
         match future::or(signal, down).await {
-            Some(Ok(Signal::Hup)) => reload(args, levels),
+            Some(Ok(Signal::Hup)) => reload(args, now),
             Some(Ok(Signal::Int)) => return End::Asked("SIGINT"),
             Some(Ok(_)) => return End::Asked("SIGTERM"),
             Some(Err(error)) => tracing::warn!(%error, "a signal could not be read"),
@@ -296,15 +296,24 @@ async fn finish(peer: &Peer, signals: &mut Signals, end: End) -> Result<(), Fail
     }
 }
 
-/// Reads the configuration again; of it, the log level changes in a running process.
-fn reload(args: &UpArgs, levels: &Levels) {
+/// Reads the configuration again; of it, the log level changes in a running process. What differs and waits for the next start is named.
+fn reload(args: &UpArgs, (running, levels): (&Settings, &Levels)) {
     let read = config::layers(args.files.config.as_deref(), args.layer()).and_then(|layers| config::settings(&layers));
     match read {
         Ok(settings) => match levels.set(&settings.log_level) {
-            Ok(()) => tracing::info!(level = settings.log_level, "configuration read again; other keys take effect at the next start"),
+            Ok(()) => tell_reread(&settings.log_level, &running.fixed_that_differ(&settings).join(", ")),
             Err(error) => tracing::warn!(error, "the log level cannot be changed"),
         },
-        Err(failure) => tracing::warn!(error = %failure, "the configuration has a mistake; everything stays as it was"),
+        Err(failure) => tracing::error!(error = %failure, "the configuration has a mistake; everything stays as it was"),
+    }
+}
+
+/// Says what was taken over, and what was not.
+fn tell_reread(level: &str, fixed: &str) {
+    if fixed.is_empty() {
+        tracing::info!(level, "configuration read again");
+    } else {
+        tracing::warn!(level, fixed, "configuration read again; these keys take effect at the next start");
     }
 }
 
