@@ -238,6 +238,30 @@ fn the_nearer_relay_carries_and_two_that_are_about_equal_do_not_take_turns() {
     }
 }
 
+/// What counts is the whole way: to the other end, not to the relay.
+// protocol 7.10
+#[test]
+fn two_peers_that_are_each_near_another_relay_do_not_take_turns() {
+    let mut scene = Scene::with(330, |world, (relays, peers)| {
+        for (at, relay) in relays.into_iter().enumerate() {
+            world.change_way(relay, peers[at], |way| way.latency = Duration::from_millis(5));
+            world.change_way(relay, peers[1 - at], |way| way.latency = Duration::from_millis(40));
+        }
+    });
+    let (a, b) = (scene.a, scene.b);
+    let flows = scene.world.both_ways(a, b, 200);
+    scene.world.run(60 * SECOND);
+    assert_eq!(scene.rerouted(), 0, "\n{}", scene.world.story());
+    // and the loss of either is no more than that of any other
+    let relay = scene.relays[scene.carrier(a)];
+    scene.outage(&flows);
+    scene.world.cut(a, relay);
+    scene.world.run(4 * SECOND);
+    let outage = scene.outage(&flows);
+    assert!(outage <= SECOND, "{outage:?} without a packet");
+    scene.world.assert_whole(&flows);
+}
+
 // protocol 7.10
 #[test]
 fn a_nearer_relay_that_comes_later_is_taken_without_loss_when_it_stays_nearer() {

@@ -23,6 +23,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         scenario("relay_cut_off_under_load", relay_cut_off),
         scenario("relay_drained_under_load", relay_drained),
         scenario("relay_drained_with_no_other", relay_drained_with_no_other),
+        scenario("relay_that_one_peer_does_not_reach", relay_out_of_reach),
     ]
 }
 
@@ -38,6 +39,31 @@ fn relay_cut_off(world: &World) {
 /// SIGTERM: the relay says that it goes, and ends when its clients have left it.
 fn relay_drained(world: &World) {
     befalls(world, NOTHING, |_, relay| relay.stop(), |world, _, relay| relay.start(world));
+}
+
+/// The first relay of the token is there for one peer alone: they meet at the other, and the first may come and go.
+fn relay_out_of_reach(world: &World) {
+    let relay_hosts = ["relay1", "relay2"].map(|name| world.host(name));
+    let hosts = ["a", "b"].map(|name| world.host(name));
+    let mut relays = Relay::prepare_all(world, &relay_hosts);
+    drop_between(&hosts[0], &relay_hosts[0]);
+    for relay in &mut relays {
+        relay.start(world);
+    }
+    let relay_only = |options: Options| options.set("SHADOWMESH_P2P_TRANSPORTS", "");
+    let start = |(host, number)| Peer::start_with(world, host, &relays[0].token, number, relay_only);
+    let mut peers: Vec<_> = hosts.iter().zip(1..).map(start).collect();
+    for (peer, other) in peers.iter_mut().zip(["b", "a"]) {
+        peer.until_path(other, "relay");
+        assert_eq!(carrier(peer, other), relays[1].url);
+    }
+    let end = |index: usize| (&hosts[index], IpAddr::V4(overlay(index as u8 + 1)));
+    let stream = Stream::start(end(0), end(1));
+    let calm = stream.step(world, "over the second relay", A_WHILE);
+    relays[0].kill();
+    let gap = stream.step(world, "without the first one", A_WHILE);
+    assert!(gap <= NOTHING + 2 * calm, "{gap:?} without a datagram, {calm:?} before");
+    stream.finish_perfect();
 }
 
 /// The only relay serves on, and says what it is about; a second signal ends it at once.
