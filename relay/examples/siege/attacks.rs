@@ -262,12 +262,16 @@ fn flood(client: Client, kind: Flood, victim: Handle, tally: &Arc<Tally>) -> [Ta
 
 /// Clients that take nothing, each with another that sends to it.
 pub(crate) async fn slow_consumers(target: &Target, count: usize, tally: &Arc<Tally>) -> Result<Vec<Task<()>>, String> {
-    let mut tasks = Vec::new();
+    let mut pairs = Vec::new();
     for n in 0..count {
         let (from, network) = (source(3_500 + n / 4), 1_000 + n as u32 / 50);
         let deaf = target.join(from, identity(100_000 + n as u32), network).await?;
         let sender = target.join(from, identity(200_000 + n as u32), network).await?;
         Tally::count(&tally.opened);
+        pairs.push((deaf, sender));
+    }
+    let mut tasks = Vec::new();
+    for (deaf, sender) in pairs {
         let [reading, writing] = flood(sender, Flood::Destination, deaf.handle(), tally);
         // Held, and a byte of it read now and then is all that it takes.
         let holding = smol::spawn(async move {

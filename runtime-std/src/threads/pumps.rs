@@ -27,8 +27,11 @@ use std::{
 /// Connections that a listener gives before others get their turn.
 const TURN_ACCEPTS: usize = 16;
 
-/// Steps of handshakes before others get their turn: one may be a signature, and packets wait meanwhile.
-const TURN_STEPS: usize = 4;
+/// Steps of handshakes before others get their turn: most are cheap, but one may be a signature, and packets wait meanwhile.
+const TURN_STEPS: usize = 32;
+
+/// Time for these steps together; the first may be longer.
+const STEPS_TIME: Duration = Duration::from_millis(1);
 
 /// All that one machine has open.
 pub(crate) struct Pumps<R> {
@@ -226,8 +229,9 @@ impl<R: Driven> Pumps<R> {
         while *steps > 0 {
             let Some(number) = self.ready.pop_front() else { break };
             let Some(arriving) = self.handshakes.get_mut(&number) else { continue };
-            *steps -= 1;
-            match arriving.handshake.step() {
+            let step = arriving.handshake.step();
+            *steps = if clock::now().since(now) < STEPS_TIME { *steps - 1 } else { 0 };
+            match step {
                 Ok(Step::Wait) => {}
                 Ok(Step::Done(done)) => return self.over(number, Ok(done)),
                 Err(why) => return self.over(number, Err(why)),
@@ -250,7 +254,8 @@ pub(crate) fn arrivals<R: Driven>(room: &mut R) {
     for at in 0..room.pumps().listeners.len() {
         accept(room, at, now);
     }
-    let mut steps = TURN_STEPS;
+    // accepting took its own time
+    let (mut steps, now) = (TURN_STEPS, clock::now());
     while let Some((arriving, outcome)) = room.pumps().next_arrival(now, &mut steps) {
         let Arriving { handshake, remote, since, .. } = arriving;
         let conn = room.number();
