@@ -3,6 +3,7 @@ use crate::{
     crypto::{Identity, Provider},
     id::PeerId,
     network::Network,
+    path::candidate::inside_any,
     session::Suite,
     time::Duration,
     wire::FRAME_OVERHEAD,
@@ -170,6 +171,8 @@ pub struct HubConfig {
     pub suites: Vec<Suite>,
     /// Bounds.
     pub limits: Limits,
+    /// Who may use it.
+    pub access: Access,
     /// How often clients send a sign of life.
     pub keepalive: Duration,
     /// The UDP ports that answer BIND (protocol 8.1); clients are told both. A driver that binds them itself sets them.
@@ -180,7 +183,32 @@ impl HubConfig {
     /// A relay with the defaults of the protocol and the suite that every client has.
     pub fn new(identity: Arc<Identity>, crypto: Arc<dyn Provider>) -> Self {
         let suites = vec![Suite::ChaCha20Poly1305];
-        Self { identity, crypto, suites, limits: Limits::default(), keepalive: Duration::from_secs(20), udp_ports: [None; 2] }
+        let (limits, access) = (Limits::default(), Access::default());
+        Self { identity, crypto, suites, limits, access, keepalive: Duration::from_secs(20), udp_ports: [None; 2] }
+    }
+}
+
+/// `access.*` of relay.toml: who may use a relay. It is open unless told otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// Networks from which alone connections are taken, by address and prefix length; empty: from everywhere.
+    pub allow: Vec<(IpAddr, u8)>,
+    /// Networks from which none is taken, whatever `allow` says.
+    pub deny: Vec<(IpAddr, u8)>,
+    /// Identities that alone may join; empty: all.
+    pub peers: Vec<PeerId>,
+}
+
+impl Access {
+    /// Whether connections from this address are taken; an IPv4 address in IPv6 clothes counts as IPv4.
+    pub(crate) fn takes_address(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        (self.allow.is_empty() || inside_any(&self.allow, ip)) && !inside_any(&self.deny, ip)
+    }
+
+    /// Whether this identity may join.
+    pub(crate) fn takes_peer(&self, id: PeerId) -> bool {
+        self.peers.is_empty() || self.peers.contains(&id)
     }
 }
 

@@ -3,7 +3,7 @@ mod support;
 
 use serde_json::Value;
 use shadowmesh_core::{
-    config::{HubConfig, Limits},
+    config::{Access, HubConfig, Limits},
     crypto::{Identity, awslc::AwsLc},
     session::Suite,
 };
@@ -30,6 +30,7 @@ fn network() -> (Relay, String) {
             crypto: Arc::new(AwsLc),
             suites: vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305],
             limits: Limits::default(),
+            access: Access::default(),
             keepalive: Duration::from_secs(25),
             udp_ports: [None; 2],
         },

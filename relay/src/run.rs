@@ -84,6 +84,7 @@ pub fn run(settings: &Settings, reread: Reread<'_>, runtime: Runtime, journal: O
             identity: Arc::new(identity),
             crypto: Arc::new(AwsLc),
             suites: vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305],
+            access: settings.access.clone(),
             limits: fitting(&settings.limits, descriptors::raise()),
             keepalive: settings.keepalive,
             // the runtime knows which ports it got

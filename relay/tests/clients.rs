@@ -1,7 +1,7 @@
 //! A running relay and clients over real TLS and WebSocket on loopback: what the machines promise holds on the wire.
 use core::net::SocketAddr;
 use shadowmesh_core::{
-    config::{HubConfig, Limits},
+    config::{Access, HubConfig, Limits},
     crypto::{Identity, awslc::AwsLc},
     event::Target,
     handshake::{Job, Offer, Outcome, Setup, Ticket, Work},
@@ -37,6 +37,7 @@ fn start(listen: &str, limits: Limits) -> (Relay, PeerId, String) {
         suites: vec![Suite::ChaCha20Poly1305],
         limits,
         keepalive: Duration::from_secs(20),
+        access: Access::default(),
         udp_ports: [None; 2],
     };
     let listen = vec![listen.parse().expect("an address")];

@@ -3,7 +3,7 @@
 mod support;
 
 use shadowmesh_core::{
-    config::{HubConfig, Limits, Mode, NodeConfig, Transports},
+    config::{Access, HubConfig, Limits, Mode, NodeConfig, Transports},
     crypto::{Identity, awslc::AwsLc},
     event::Note,
     id::PeerId,
@@ -423,6 +423,7 @@ fn relay_with(on: On, address: &str, journal: Option<JournalFile>) -> Relay {
         suites: vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305],
         limits: Limits::default(),
         keepalive: Duration::from_secs(20),
+        access: Access::default(),
         udp_ports: [None; 2],
     };
     let listen = vec![address.parse().expect("address")];

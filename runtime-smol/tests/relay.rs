@@ -3,7 +3,7 @@ mod support;
 
 use shadowmesh_core::{
     binding::{open_bound, seal_bind},
-    config::{HubConfig, Limits},
+    config::{Access, HubConfig, Limits},
     crypto::{Identity, awslc::AwsLc},
     event::{Ended, Target, TlsFacts},
     handshake::{Job, Outcome, Setup, Ticket, Work},
@@ -271,6 +271,7 @@ fn options(address: &str, limits: Limits) -> RelayOptions {
         suites: vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305],
         limits,
         keepalive: Duration::from_secs(20),
+        access: Access::default(),
         udp_ports: [None; 2],
     };
     RelayOptions {

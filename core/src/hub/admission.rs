@@ -5,7 +5,7 @@ use super::{
 };
 use crate::{
     bound::Bound,
-    config::Limits,
+    config::{HubConfig, Limits},
     time::{Duration, Instant},
 };
 use core::net::{IpAddr, SocketAddr};
@@ -33,6 +33,18 @@ impl Source {
                 Self::V6(core::array::from_fn(|at| octets[at]))
             }
         }
+    }
+}
+
+/// Whether so many connections fit, and one from this address may be among them.
+pub(super) fn is_welcome(config: &HubConfig, connections: usize, ip: IpAddr) -> Result<(), Reason> {
+    let HubConfig { limits, access, .. } = config;
+    if !access.takes_address(ip) {
+        Err(Reason::SourceDenied)
+    } else if limits.memory_of(connections) > limits.memory {
+        Err(Reason::Memory)
+    } else {
+        Ok(())
     }
 }
 

@@ -22,6 +22,8 @@ reasons! {
     JoinRate = "join_rate",
     /// Too many sources are remembered.
     SourceTable = "source_table",
+    /// A source from which this relay takes nobody.
+    SourceDenied = "source_denied",
     /// A source that used up its new connections and proved nothing.
     SourceRefused = "source_refused",
     /// One more connection would not fit into the relay's memory.
@@ -43,6 +45,8 @@ reasons! {
     RepeatedHello = "repeated_hello",
     /// A RESPONSE that does not prove an identity on this connection.
     BadResponse = "bad_response",
+    /// An identity that this relay does not take.
+    PeerDenied = "peer_denied",
     /// A RESPONSE that names no network.
     NoNetwork = "no_network",
     /// A message that has no place in this state.

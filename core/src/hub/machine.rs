@@ -1,7 +1,9 @@
 //! `Hub`: takes one event to its end. Dispatch, timers, and what happens to a connection; the rooms beside it know the rest.
+mod ending;
+
 use super::{
     ClientStatus, Edit, ForwardEdit, HubAction, HubEvent, HubNote, HubStatus, PortStatus, Refusal,
-    admission::{Admission, Source},
+    admission::{Admission, Source, is_welcome},
     bucket::{Bucket, Rate},
     channel::{Channel, Inbound, MAX_AGE},
     client::{Challenge, Client, Established, Own, State, Step},
@@ -21,8 +23,8 @@ use crate::{
     machine::{Deadline, Machine},
     time::{Duration, Instant},
     wire::{
-        self, CLOSE_DOWN, CLOSE_REPLACED, CLOSE_SESSION_OLD, CLOSE_SHARED_IDENTITY, CLOSE_SILENT, RelayMessage, TYPE_FRAME,
-        UPDATE_SUPPORTS_DIRECT, UPDATE_WITHHOLD_ADDRESS,
+        self, CLOSE_DOWN, CLOSE_REPLACED, CLOSE_SHARED_IDENTITY, CLOSE_SILENT, RelayMessage, TYPE_FRAME, UPDATE_SUPPORTS_DIRECT,
+        UPDATE_WITHHOLD_ADDRESS,
     },
 };
 use core::net::SocketAddr;
@@ -92,10 +94,10 @@ impl Hub {
 
     /// Whether a connection from `remote` may begin TLS; an error is the limit against it (protocol 9.4).
     pub fn admit(&mut self, now: Instant, remote: SocketAddr) -> Result<(), Refusal> {
-        let has_memory = self.config.limits.memory_of(self.admission.open() + self.established + 1) <= self.config.limits.memory;
-        let admitted = if has_memory { Ok(()) } else { Err(Reason::Memory) };
-        let admitted = if self.is_closed() { Err(Reason::Leaving) } else { admitted };
-        admitted.and_then(|()| self.admission.admit(now, Source::of(remote))).map_err(|reason| {
+        let connections = self.admission.open() + self.established + 1;
+        let open = if self.is_closed() { Err(Reason::Leaving) } else { is_welcome(&self.config, connections, remote.ip()) };
+        let admitted = open.and_then(|()| self.admission.admit(now, Source::of(remote)));
+        admitted.map_err(|reason| {
             self.drops.count(reason);
             if reason == Reason::PreauthTotal { Refusal::Full } else { Refusal::Because(reason.name()) }
         })
@@ -407,6 +409,9 @@ impl Hub {
         let Some(net_r) = verified.params.net_r else {
             return self.refuse_proven(now, conn, Reason::NoNetwork, actions);
         };
+        if !self.config.access.takes_peer(id) {
+            return self.refuse_proven(now, conn, Reason::PeerDenied, actions);
+        }
         let replaces = self.directory.find(&net_r, id).is_some();
         if self.established >= self.config.limits.clients && !replaces {
             return self.refuse_proven(now, conn, Reason::ClientsFull, actions);
@@ -526,79 +531,6 @@ impl Hub {
     pub(super) fn send(&mut self, conn: ConnId, message: &RelayMessage, actions: &mut Vec<HubAction>) {
         if let Some(Client { state: State::Established(established), .. }) = self.clients.get_mut(&conn) {
             actions.push(HubAction::Send { conn, bytes: established.channel.seal(message) });
-        }
-    }
-}
-
-/// Ends.
-impl Hub {
-    /// Hangs up on a connection that has not proven anything.
-    fn refuse(&mut self, now: Instant, conn: ConnId, why: &'static str, actions: &mut Vec<HubAction>) {
-        if let Some(client) = self.clients.get(&conn) {
-            let remote = client.remote;
-            self.note_refused(now, remote, why.into(), actions);
-        }
-        self.part(now, conn, None, why, actions);
-    }
-
-    /// Hangs up on a client that has proven who it is but cannot come in.
-    fn refuse_proven(&mut self, now: Instant, conn: ConnId, reason: Reason, actions: &mut Vec<HubAction>) {
-        self.drops.count(reason);
-        self.failed += 1;
-        let client = self.clients.get(&conn).expect("the caller found it");
-        took::<State>("Verifying", client.state.name());
-        let remote = client.remote;
-        self.note_refused(now, remote, reason.name().into(), actions);
-        self.disarm(conn);
-        actions.push(HubAction::Hangup { conn, why: reason.name() });
-    }
-
-    fn part_old(&mut self, now: Instant, conn: ConnId, actions: &mut Vec<HubAction>) {
-        self.drops.count(Reason::SessionOld);
-        self.part(now, conn, Some(CLOSE_SESSION_OLD), "the session is old", actions);
-    }
-
-    /// Says goodbye, takes the client out of everything, and hangs up; its name stays until the connection is closed.
-    pub(super) fn part(&mut self, now: Instant, conn: ConnId, close: Option<u8>, why: &'static str, actions: &mut Vec<HubAction>) {
-        if let Some(reason) = close {
-            self.send(conn, &RelayMessage::Close { reason }, actions);
-        }
-        if self.end(now, conn, why, actions) {
-            actions.push(HubAction::Hangup { conn, why });
-        }
-    }
-
-    /// Takes the client out of everything; false when that was done before.
-    fn end(&mut self, now: Instant, conn: ConnId, why: &'static str, actions: &mut Vec<HubAction>) -> bool {
-        self.disarm(conn);
-        let Some(client) = self.clients.get_mut(&conn) else { return false };
-        if client.is_half_open() {
-            self.half_open -= 1;
-            self.jobs.forget(conn);
-        }
-        match turn(&mut client.state, State::Parting) {
-            State::Parting => return false,
-            State::Greeting | State::Answering(_) | State::Challenged(_) | State::Verifying(_) => self.failed += 1,
-            State::Established(established) => {
-                self.established -= 1;
-                self.reflector.remove(established.channel.own_sid(), conn);
-                self.directory.leave(now, established.network, established.id, conn);
-                actions.push(edit(Edit::Part { conn }));
-                actions.push(HubAction::Note(HubNote::Left { id: established.id, why }));
-            }
-        }
-        true
-    }
-
-    fn disarm(&mut self, conn: ConnId) {
-        if let Some(at) = self.clients.get_mut(&conn).and_then(|client| client.timer.take()) {
-            self.timers.remove(&(at, conn));
-        }
-    }
-
-    fn note_refused(&mut self, now: Instant, remote: SocketAddr, what: String, actions: &mut Vec<HubAction>) {
-        if self.refusals.take(now, 1, REFUSALS) {
-            actions.push(HubAction::Note(HubNote::Refused { remote: Some(remote), what }));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What is needed to make the same machine again. The identity's seed and the network's secret are in it.
 use super::codec::{Field, record};
 use crate::{
-    config::{HubConfig, Limits, Member, NodeConfig, Transports},
+    config::{Access, HubConfig, Limits, Member, NodeConfig, Transports},
     crypto::{Identity, Provider, rustcrypto::RustCrypto},
     network::{Network, RelayAddress},
     wire::{Malformed, Reader},
@@ -33,7 +33,8 @@ record!(Network { secret, name, relays });
 record!(RelayAddress { url, id });
 record!(Transports { udp, wss });
 record!(Member { id, name, allowed });
-record!(HubConfig { identity, crypto, suites, limits, keepalive, udp_ports });
+record!(HubConfig { identity, crypto, suites, limits, access, keepalive, udp_ports });
+record!(Access { allow, deny, peers });
 record!(Limits {
     frame_bytes,
     control_bytes,

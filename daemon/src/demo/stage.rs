@@ -2,7 +2,7 @@
 use super::forwarder::{Forwarder, Line};
 use crate::{cli::Runtime, credentials, failure::Failure};
 use shadowmesh_core::{
-    config::{HubConfig, Limits, Mode, NodeConfig, Transports},
+    config::{Access, HubConfig, Limits, Mode, NodeConfig, Transports},
     crypto::Identity,
     event::Note,
     network::{Network, RelayAddress},
@@ -69,6 +69,7 @@ impl Stage {
                 suites: suites(),
                 limits: Limits::default(),
                 keepalive: RELAY_KEEPALIVE,
+                access: Access::default(),
                 udp_ports: [None; 2],
             },
             udp: None,

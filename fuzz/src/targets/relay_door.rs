@@ -3,7 +3,7 @@
 use super::{cast, memo::Memo, script::Script};
 use shadowmesh_core::{
     binding::seal_bind,
-    config::{HubConfig, Limits},
+    config::{Access, HubConfig, Limits},
     handshake::{Concluded, Job, Offer, Outcome, Setup, Ticket, Work},
     hub::{ForwardSink, Forwarder, Hub, HubAction, HubEvent, MESSAGE_BYTES},
     id::{ConnId, Handle},
@@ -111,6 +111,7 @@ struct Door {
 impl Door {
     fn new() -> Self {
         let config = HubConfig {
+            access: Access::default(),
             identity: cast::bob(),
             crypto: Arc::new(Memo),
             suites: vec![Suite::ChaCha20Poly1305, Suite::Aes256Gcm],

@@ -2,7 +2,7 @@
 use super::{Host, HostId, Lie, Peer, Place, Relay, Rng, Stranger, World, air::Air, air::Parcel, dial::Certificate};
 use shadowmesh_core::{
     Node,
-    config::{HubConfig, Limits, Mode, NodeConfig, Transports},
+    config::{Access, HubConfig, Limits, Mode, NodeConfig, Transports},
     crypto::{Identity, Provider, rustcrypto::RustCrypto},
     event::Ended,
     id::PeerId,
@@ -112,6 +112,7 @@ impl World {
         let identity = self.fresh_identity();
         let certificate = Certificate { identity: Some(identity.id()), subject: None };
         let mut config = HubConfig {
+            access: Access::default(),
             identity,
             crypto: Arc::clone(&self.crypto),
             suites: vec![Suite::ChaCha20Poly1305, Suite::Aes256Gcm],

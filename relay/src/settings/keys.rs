@@ -1,7 +1,11 @@
 //! The table of keys: name, variable, what a value must be, and where it goes.
 use super::Settings;
 use crate::Failure;
-use core::{net::SocketAddr, time::Duration};
+use core::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+use shadowmesh_core::id::PeerId;
 use std::path::PathBuf;
 
 /// One key of relay.toml.
@@ -20,6 +24,8 @@ enum Set {
     Word { words: &'static [&'static str], set: fn(&mut Settings, &str) },
     Address(fn(&mut Settings, SocketAddr)),
     Addresses(fn(&mut Settings, Vec<SocketAddr>)),
+    Networks(fn(&mut Settings, Vec<(IpAddr, u8)>)),
+    Peers(fn(&mut Settings, Vec<PeerId>)),
     Path(fn(&mut Settings, PathBuf)),
     Filter(fn(&mut Settings, &str)),
 }
@@ -59,6 +65,9 @@ pub(super) const KEYS: &[Key] = &[
     key("log", "format", Set::Word { words: &["text", "json"], set: |s, word| s.log_json = word == "json" }),
     span("drain", "timeout", Duration::ZERO, Duration::from_hours(1), |s, time| s.drain_timeout = time),
     key("metrics", "listen", Set::Address(|s, address| s.metrics = Some(address))),
+    key("access", "allow", Set::Networks(|s, list| s.access.allow = list)),
+    key("access", "deny", Set::Networks(|s, list| s.access.deny = list)),
+    key("access", "peers", Set::Peers(|s, list| s.access.peers = list)),
     span("limits", "keepalive", SECOND, Duration::from_hours(1), |s, time| s.keepalive = time),
     span("limits", "preauth_time", Duration::from_millis(100), Duration::from_mins(5), |s, time| s.limits.preauth_time = time),
     span("limits", "stall_time", Duration::from_millis(100), Duration::from_mins(5), |s, time| s.limits.stall_time = time),
@@ -125,7 +134,9 @@ impl Key {
     fn read(&self, text: String) -> Given {
         match &self.set {
             Set::Number { .. } => text.trim().parse().map_or(Given::Text(text), Given::Number),
-            Set::Addresses(_) => Given::List(text.split(',').map(|part| part.trim().to_owned()).collect()),
+            Set::Addresses(_) | Set::Networks(_) | Set::Peers(_) => {
+                Given::List(text.split(',').map(|part| part.trim().to_owned()).collect())
+            }
             Set::Duration { .. } | Set::Word { .. } | Set::Address(_) | Set::Path(_) | Set::Filter(_) => Given::Text(text),
         }
     }
@@ -144,15 +155,19 @@ impl Key {
             }
             (Set::Word { words, set }, Given::Text(text)) if words.contains(&text.as_str()) => set(settings, text),
             (Set::Address(set), Given::Text(text)) => set(settings, text.parse().map_err(|_| self.wrong(given))?),
-            (Set::Addresses(set), Given::List(list)) if !list.is_empty() => {
-                let list = list.iter().map(|text| text.parse().map_err(|_| self.wrong(&Given::Text(text.clone()))));
-                set(settings, list.collect::<Result<_, _>>()?);
-            }
+            (Set::Addresses(set), Given::List(list)) if !list.is_empty() => set(settings, self.each(list, |text| text.parse().ok())?),
+            (Set::Networks(set), Given::List(list)) if !list.is_empty() => set(settings, self.each(list, network)?),
+            (Set::Peers(set), Given::List(list)) if !list.is_empty() => set(settings, self.each(list, |text| text.parse().ok())?),
             (Set::Path(set), Given::Text(text)) if !text.is_empty() => set(settings, text.into()),
             (Set::Filter(set), Given::Text(text)) if is_filter(text) => set(settings, text),
             _ => return Err(self.wrong(given)),
         }
         Ok(())
+    }
+
+    /// Every part of a list as what it must be, or what is wrong with the first that is not.
+    fn each<T>(&self, list: &[String], read: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, String> {
+        list.iter().map(|text| read(text).ok_or_else(|| self.wrong(&Given::Text(text.clone())))).collect()
     }
 
     fn wrong(&self, given: &Given) -> String {
@@ -175,6 +190,8 @@ impl Key {
             Set::Word { words, .. } => words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(" or "),
             Set::Address(_) => "an address with port like \"127.0.0.1:9090\" or \"[::1]:9090\"".into(),
             Set::Addresses(_) => "addresses with ports like [\"0.0.0.0:443\", \"[::]:443\"]".into(),
+            Set::Networks(_) => "networks like [\"192.0.2.0/24\", \"2001:db8::/32\"], not an empty list".into(),
+            Set::Peers(_) => "ids of peers like [\"sm-…\"], as `shadowmesh id` prints them, not an empty list".into(),
             Set::Path(_) => "a path".into(),
             Set::Filter(_) => {
                 "\"error\", \"warn\", \"info\", \"debug\", \"trace\" or filters by module like \"info,shadowmesh_core=debug\"".into()
@@ -182,6 +199,15 @@ impl Key {
         };
         format!("{} cannot be {given}; right would be {right}", self.dotted())
     }
+}
+
+/// `192.0.2.0/24`, or one address.
+fn network(text: &str) -> Option<(IpAddr, u8)> {
+    let (address, len) = text.split_once('/').unwrap_or((text, ""));
+    let address: IpAddr = address.parse().ok()?;
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    let len = if text.contains('/') { len.parse().ok().filter(|len| *len <= most)? } else { most };
+    Some((address, len))
 }
 
 /// Whether tracing understands the filter, and it is not just the name of some module.

@@ -6,7 +6,7 @@ mod keys;
 
 use crate::Failure;
 use core::{net::SocketAddr, time::Duration};
-use shadowmesh_core::config::Limits;
+use shadowmesh_core::config::{Access, Limits};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -68,6 +68,8 @@ pub struct Settings {
     pub log_json: bool,
     /// The bounds of everything.
     pub limits: Limits,
+    /// Who may use the relay.
+    pub access: Access,
     /// Loopback, token, state under `target/dev`.
     pub dev: bool,
     /// The file that was read.
@@ -89,6 +91,7 @@ impl Default for Settings {
             log_level: "info".into(),
             log_json: false,
             limits: Limits::default(),
+            access: Access::default(),
             dev: false,
             file: None,
         }

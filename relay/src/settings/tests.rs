@@ -55,6 +55,8 @@ fn every_key_has_a_variable_and_can_be_set_in_the_file() {
         }
         let value = match name {
             "file" | "dir" => "\"x\"",
+            "allow" | "deny" => "[\"192.0.2.0/24\", \"2001:db8::1\"]",
+            "peers" => "[]",
             "tcp" => "[\"127.0.0.1:1\"]",
             "listen" | "udp" => "\"127.0.0.1:1\"",
             "level" => "\"debug\"",
@@ -67,7 +69,11 @@ fn every_key_has_a_variable_and_can_be_set_in_the_file() {
         writeln!(text, "{name} = {value}").expect("writes");
         assert!(variable.starts_with("SHADOWMESH_"), "{variable}");
     }
-    let mut settings = from_text(&text.replace("queue_bytes = 20_000", "queue_bytes = 100_000")).expect("good");
+    let peer = shadowmesh_core::id::PeerId([7; 32]);
+    let text = text.replace("queue_bytes = 20_000", "queue_bytes = 100_000").replace("[]", &format!("[\"{peer}\"]"));
+    let mut settings = from_text(&text).expect("good");
+    assert_eq!(settings.access.allow, [("192.0.2.0".parse().expect("address"), 24), ("2001:db8::1".parse().expect("address"), 128)]);
+    assert_eq!((settings.access.deny.len(), settings.access.peers.as_slice()), (2, &[peer][..]));
     let limits = core::mem::take(&mut settings.limits);
     assert_eq!((limits.frame_bytes, limits.clients, limits.client_bytes_per_second), (20_000, 20_000, 20_000));
     assert!(settings.log_json);
@@ -78,7 +84,7 @@ const WRONG: &[(&str, &str)] = &[
     ("[limits]\n\nqueue_frame = 1\n", "relay.toml:3: there is no key limits.queue_frame; right would be limits.queue_frames"),
     ("[limits]\nxyzzy = 1\n", "relay.toml:2: there is no key limits.xyzzy; right would be one of keepalive, "),
     ("[limit]\n", "relay.toml:1: there is no section [limit]; right would be [limits]"),
-    ("[p2p]\nmode = \"off\"\n", "relay.toml:1: there is no section [p2p]; right would be one of [drain], [identity], "),
+    ("[p2p]\nmode = \"off\"\n", "relay.toml:1: there is no section [p2p]; right would be one of [access], [drain], [identity], "),
     ("top = 1\n", "relay.toml:1: there is no section [top]"),
     ("limits = 3\n", "relay.toml:1: limits is a section; right would be a line [limits]"),
     (
@@ -96,6 +102,10 @@ const WRONG: &[(&str, &str)] = &[
     ("[limits]\nqueue_total_bytes = 1048576\nqueue_bytes = 2000000\n", "limits.queue_total_bytes (1048576) must be at least"),
     ("[limits]\nmemory = 100000000\n", "limits.memory (100000000) must hold the queues, 5/4 of limits.queue_total_bytes (268435456)"),
     ("[limits]\njoins_per_second = 100\n", "limits.join_burst (50) must be at least limits.joins_per_second (100)"),
+    ("[access]\nallow = [\"192.0.2.0/33\"]\n", "access.allow cannot be \"192.0.2.0/33\"; right would be networks like"),
+    ("[access]\ndeny = [\"example.com\"]\n", "access.deny cannot be \"example.com\""),
+    ("[access]\nallow = []\n", "access.allow cannot be an empty list"),
+    ("[access]\npeers = [\"sm-nobody\"]\n", "access.peers cannot be \"sm-nobody\"; right would be ids of peers"),
     ("[listen]\ntcp = []\n", "listen.tcp cannot be an empty list; right would be addresses with ports"),
     ("[listen]\ntcp = [\"localhost\"]\n", "listen.tcp cannot be \"localhost\""),
     ("[listen]\ntcp = [4]\n", "listen.tcp cannot be a list of other things"),

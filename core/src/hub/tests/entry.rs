@@ -120,6 +120,34 @@ fn a_connection_that_would_not_fit_into_the_memory_is_refused_and_all_others_sta
 
 // protocol 9.4
 #[test]
+fn a_relay_takes_addresses_and_identities_as_it_is_told() {
+    let prefix = |text: &str, len| (address(text).ip(), len);
+    let allow = vec![prefix("192.0.2.0:0", 24), prefix("[2001:db8::]:0", 32)];
+    let access = Access { allow, deny: vec![prefix("192.0.2.128:0", 25)], peers: vec![identity(1).id()] };
+    let mut stage = Stage::with_access(Limits::default(), access);
+    for (remote, taken) in [
+        ("192.0.2.5:1", true),
+        ("[::ffff:192.0.2.5]:2", true),
+        ("[2001:db8:ffff::1]:1", true),
+        ("192.0.2.200:1", false),
+        ("198.51.100.1:1", false),
+        ("[2001:db9::1]:1", false),
+    ] {
+        assert_eq!(stage.hub.admit(stage.now, address(remote)).is_ok(), taken, "{remote}");
+    }
+    assert_eq!(stage.dropped("source_denied"), 3);
+    stage.member(1);
+    let stranger = stage.call(&identity(2), ADDRESS);
+    stage.message(stranger.conn, stranger.offer.init());
+    let resp = stage.mail(stranger.conn).expect("CHALLENGE");
+    let (fin, _) = stranger.conclude(stage.relay, resp, params(NETWORK)).expect("a good CHALLENGE");
+    stage.message(stranger.conn, &fin);
+    assert!(stage.hung.contains_key(&stranger.conn));
+    assert_eq!((stage.dropped("peer_denied"), stage.status().clients.len()), (1, 1));
+}
+
+// protocol 9.4
+#[test]
 fn messages_without_content_count_before_the_proof() {
     let mut stage = Stage::new();
     let conn = stage.open(address(ADDRESS));

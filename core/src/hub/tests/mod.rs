@@ -8,7 +8,7 @@ mod reflector;
 
 use super::{ForwardSink, Forwarder, Hub, HubAction, HubEvent, HubNote, HubStatus, Refusal};
 use crate::{
-    config::{HubConfig, Limits},
+    config::{Access, HubConfig, Limits},
     crypto::{Identity, awslc::AwsLc},
     handshake::{Job, Offer, Outcome, Setup, Ticket, Work},
     id::{ConnId, Handle, PeerId},
@@ -95,6 +95,10 @@ impl Stage {
     }
 
     fn with(limits: Limits) -> Self {
+        Self::with_access(limits, Access::default())
+    }
+
+    fn with_access(limits: Limits, access: Access) -> Self {
         let identity = identity(200);
         let relay = identity.id();
         let forwarder = Forwarder::new(&limits);
@@ -103,6 +107,7 @@ impl Stage {
             crypto: Arc::new(AwsLc),
             suites: vec![Suite::ChaCha20Poly1305, Suite::Aes256Gcm],
             limits,
+            access,
             keepalive: Duration::from_secs(20),
             udp_ports: [Some(8_443), Some(8_444)],
         });
