@@ -173,7 +173,7 @@ impl Asked<'_> {
     fn reload(&self) {
         let settings = match (self.reread)() {
             Ok(settings) => settings,
-            Err(failure) => return tracing::error!(error = %failure, "the configuration has a mistake; everything stays as it was"),
+            Err(failure) => return tracing::warn!(error = %failure, "the configuration has a mistake; everything stays as it was"),
         };
         if let Err(error) = self.levels.set(&settings.log_level) {
             tracing::warn!(error, "the log level cannot be changed");

@@ -304,7 +304,7 @@ fn reload(args: &UpArgs, (running, levels): (&Settings, &Levels)) {
             Ok(()) => tell_reread(&settings.log_level, &running.fixed_that_differ(&settings).join(", ")),
             Err(error) => tracing::warn!(error, "the log level cannot be changed"),
         },
-        Err(failure) => tracing::error!(error = %failure, "the configuration has a mistake; everything stays as it was"),
+        Err(failure) => tracing::warn!(error = %failure, "the configuration has a mistake; everything stays as it was"),
     }
 }
 
