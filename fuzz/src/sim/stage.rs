@@ -452,8 +452,8 @@ impl<'a> Stage<'a> {
         }
         for relay in self.relays.clone() {
             self.world.let_lie(relay, Box::new(|address| address));
-            if self.lied {
-                // who joined meanwhile believes the lie until it joins anew
+            // who joined meanwhile believes a lie until it joins anew; and a relay on its way out would still end, and stay away
+            if self.lied || self.world.is_draining(relay) {
                 self.relays_lived = false;
                 self.world.restart(relay);
             }

@@ -322,6 +322,11 @@ impl World {
         self.bury(Some(relay));
     }
 
+    /// Whether a relay runs there that is on its way out.
+    pub fn is_draining(&self, relay: HostId) -> bool {
+        matches!(&self.hosts[relay.0].running, Some(Host::Relay(running)) if running.is_draining())
+    }
+
     /// Whether a process runs there.
     pub fn is_running(&self, host: HostId) -> bool {
         self.hosts[host.0].running.is_some()

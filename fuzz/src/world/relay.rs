@@ -167,6 +167,11 @@ impl Relay {
         self.turn(air);
     }
 
+    /// Whether it takes nobody any more.
+    pub(super) fn is_draining(&self) -> bool {
+        self.hub.status(Instant::ZERO).draining
+    }
+
     /// Whether it drained and has said goodbye to all.
     pub(super) fn is_over(&self) -> bool {
         self.has_drained && self.lines.is_empty()
