@@ -86,7 +86,7 @@ impl Default for Settings {
             udp: None,
             metrics: None,
             cert_lifetime: Duration::from_hours(24),
-            drain_timeout: Duration::from_secs(10),
+            drain_timeout: Duration::from_secs(2),
             keepalive: Duration::from_secs(20),
             log_level: "info".into(),
             log_json: false,
