@@ -127,7 +127,8 @@ impl Relay {
         let mut command = self.host.command(relay_program());
         command.arg("--listen").arg(self.host.underlay(RELAY_PORT).to_string());
         command.arg("--state-dir").arg(&self.state).args(["--runtime", self.host.runtime]);
-        command.args(["--metrics", METRICS]);
+        // Long enough for a test to look at a relay that drains.
+        command.args(["--metrics", METRICS]).env("SHADOWMESH_DRAIN_TIMEOUT", "10s");
         command
     }
 

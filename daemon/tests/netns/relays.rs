@@ -13,7 +13,7 @@ const A_WHILE: u64 = 500;
 /// What a failing relay may cost, beside what a busy machine costs when nothing fails.
 const OUTAGE: Duration = Duration::from_secs(1);
 /// The same where the relay says that it goes, and when it is back.
-const NOTHING: Duration = Duration::from_millis(200);
+const NOTHING: Duration = Duration::from_millis(500);
 /// Both relays are found, and measured.
 const SOON: Duration = Duration::from_secs(15);
 
