@@ -52,6 +52,8 @@ pub struct NodeConfig {
     pub advertise: Vec<SocketAddr>,
     /// `[[peer]]`: when not empty, the network is closed to these.
     pub members: Vec<Member>,
+    /// `network.revoked`: no members, whatever else is said of them.
+    pub revoked: Vec<PeerId>,
     /// Overlay addresses and their holders, remembered from earlier runs (protocol 2.5).
     pub claims: Vec<(IpAddr, PeerId)>,
     /// Version of this software, told to peers; at most 32 bytes.
@@ -59,6 +61,12 @@ pub struct NodeConfig {
 }
 
 impl NodeConfig {
+    /// Whether this identity may be a member here (protocol 2.3).
+    pub(crate) fn admits(&self, peer: PeerId) -> bool {
+        let is_listed = self.members.is_empty() || self.members.iter().any(|member| member.id == peer);
+        is_listed && !self.revoked.contains(&peer)
+    }
+
     /// A peer of `network` with the defaults of the protocol, no name and the suite that every peer has.
     pub fn new(identity: Arc<Identity>, crypto: Arc<dyn Provider>, network: Network) -> Self {
         Self {
@@ -78,6 +86,7 @@ impl NodeConfig {
             mode: Mode::SwitchLossless,
             advertise: Vec::new(),
             members: Vec::new(),
+            revoked: Vec::new(),
             claims: Vec::new(),
             version: env!("CARGO_PKG_VERSION").into(),
         }

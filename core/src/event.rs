@@ -197,6 +197,13 @@ pub enum Event<'a> {
         /// At most 1,000 bytes ([`CONTROL_PIECE_MAX_LEN`](crate::wire::CONTROL_PIECE_MAX_LEN), protocol 7.9).
         payload: Vec<u8>,
     },
+    /// Who may be a member from now on: as `NodeConfig::members` and `NodeConfig::revoked`.
+    Members {
+        /// When not empty, the network is closed to these.
+        members: Vec<crate::config::Member>,
+        /// No members, whatever else is said of them.
+        revoked: Vec<PeerId>,
+    },
     /// Leave: tell all peers and relays; `Note::Left` follows.
     Leave,
 }

@@ -67,6 +67,7 @@ file = "identity.key"
 [network]
 join_file = "{token}"
 name = "laptop"
+revoked = ["{id}"]
 [interface]
 mode = "userspace"
 name = "mesh7"

@@ -1,6 +1,7 @@
 //! A network without root: a relay in this process, two peers in userspace mode as programs, and programs that talk through them.
 mod support;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use shadowmesh_core::{
     config::{Access, HubConfig, Limits},
@@ -9,13 +10,14 @@ use shadowmesh_core::{
 };
 use shadowmesh_runtime_std::relay::{self, Relay, RelayOptions};
 use std::{
+    fs,
     io::{Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Stdio},
     sync::Arc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use support::{run, shadowmesh, succeed, text};
 use tempfile::{TempDir, tempdir};
@@ -65,6 +67,12 @@ impl Peer {
 
     fn ask(&self, words: &[&str]) -> String {
         succeed(&[words, &["--state-dir", text(&self.state)]].concat())
+    }
+
+    /// SIGHUP.
+    fn hang_up(&self) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process");
+        kill_process(pid, Signal::HUP).expect("it runs");
     }
 
     fn leave(mut self) {
@@ -162,6 +170,42 @@ fn programs_talk_through_two_peers_on_smol() {
 #[test]
 fn programs_talk_through_two_peers_on_threads() {
     programs_talk_through_two_peers("threads");
+}
+
+/// After SIGHUP a member is none any more, and after another one it is one again; the third peer does not notice.
+#[test]
+fn who_is_revoked_is_out_until_it_is_taken_back() {
+    let dir = tempdir().expect("a temporary directory");
+    let (_relay, token) = network();
+    let file = dir.path().join("a.toml");
+    let write = |revoked: &str| fs::write(&file, format!("[network]\nrevoked = [{revoked}]\n")).expect("it is written");
+    write("");
+    let [b, c] = ["b", "c"].map(|name| Peer::start(dir.path(), &token, name, &["--proxy", "off"]));
+    let a = Peer::start(dir.path(), &token, "a", &["--proxy", "off", "--config", text(&file)]);
+    let state = |name: &str| {
+        let shown: Value = serde_json::from_str(&a.ask(&["peer", "show", name, "--json"])).expect("JSON");
+        (shown["state"].clone(), shown["handshake_age_s"].as_f64(), shown["id"].as_str().expect("an id").to_owned())
+    };
+    for name in ["b", "c"] {
+        a.ask(&["wait", name, "--timeout", "20s"]);
+    }
+    let (_, age, _) = state("c");
+    write(&format!("\"{}\"", state("b").2));
+    a.hang_up();
+    let started = Instant::now();
+    while state("b").0 == "connected" {
+        assert!(started.elapsed() < Duration::from_secs(20), "b is still a member");
+        thread::sleep(Duration::from_millis(20)); // nobody tells when somebody is shut out
+    }
+    let pinged = shadowmesh(&["ping", "b", "-c", "1", "--timeout", "300ms", "--state-dir", text(&a.state)]).output().expect("it starts");
+    assert_eq!(pinged.status.code(), Some(1), "{pinged:?}");
+    write("");
+    a.hang_up();
+    a.ask(&["wait", "b", "--timeout", "20s"]);
+    assert!(state("c").1 > age, "the session with c is the one from before");
+    for peer in [a, b, c] {
+        peer.leave();
+    }
 }
 
 #[test]

@@ -54,6 +54,7 @@ const FILES: &[(&str, &[&str])] = &[
     ("[interface]\naddress = [\"224.0.0.1/24\"]", &["interface.address", "cannot be the address of a peer"]),
     ("[interface]\naddress = [\"10.77.0.2/24\", \"10.77.0.2/16\"]", &["interface.address", "twice"]),
     ("[network]\nname = \"my laptop\"", &["network.name", "not a name"]),
+    ("[network]\nrevoked = [\"sm-abc\"]", &["network.revoked", "\"sm-abc\" is not a PeerId"]),
     ("[network]\nname = \"\"", &["network.name", "is empty"]),
     ("[network]\njoin = \"hello\"", &["network.join", "smesh1:"]),
     ("[network]\njoin = \"smesh1:AQ\"", &["network.join", "cut off", "network new"]),

@@ -1,6 +1,7 @@
 //! Who gets a session with whom, and when a handshake is made, repeated and given up (protocol 2.3, 3.9).
 use shadowmesh_core::{
     config::{Member, Transports},
+    event::Event,
     status::RelayState,
     time::Instant,
     wire::{RECORD_FLAG_URGENT, Records, TYPE_FIN, TYPE_FWD, TYPE_INIT, TYPE_RESP},
@@ -25,6 +26,37 @@ fn a_peer_that_lists_its_peers_has_no_session_with_another_member() {
     assert!(!world.is_connected(other, closed) && !world.is_connected(closed, other));
     assert_eq!(world.account_of(flow).handed, world.account_of(flow).lost, "nothing of it came out");
     assert!(world.dropped(closed, "handshake") > 0, "it tried, and was counted");
+}
+
+/// From one moment to the next the other end is a stranger, on a direct path and over the relay, and later no stranger any more.
+// protocol 2.3
+#[test]
+fn who_is_revoked_is_left_at_once_and_who_is_taken_back_is_greeted_at_once() {
+    let mut world = World::new(505);
+    let relay = world.relay();
+    let [a, b, c] = [0, 1, 2].map(|_| world.peer(relay));
+    world.until_direct(a, b);
+    world.until_connected(a, c);
+    let revoked = world.id(b);
+    let alone = Member { id: world.id(c), name: Some("c".to_owned()), allowed: Vec::new() };
+    for (members, revoked) in [(Vec::new(), vec![revoked]), (vec![alone], Vec::new())] {
+        world.event(a, Event::Members { members, revoked });
+        assert!(!world.is_connected(a, b), "at once");
+        let refused = world.dropped(a, "handshake");
+        let [kept, there, back] = [(a, c), (a, b), (b, a)].map(|(from, to)| world.stream(from, to, 20));
+        world.run(60 * SECOND);
+        assert!(!world.is_connected(a, b) && world.is_connected(a, c), "and for as long as it stays so");
+        assert!(world.dropped(a, "handshake") > refused, "it tried to come back");
+        world.assert_whole(&[kept]);
+        for flow in [there, back] {
+            assert_eq!(world.account_of(flow).handed, world.account_of(flow).lost, "nothing of it came out");
+            world.stop(flow);
+        }
+        world.stop(kept);
+        world.event(a, Event::Members { members: Vec::new(), revoked: Vec::new() });
+        world.until("they are connected again", 5 * SECOND, |world| world.is_connected(a, b));
+        world.until_direct(a, b);
+    }
 }
 
 // protocol 2.2, 2.3

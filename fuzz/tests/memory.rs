@@ -216,6 +216,7 @@ fn config(network: Network) -> NodeConfig {
         mode: Mode::SwitchLossless,
         advertise: Vec::new(),
         members: Vec::new(),
+        revoked: Vec::new(),
         claims: Vec::new(),
         version: "1".into(),
     }

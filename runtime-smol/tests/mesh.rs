@@ -389,6 +389,7 @@ fn options(number: u8, relay: SocketAddr, direct: Transports) -> (PeerOptions, f
         mode: Mode::SwitchLossless,
         advertise: Vec::new(),
         members: Vec::new(),
+        revoked: Vec::new(),
         claims: Vec::new(),
         version: "test".to_owned(),
     };

@@ -26,6 +26,7 @@ record!(NodeConfig {
     mode,
     advertise,
     members,
+    revoked,
     claims,
     version,
 });

@@ -10,7 +10,7 @@ use crate::{
 use core::net::IpAddr;
 
 /// The kinds of a peer's events; a kind's number is its place.
-pub(super) const NODE: [&str; 18] = [
+pub(super) const NODE: [&str; 19] = [
     "Start",
     "Entropy",
     "Alarm",
@@ -29,6 +29,7 @@ pub(super) const NODE: [&str; 18] = [
     "Datagram",
     "PortMapped",
     "Examine",
+    "Members",
 ];
 /// The kinds of a relay's events.
 pub(super) const HUB: [&str; 10] = ["Start", "Entropy", "Alarm", "Accepted", "Closed", "Message", "Computed", "Leave", "Datagram", "Drain"];
@@ -113,6 +114,11 @@ pub(super) fn put_node(event: &Event<'_>, out: &mut Vec<u8>) {
             payload.put(out);
         }
         Event::Leave => out.push(13),
+        Event::Members { members, revoked } => {
+            out.push(18);
+            members.put(out);
+            revoked.put(out);
+        }
         Event::Sockets { v4, v6 } => {
             out.push(14);
             (*v4, *v6).put(out);
@@ -174,6 +180,10 @@ pub(super) fn take_node<'a>(body: &'a mut [u8], loan: &'a mut Loan) -> Result<Ev
             Event::Ping { peer, id, payload: Field::take(&mut from)? }
         }
         13 => Event::Leave,
+        18 => {
+            let members = Field::take(&mut from)?;
+            Event::Members { members, revoked: Field::take(&mut from)? }
+        }
         14 => {
             let (v4, v6) = Field::take(&mut from)?;
             Event::Sockets { v4, v6 }
@@ -321,6 +331,7 @@ impl Field for Ended {
 pub(super) fn tell_node(event: &Event<'_>) -> String {
     match event {
         Event::Start | Event::Entropy(_) | Event::Alarm | Event::Leave | Event::Examine => String::new(),
+        Event::Members { members, revoked } => format!("{} listed, {} revoked", members.len(), revoked.len()),
         Event::Opened { conn, tls, remote, .. } => {
             format!("{} to {remote}, {}", name(*conn), tls.identity.map_or("a foreign certificate".into(), |id| id.short()))
         }

@@ -548,6 +548,10 @@ fn peer_events() -> Vec<Event<'static>> {
         Event::Report(Report { link: LinkId(1), what: crate::plane::Noticed::Stalled { path: PathId(2), pto: Duration::from_millis(7) } }),
         Event::Tally(tally),
         Event::Ping { peer: PeerId([3; 32]), id: 9, payload: vec![1, 2] },
+        Event::Members {
+            members: vec![crate::config::Member { id: PeerId([4; 32]), name: Some("x".to_owned()), allowed: vec![(v4.ip(), 24)] }],
+            revoked: vec![PeerId([5; 32])],
+        },
         Event::Leave,
     ];
     events.extend(ends.map(|why| Event::Closed { conn: ConnId(1), why }));

@@ -29,6 +29,14 @@ impl Link {
         self.settle_addresses(room);
     }
 
+    /// Other names and addresses may be listed for it now.
+    pub(crate) fn members_changed(&mut self, room: &mut Room) {
+        if self.live.is_some() {
+            let params = core::mem::take(&mut self.params);
+            self.take_params(room, params);
+        }
+    }
+
     /// Works out which addresses are the peer's, and tells the plane.
     pub(super) fn settle_addresses(&mut self, room: &mut Room) {
         let mut addresses = vec![IpAddr::V6(room.config.network.address_v6(self.peer))];

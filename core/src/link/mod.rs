@@ -337,6 +337,16 @@ impl Link {
         }
     }
 
+    /// The peer is no member any more: all that is with it ends, and nothing begins.
+    pub(crate) fn shut_out(&mut self, now: Instant, room: &mut Room) {
+        const WHY: &str = "it is no member any more";
+        self.abandon_greeting(room);
+        self.end(now, room, WHY);
+        for uplink in self.relays.uplinks() {
+            self.leave_relay(now, room, uplink, WHY);
+        }
+    }
+
     /// Gives up everything: the peer left, or was shut out.
     fn end(&mut self, now: Instant, room: &mut Room, why: &'static str) {
         self.drop_directs(now, room);

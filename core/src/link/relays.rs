@@ -119,6 +119,10 @@ impl Relays {
         self.places.get(&uplink).map(|place| place.presence.handle)
     }
 
+    pub(super) fn uplinks(&self) -> Vec<usize> {
+        self.places.keys().copied().collect()
+    }
+
     pub(super) fn presences(&self) -> impl Iterator<Item = &Presence> {
         self.places.values().map(|place| &place.presence)
     }

@@ -40,6 +40,7 @@ pub(crate) fn room(members: Vec<Member>) -> Room {
         mode: Mode::SwitchLossless,
         advertise: Vec::new(),
         members,
+        revoked: Vec::new(),
         claims: Vec::new(),
         version: "test".into(),
     })

@@ -11,6 +11,7 @@ mod around;
 mod bounds;
 mod datagrams;
 mod lane;
+mod members;
 mod reflexive;
 mod relays;
 mod room;
@@ -279,12 +280,13 @@ impl Node {
 
     /// A link for this peer, unless it is not a member or there are too many.
     fn ensure_link(&mut self, now: Instant, peer: PeerId) -> bool {
+        if !self.room.config.admits(peer) {
+            return false;
+        }
         if self.links.contains_key(&peer) {
             return true;
         }
-        let members = &self.room.config.members;
-        let is_member = members.is_empty() || members.iter().any(|member| member.id == peer);
-        if !is_member || peer == self.room.own || (self.links.len() >= LINKS_MAX && !self.evict()) {
+        if peer == self.room.own || (self.links.len() >= LINKS_MAX && !self.evict()) {
             return false;
         }
         let id = LinkId(self.next_link);
@@ -328,9 +330,9 @@ impl Node {
                 let Some(proved) = self.answers.computed(&mut self.room, id, done.ticket, done.outcome) else { return };
                 let peer = proved.verified.peer.id();
                 let Some(link) = self.links.get_mut(&peer) else { return };
-                // what began before our own attempt did: the other end leaves it for ours, so must we (protocol 3.9);
+                // who was shut out meanwhile; what began before our own attempt did: the other end leaves it for ours, so must we (protocol 3.9);
                 // and what the other end itself left for a newer one
-                if link.is_overtaken(proved.started) || !link.yields_to_init(&mut self.room) {
+                if !self.room.config.admits(peer) || link.is_overtaken(proved.started) || !link.yields_to_init(&mut self.room) {
                     self.room.sids.remove(&proved.sid);
                     self.room.drops.count(Drop::Handshake);
                     return;
@@ -491,6 +493,7 @@ impl Machine for Node {
             Event::Report(report) => self.report(now, &report),
             Event::Tally(tally) => self.tally(now, tally),
             Event::Ping { peer, id, payload } => self.ping(now, peer, id, payload),
+            Event::Members { members, revoked } => self.change_members(now, members, revoked),
             Event::Leave => self.leave(now),
             Event::Sockets { v4, v6 } => {
                 self.room.udp_ports = (v4, v6);

@@ -23,7 +23,9 @@ impl Node {
             }
         }
         for presence in news.presences {
-            if (presence.online && self.ensure_link(now, presence.peer)) || self.links.contains_key(&presence.peer) {
+            // who goes was perhaps known before it was shut out
+            let is_meant = if presence.online { self.ensure_link(now, presence.peer) } else { self.links.contains_key(&presence.peer) };
+            if is_meant {
                 let via = Via { conn, handle: Some(presence.handle) };
                 let eager = self.links.values().filter(|link| link.is_online()).take(EAGER_MAX + 1).count() <= EAGER_MAX;
                 if let Some(link) = self.links.get_mut(&presence.peer) {

@@ -143,7 +143,7 @@ pub(crate) struct Uplink {
     state: State,
     backoff: Backoff,
     last_error: Option<String>,
-    directory: BTreeMap<Handle, PeerId>,
+    directory: BTreeMap<Handle, Presence>,
 }
 
 impl Uplink {
@@ -184,9 +184,14 @@ impl Uplink {
         self.up().map(|up| up.observed)
     }
 
+    /// Who is online there, as far as it told.
+    pub(crate) fn presences(&self) -> Vec<Presence> {
+        self.directory.values().copied().collect()
+    }
+
     /// Who is said to have this handle.
     pub(crate) fn holder(&self, handle: Handle) -> Option<PeerId> {
-        self.directory.get(&handle).copied()
+        self.directory.get(&handle).map(|presence| presence.peer)
     }
 
     /// Dials, unless it stands already.
@@ -407,16 +412,17 @@ impl Uplink {
     fn learn(&mut self, room: &mut Room, entries: &[DirectoryEntry]) -> Vec<Presence> {
         let mut news = Vec::new();
         for entry in entries.iter().filter(|entry| entry.peer != room.own) {
+            let presence = Presence { peer: entry.peer, handle: entry.handle, public: entry.public, online: entry.online };
             if entry.online {
                 if self.directory.len() >= DIRECTORY_MAX && !self.directory.contains_key(&entry.handle) {
                     room.drops.count(Drop::Control);
                     continue;
                 }
-                self.directory.insert(entry.handle, entry.peer);
+                self.directory.insert(entry.handle, presence);
             } else {
                 self.directory.remove(&entry.handle);
             }
-            news.push(Presence { peer: entry.peer, handle: entry.handle, public: entry.public, online: entry.online });
+            news.push(presence);
         }
         news
     }

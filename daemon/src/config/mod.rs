@@ -20,7 +20,7 @@ use crate::{
 };
 use keys::Key;
 use parse::{InterfaceMode, LogFormat, TransportChoice};
-use shadowmesh_core::{config::Mode, network::Network, session::Suite};
+use shadowmesh_core::{config::Mode, id::PeerId, network::Network, session::Suite};
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
@@ -40,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) join: Option<JoinSource>,
     /// What others call this peer.
     pub(crate) name: String,
+    /// `network.revoked`.
+    pub(crate) revoked: Vec<PeerId>,
     /// `interface.mode`.
     pub(crate) interface_mode: InterfaceMode,
     /// `interface.name`.
@@ -100,9 +102,8 @@ impl Settings {
     /// The keys that differ in `other` and that only a start takes up.
     pub(crate) fn fixed_that_differ(&self, other: &Self) -> Vec<&'static str> {
         let text = |settings: &Self, key: &str| settings.shown.iter().find(|shown| shown.key == key).map(|shown| shown.text.clone());
-        let names = keys::KEYS.iter().map(|key| key.name).filter(|name| *name != "log.level");
-        let differ = names.filter(|name| text(self, name) != text(other, name));
-        differ.chain((self.peers != other.peers).then_some("[[peer]]")).collect()
+        let names = keys::KEYS.iter().map(|key| key.name).filter(|name| !["log.level", "network.revoked"].contains(name));
+        names.filter(|name| text(self, name) != text(other, name)).collect()
     }
 }
 
@@ -257,12 +258,12 @@ pub(crate) fn settings(layers: &Layers) -> Result<Settings, Failure> {
     let identity_file = take.value("identity.file", parse::path)?;
     let join = join(&mut take)?;
     let name = name(&mut take)?;
+    let revoked = take.value("network.revoked", parse::peer_ids)?;
     let interface_mode = take.value("interface.mode", parse::interface_mode)?;
     let interface_name = take.value("interface.name", parse::interface_name)?;
     let addresses = take.value("interface.address", parse::addresses)?;
     let mtu = take.value("interface.mtu", parse::mtu)?;
-    let proxy_asked = layers.take(key("userspace.proxy"), parse::proxy)?.is_some();
-    let proxy = (take.value("userspace.proxy", parse::proxy)?, proxy_asked);
+    let proxy = proxy(&mut take)?;
     let forwards = take.value("userspace.forward", parse::forwards)?;
     let exposed = take.value("userspace.expose", parse::exposed)?;
     if interface_mode != InterfaceMode::Userspace {
@@ -292,6 +293,7 @@ pub(crate) fn settings(layers: &Layers) -> Result<Settings, Failure> {
         identity_file: state_dir.join(identity_file),
         join,
         name,
+        revoked,
         interface_mode,
         interface_name,
         addresses,
@@ -320,6 +322,12 @@ pub(crate) fn settings(layers: &Layers) -> Result<Settings, Failure> {
         peers: members::understand(&layers.file)?,
         shown: take.shown,
     })
+}
+
+/// Where the proxy listens, and whether somebody asked for that.
+fn proxy(take: &mut Taker<'_>) -> Result<(Option<SocketAddr>, bool), Failure> {
+    let asked = take.layers.take(key("userspace.proxy"), parse::proxy)?.is_some();
+    Ok((take.value("userspace.proxy", parse::proxy)?, asked))
 }
 
 /// An interface of the kernel has its own ports: what is said of them for userspace mode alone is a mistake.
@@ -437,10 +445,11 @@ mod tests {
     fn what_a_new_start_would_take_up_is_named() {
         let before = settings(&file("[interface]\nmtu = 1300\n[log]\nlevel = \"info\"")).expect("right");
         assert!(before.fixed_that_differ(&before).is_empty());
-        let id = shadowmesh_core::id::PeerId([7; 32]);
-        let text = format!("[interface]\nmtu = 1400\n[log]\nlevel = \"debug\"\n[p2p]\nretry_interval = \"9s\"\n[[peer]]\nid = \"{id}\"\n");
+        let id = PeerId([7; 32]);
+        let text =
+            format!("[interface]\nmtu = 1400\n[log]\nlevel = \"debug\"\n[p2p]\nretry_interval = \"9s\"\n[network]\nrevoked = [\"{id}\"]\n");
         let after = settings(&file(&text)).expect("right");
-        assert_eq!(before.fixed_that_differ(&after), ["interface.mtu", "p2p.retry_interval", "[[peer]]"]);
+        assert_eq!((before.fixed_that_differ(&after), after.revoked), (vec!["interface.mtu", "p2p.retry_interval"], vec![id]));
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Understands single values. Each function answers a wrong value with what would be right.
 use super::raw::Raw;
-use crate::userspace::{Expose, Forward, host_port};
-use shadowmesh_core::{config::Mode, session::Suite};
+use crate::{
+    credentials,
+    userspace::{Expose, Forward, host_port},
+};
+use shadowmesh_core::{config::Mode, id::PeerId, session::Suite};
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -206,6 +209,19 @@ pub(crate) fn cidr(text: &str) -> Option<(IpAddr, u8)> {
     let length: u8 = length.parse().ok()?;
     let most = if address.is_ipv4() { 32 } else { 128 };
     (length <= most).then_some((address, length))
+}
+
+/// Ids of peers.
+pub(crate) fn peer_ids(raw: &Raw) -> Parsed<Vec<PeerId>> {
+    let mut found = Vec::new();
+    for item in list(raw)? {
+        let id = credentials::peer_id(&item)?;
+        if found.contains(&id) {
+            return Err(format!("{item:?} is there twice"));
+        }
+        found.push(id);
+    }
+    Ok(found)
 }
 
 /// Addresses with prefix lengths.

@@ -125,6 +125,7 @@ fn actor(runtime: Runtime, name: &'static str, line: Line, network: &Network) ->
             mode: Mode::SwitchLossless,
             advertise: vec![forwarder.address()],
             members: Vec::new(),
+            revoked: Vec::new(),
             claims: Vec::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };

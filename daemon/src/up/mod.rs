@@ -25,7 +25,7 @@ use futures_lite::{StreamExt, future};
 use observer::Observer;
 use serde::Serialize;
 use serve::Service;
-use shadowmesh_core::network::Network;
+use shadowmesh_core::{id::PeerId, network::Network};
 use shadowmesh_runtime_smol::{control::ControlSocket, http, service as manager};
 use shadowmesh_runtime_std::{
     journal::JournalFile,
@@ -82,7 +82,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
             future::pending().await
         };
         let life = async {
-            let end = future::or(until_end(&mut signals, &leaving, args, (&settings, &service.levels)), ended(&peer)).await;
+            let end = future::or(until_end(&mut signals, &leaving, args, (&settings, &service)), ended(&peer)).await;
             finish(&peer, &mut signals, end).await
         };
         // Both in one: the control socket answers until the peer has gone, and who waits at it for the end sees the end.
@@ -210,7 +210,7 @@ fn service(
             mtu: settings.mtu,
             started,
         },
-        listed: settings.peers.iter().filter_map(|peer| Some((peer.name.clone()?, peer.id))).collect(),
+        listed: RefCell::new(listed(settings)),
         transports: settings.transports.clone(),
         levels,
         leave,
@@ -246,7 +246,7 @@ async fn keep(peer: &Peer, state: &State, mut claims: Claims) {
 }
 
 /// Waits for a signal or for `down`; SIGHUP reads the log level again and goes on.
-async fn until_end(signals: &mut Signals, leaving: &flume::Receiver<()>, args: &UpArgs, now: (&Settings, &Levels)) -> End {
+async fn until_end(signals: &mut Signals, leaving: &flume::Receiver<()>, args: &UpArgs, now: (&Settings, &Service)) -> End {
     loop {
         let signal = async { signals.next().await };
         let down = async {
@@ -255,7 +255,7 @@ async fn until_end(signals: &mut Signals, leaving: &flume::Receiver<()>, args: &
             None
         };
         match future::or(signal, down).await {
-            Some(Ok(Signal::Hup)) => reload(args, now),
+            Some(Ok(Signal::Hup)) => reload(args, now).await,
             Some(Ok(Signal::Int)) => return End::Asked("SIGINT"),
             Some(Ok(_)) => return End::Asked("SIGTERM"),
             Some(Err(error)) => tracing::warn!(%error, "a signal could not be read"),
@@ -296,16 +296,25 @@ async fn finish(peer: &Peer, signals: &mut Signals, end: End) -> Result<(), Fail
     }
 }
 
-/// Reads the configuration again; of it, the log level changes in a running process. What differs and waits for the next start is named.
-fn reload(args: &UpArgs, (running, levels): (&Settings, &Levels)) {
+/// Reads the configuration again; of it, the log level and who may be a member change in a running process. What differs and waits for the
+/// next start is named.
+async fn reload(args: &UpArgs, (running, service): (&Settings, &Service)) {
     let read = config::layers(args.files.config.as_deref(), args.layer()).and_then(|layers| config::settings(&layers));
-    match read {
-        Ok(settings) => match levels.set(&settings.log_level) {
-            Ok(()) => tell_reread(&settings.log_level, &running.fixed_that_differ(&settings).join(", ")),
-            Err(error) => tracing::warn!(error, "the log level cannot be changed"),
-        },
-        Err(failure) => tracing::warn!(error = %failure, "the configuration has a mistake; everything stays as it was"),
+    let settings = match read {
+        Ok(settings) => settings,
+        Err(failure) => return tracing::warn!(error = %failure, "the configuration has a mistake; everything stays as it was"),
+    };
+    if let Err(error) = service.levels.set(&settings.log_level) {
+        tracing::warn!(error, "the log level cannot be changed");
     }
+    service.peer.change_members(node::members(&settings), settings.revoked.clone()).await;
+    *service.listed.borrow_mut() = listed(&settings);
+    tell_reread(&settings.log_level, &running.fixed_that_differ(&settings).join(", "));
+}
+
+/// Names from `[[peer]]`.
+fn listed(settings: &Settings) -> Vec<(String, PeerId)> {
+    settings.peers.iter().filter_map(|peer| Some((peer.name.clone()?, peer.id))).collect()
 }
 
 /// Says what was taken over, and what was not.

@@ -1,7 +1,7 @@
 //! From settings to what the runtime is started with.
 use crate::{
     config::{
-        Settings,
+        Listed, Settings,
         parse::{InterfaceMode, TransportChoice},
     },
     credentials,
@@ -48,7 +48,8 @@ pub(crate) fn options(
         close_relay: settings.close_relay,
         mode: settings.mode,
         advertise: settings.advertise.clone(),
-        members: settings.peers.iter().map(|peer| Member { id: peer.id, name: peer.name.clone(), allowed: peer.allowed.clone() }).collect(),
+        members: members(settings),
+        revoked: settings.revoked.clone(),
         claims,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
@@ -69,4 +70,10 @@ pub(crate) fn options(
         journal,
     };
     (options, ends)
+}
+
+/// `[[peer]]` as the node wants it.
+pub(crate) fn members(settings: &Settings) -> Vec<Member> {
+    let member = |peer: &Listed| Member { id: peer.id, name: peer.name.clone(), allowed: peer.allowed.clone() };
+    settings.peers.iter().map(member).collect()
 }

@@ -39,7 +39,7 @@ pub(crate) struct Service {
     /// What the node does not know.
     pub(crate) facts: Facts,
     /// Names from `[[peer]]`.
-    pub(crate) listed: Vec<(String, PeerId)>,
+    pub(crate) listed: RefCell<Vec<(String, PeerId)>>,
     /// `p2p.transports`.
     pub(crate) transports: Vec<TransportChoice>,
     /// The log's.
@@ -114,10 +114,10 @@ impl Service {
 
     async fn ping(&self, text: &str, wait_ms: u64) -> Result<Pinged, String> {
         let (report, _, status) = self.report().await?;
-        let id = resolve(&status, &self.listed, text).map_err(|why| sentence(&why))?;
+        let id = resolve(&status, &self.listed.borrow(), text).map_err(|why| sentence(&why))?;
         let key = id.to_string();
         let known = report.peers.iter().find(|peer| peer.id == key);
-        let name = self.listed.iter().find(|(_, listed)| *listed == id).map(|(name, _)| name.clone());
+        let name = self.listed.borrow().iter().find(|(_, listed)| *listed == id).map(|(name, _)| name.clone());
         let mut pinged = Pinged {
             id: key.clone(),
             name: name.or_else(|| known.and_then(|peer| peer.name.clone())),
@@ -140,7 +140,7 @@ impl Service {
     /// The one peer that is meant.
     async fn peer(&self, text: &str) -> Result<(PeerReport, Instant, Status), String> {
         let (report, now, status) = self.report().await?;
-        let key = resolve(&status, &self.listed, text).map_err(|why| sentence(&why))?.to_string();
+        let key = resolve(&status, &self.listed.borrow(), text).map_err(|why| sentence(&why))?.to_string();
         let peer = report.peers.into_iter().find(|peer| peer.id == key);
         peer.map(|peer| (peer, now, status)).ok_or_else(|| format!("{text} has not been seen since the start"))
     }
@@ -170,7 +170,7 @@ impl Service {
         let Some(text) = peer else {
             return Ok(Waited { reached: report.state == "ready", state: format!("the peer is {}", report.state) });
         };
-        let key = match resolve(&status, &self.listed, text) {
+        let key = match resolve(&status, &self.listed.borrow(), text) {
             Ok(id) => id.to_string(),
             Err(Unresolved::Unknown(state)) => return Ok(Waited { reached: false, state }),
             Err(ambiguous @ Unresolved::Ambiguous(_)) => return Err(sentence(&ambiguous)),
@@ -217,7 +217,7 @@ impl Resolve for Service {
             let (_, status) = self.peer.status().await.ok_or_else(|| nobody("the peer has ended".to_owned()))?;
             let name = text.strip_suffix('.').unwrap_or(&text);
             let name = name.strip_suffix(".mesh").unwrap_or(name);
-            let id = resolve(&status, &self.listed, name).map_err(|why| nobody(sentence(&why)))?;
+            let id = resolve(&status, &self.listed.borrow(), name).map_err(|why| nobody(sentence(&why)))?;
             let addresses = status.peers.iter().find(|peer| peer.id == id).map(|peer| peer.addresses.as_slice()).unwrap_or_default();
             // An address that was asked for is that one; of a name, an IPv4 one where there is one.
             let asked = name.parse().ok().filter(|address| addresses.contains(address));
@@ -278,6 +278,7 @@ mod tests {
             mode: Mode::SwitchLossless,
             advertise: Vec::new(),
             members: Vec::new(),
+            revoked: Vec::new(),
             claims: Vec::new(),
             version: "test".to_owned(),
         };
@@ -306,7 +307,7 @@ mod tests {
             },
             peer,
             observer: Rc::new(RefCell::new(Observer::new())),
-            listed: vec![("server".to_owned(), PeerId([1; 32]))],
+            listed: RefCell::new(vec![("server".to_owned(), PeerId([1; 32]))]),
             transports: vec![TransportChoice::Wss],
             levels: Levels::unused("info"),
             leave: flume::bounded(1).0,

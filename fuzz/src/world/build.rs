@@ -161,6 +161,7 @@ impl World {
             mode: Mode::SwitchLossless,
             advertise: Vec::new(),
             members: Vec::new(),
+            revoked: Vec::new(),
             claims: Vec::new(),
             version: "world".into(),
         };

@@ -185,6 +185,7 @@ impl<D: PeerDoors> Room for Control<D> {
             Command::Ping { peer, id, payload } => self.ports.post(Pending::Ping { peer, id, payload }),
             Command::Examine => self.ports.post(Pending::Examine),
             Command::PortMapped(mappings) => self.ports.post(Pending::PortMapped(mappings)),
+            Command::Members(members, revoked) => self.ports.post(Pending::Members(members, revoked)),
             Command::Leave => self.ports.post(Pending::Leave),
         }
     }
@@ -380,6 +381,7 @@ impl<D: PeerDoors> Control<D> {
             Pending::Examine => self.handle(now, Event::Examine),
             Pending::Report(report) => self.handle(now, Event::Report(report)),
             Pending::Ping { peer, id, payload } => self.handle(now, Event::Ping { peer, id, payload }),
+            Pending::Members(members, revoked) => self.handle(now, Event::Members { members, revoked }),
             Pending::Leave if matches!(self.phase, Phase::Running) => {
                 self.phase = Phase::Leaving(now + LEAVE_WITHIN);
                 self.handle(now, Event::Leave);

@@ -27,7 +27,7 @@ use core::time::Duration;
 use rustls::ServerConfig;
 use shadowmesh_core::{
     Node,
-    config::NodeConfig,
+    config::{Member, NodeConfig},
     event::{Note, PortMapping, Target},
     id::{ConnId, PeerId},
     offload::{self, Joins, Offload},
@@ -125,6 +125,8 @@ pub enum Command {
     Examine,
     /// What the router in front forwards now.
     PortMapped(Vec<PortMapping>),
+    /// Who may be a member from now on, and who is none.
+    Members(Vec<Member>, Vec<PeerId>),
     /// Say good-bye and end.
     Leave,
 }
@@ -289,6 +291,11 @@ impl Peer {
     pub fn examine(&self) {
         // A full queue loses the wish like a full network does.
         let _ = self.commands.try_send(Command::Examine);
+    }
+
+    /// Who may be a member from now on (`NodeConfig::members`), and who is none (`NodeConfig::revoked`). Sessions with all others stay.
+    pub async fn change_members(&self, members: Vec<Member>, revoked: Vec<PeerId>) {
+        let _ended_already = self.commands.send_async(Command::Members(members, revoked)).await;
     }
 
     /// Says good-bye to all peers and relays, removes the interface and waits for the end of the thread.

@@ -5,6 +5,7 @@ use crate::{
     room::{INBOX, INBOX_CALM},
 };
 use shadowmesh_core::{
+    config::Member,
     event::{Ended, PortMapping},
     handshake::Done,
     id::{ConnId, Handle, PeerId},
@@ -28,6 +29,7 @@ pub(super) enum Pending {
     Interfaces(Vec<(IpAddr, u8)>),
     PortMapped(Vec<PortMapping>),
     Examine,
+    Members(Vec<Member>, Vec<PeerId>),
     Report(Report),
     Ping { peer: PeerId, id: u32, payload: Vec<u8> },
     Leave,
@@ -45,6 +47,7 @@ impl Pending {
             | Self::Interfaces(_)
             | Self::PortMapped(_)
             | Self::Examine
+            | Self::Members(..)
             | Self::Report(_)
             | Self::Ping { .. }
             | Self::Leave => None,
