@@ -266,20 +266,16 @@ fn two_peers_that_are_each_near_another_relay_do_not_take_turns() {
 #[test]
 fn a_nearer_relay_that_comes_later_is_taken_without_loss_when_it_stays_nearer() {
     for (seed, near) in [(320, 0), (321, 1)] {
-        let mut world = World::new(seed);
-        let relays = [world.relay(), world.relay()];
-        let [a, b] = [0, 1].map(|_| world.idle_peer(&relays, relay_only));
-        for (relay, peer) in relays.into_iter().flat_map(|relay| [a, b].map(|peer| (relay, peer))) {
-            let latency = Duration::from_millis(if relay == relays[near] { 10 } else { 40 });
-            world.change_way(relay, peer, |way| way.latency = latency);
-        }
-        world.kill(relays[near]);
-        world.start(a);
-        world.start(b);
-        world.until_connected(a, b);
-        let flows = world.both_ways(a, b, 500);
-        world.run(3 * SECOND);
-        let mut scene = Scene { world, relays, a, b };
+        let mut scene = Scene::with(seed, |world, (relays, peers)| {
+            for (relay, peer) in relays.into_iter().flat_map(|relay| peers.map(|peer| (relay, peer))) {
+                let latency = Duration::from_millis(if relay == relays[near] { 10 } else { 40 });
+                world.change_way(relay, peer, |way| way.latency = latency);
+            }
+            world.kill(relays[near]);
+        });
+        let Scene { relays, a, b, .. } = scene;
+        let flows = scene.world.both_ways(a, b, 500);
+        scene.world.run(3 * SECOND);
         assert_eq!([scene.carrier(a), scene.carrier(b)], [1 - near; 2], "there is no other");
         scene.outage(&flows);
         scene.world.start(relays[near]);
@@ -298,13 +294,7 @@ fn a_nearer_relay_that_comes_later_is_taken_without_loss_when_it_stays_nearer() 
 #[test]
 fn peers_meet_at_any_relay_that_both_reach() {
     for (seed, only) in [(250, 0), (251, 1)] {
-        let mut world = World::new(seed);
-        let relays = [world.relay(), world.relay()];
-        let [a, b] = [0, 1].map(|_| world.idle_peer(&relays, relay_only));
-        world.cut(a, relays[1 - only]);
-        world.start(a);
-        world.start(b);
-        world.until_connected(a, b);
+        let Scene { mut world, relays, a, b } = Scene::with(seed, |world, (relays, [a, _])| world.cut(a, relays[1 - only]));
         let flows = world.both_ways(a, b, 100);
         world.run(10 * SECOND);
         // and when it reaches the other one as well, but this one no more

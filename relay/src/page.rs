@@ -118,24 +118,7 @@ mod tests {
     use crate::report::Client;
 
     fn client(id: &str, rate: f64) -> Client {
-        Client {
-            id: id.to_owned(),
-            handle: 1,
-            network: 1,
-            remote: "203.0.113.7:41022".to_owned(),
-            since_s: 90.0,
-            heard_s: 1.0,
-            suite: "suite".to_owned(),
-            supports_direct: true,
-            queue_frames: 7,
-            queue_bytes: 700,
-            rx_frames: 1,
-            rx_bytes: 1,
-            tx_frames: 1,
-            tx_bytes: 1,
-            rx_bytes_per_s: rate,
-            tx_bytes_per_s: 0.0,
-        }
+        Client { rx_bytes_per_s: rate, ..Client::some(id) }
     }
 
     #[test]

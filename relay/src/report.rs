@@ -279,19 +279,17 @@ pub(crate) fn bytes(count: f64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_text_names_what_matters() {
-        let client = Client {
-            id: "sm-abcdefghijklmnopqrstuvwxyz".into(),
+impl Client {
+    /// A client of that name, for tests of what shows it.
+    pub(crate) fn some(id: &str) -> Self {
+        Self {
+            id: id.to_owned(),
             handle: 4,
             network: 1,
-            remote: "203.0.113.7:41022".into(),
+            remote: "203.0.113.7:41022".to_owned(),
             since_s: 90.0,
             heard_s: 1.0,
-            suite: "suite".into(),
+            suite: "suite".to_owned(),
             supports_direct: true,
             queue_frames: 7,
             queue_bytes: 700,
@@ -299,9 +297,19 @@ mod tests {
             rx_bytes: 1,
             tx_frames: 1,
             tx_bytes: 1,
-            rx_bytes_per_s: 1_500.0,
-            tx_bytes_per_s: 2_500_000.0,
-        };
+            rx_bytes_per_s: 0.0,
+            tx_bytes_per_s: 0.0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_names_what_matters() {
+        let client = Client { rx_bytes_per_s: 1_500.0, tx_bytes_per_s: 2_500_000.0, ..Client::some("sm-abcdefghijklmnopqrstuvwxyz") };
         let report = Report {
             id: "sm-relay".into(),
             uptime_s: 7_300.0,

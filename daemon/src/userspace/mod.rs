@@ -86,7 +86,7 @@ pub(crate) struct Userspace {
 }
 
 impl Userspace {
-    /// Binds what is to be listened on. `proxy` may be taken by another program; then it is told instead of being an error if `asked` is false.
+    /// Binds what is to be listened on; `proxy`: where, and whether somebody asked for that address.
     ///
     /// # Errors
     /// A sentence that names the key.
@@ -98,7 +98,7 @@ impl Userspace {
         exposed: &[Expose],
     ) -> Result<Self, String> {
         let proxy = match proxy {
-            Some(address) => bind_proxy(address, asked).await?,
+            Some(address) => Some(bind_proxy(address, asked).await?),
             None => None,
         };
         let mut bound = Vec::with_capacity(forwards.len());
@@ -142,16 +142,13 @@ impl Userspace {
     }
 }
 
-async fn bind_proxy(address: SocketAddr, asked: bool) -> Result<Option<TcpListener>, String> {
-    match TcpListener::bind(address).await {
-        Ok(listener) => Ok(Some(listener)),
-        Err(why) if asked => Err(format!("userspace.proxy: {address} cannot be used: {why}; choose another with --proxy, or off")),
-        Err(why) => {
-            // Another peer of this host has the usual one.
-            let free = TcpListener::bind(SocketAddr::new(address.ip(), 0)).await;
-            free.map(Some).map_err(|_| format!("userspace.proxy: {address} cannot be used: {why}; choose another with --proxy, or off"))
-        }
-    }
+/// The proxy's listener. Another peer of this host may have the usual address: then any free port will do, unless this one was asked for.
+async fn bind_proxy(address: SocketAddr, asked: bool) -> Result<TcpListener, String> {
+    let bound = match TcpListener::bind(address).await {
+        Err(_) if !asked => TcpListener::bind(SocketAddr::new(address.ip(), 0)).await,
+        bound => bound,
+    };
+    bound.map_err(|why| format!("userspace.proxy: {address} cannot be used: {why}; choose another with --proxy, or off"))
 }
 
 /// Takes clients for ever and serves them side by side.

@@ -50,15 +50,12 @@ fn relay_out_of_reach(world: &World) {
     for relay in &mut relays {
         relay.start(world);
     }
-    let relay_only = |options: Options| options.set("SHADOWMESH_P2P_TRANSPORTS", "");
-    let start = |(host, number)| Peer::start_with(world, host, &relays[0].token, number, relay_only);
-    let mut peers: Vec<_> = hosts.iter().zip(1..).map(start).collect();
+    let mut peers = peers_of(world, &hosts, &relays[0].token);
     for (peer, other) in peers.iter_mut().zip(["b", "a"]) {
         peer.until_path(other, "relay");
         assert_eq!(carrier(peer, other), relays[1].url);
     }
-    let end = |index: usize| (&hosts[index], IpAddr::V4(overlay(index as u8 + 1)));
-    let stream = Stream::start(end(0), end(1));
+    let stream = stream_between(&hosts);
     let calm = stream.step(world, "over the second relay", A_WHILE);
     relays[0].kill();
     let gap = stream.step(world, "without the first one", A_WHILE);
@@ -101,6 +98,18 @@ fn ready(relay: &Host) -> u16 {
     code.unwrap_or_else(|| panic!("this is no answer of HTTP: {answer}"))
 }
 
+/// Peers on these hosts that go by the relays alone.
+fn peers_of<'w>(world: &'w World, hosts: &[Host; 2], token: &str) -> Vec<Peer<'w>> {
+    let relay_only = |options: Options| options.set("SHADOWMESH_P2P_TRANSPORTS", "");
+    hosts.iter().zip(1..).map(|(host, number)| Peer::start_with(world, host, token, number, relay_only)).collect()
+}
+
+/// The stream in both directions between their overlay addresses.
+fn stream_between(hosts: &[Host; 2]) -> Stream {
+    let end = |index: usize| (&hosts[index], IpAddr::V4(overlay(index as u8 + 1)));
+    Stream::start(end(0), end(1))
+}
+
 /// Two relays, two peers that have no direct path, and a stream both ways; something befalls the relay that carries, and is undone.
 fn befalls(world: &World, most: Duration, what: impl Fn(&Host, &mut Relay), undone: impl Fn(&World, &Host, &mut Relay)) {
     let relay_hosts = ["relay1", "relay2"].map(|name| world.host(name));
@@ -109,15 +118,12 @@ fn befalls(world: &World, most: Duration, what: impl Fn(&Host, &mut Relay), undo
     for relay in &mut relays {
         relay.start(world);
     }
-    let relay_only = |options: Options| options.set("SHADOWMESH_P2P_TRANSPORTS", "");
-    let start = |(host, number)| Peer::start_with(world, host, &relays[0].token, number, relay_only);
-    let mut peers: Vec<_> = hosts.iter().zip(1..).map(start).collect();
+    let mut peers = peers_of(world, &hosts, &relays[0].token);
     for (peer, other) in peers.iter_mut().zip(["b", "a"]) {
         peer.until("at both relays", SOON, |status| list(status, "relays").iter().all(|relay| relay["state"] == "connected"));
         peer.until_path(other, "relay");
     }
-    let end = |index: usize| (&hosts[index], IpAddr::V4(overlay(index as u8 + 1)));
-    let stream = Stream::start(end(0), end(1));
+    let stream = stream_between(&hosts);
     let calm = stream.step(world, "over one relay", 2 * A_WHILE);
 
     let url = carrier(&peers[0], "b");

@@ -137,12 +137,8 @@ fn a_relay_takes_addresses_and_identities_as_it_is_told() {
     }
     assert_eq!(stage.dropped("source_denied"), 3);
     stage.member(1);
-    let stranger = stage.call(&identity(2), ADDRESS);
-    stage.message(stranger.conn, stranger.offer.init());
-    let resp = stage.mail(stranger.conn).expect("CHALLENGE");
-    let (fin, _) = stranger.conclude(stage.relay, resp, params(NETWORK)).expect("a good CHALLENGE");
-    stage.message(stranger.conn, &fin);
-    assert!(stage.hung.contains_key(&stranger.conn));
+    let stranger = proves_itself(&mut stage, 2);
+    assert!(stage.hung.contains_key(&stranger));
     assert_eq!((stage.dropped("peer_denied"), stage.status().clients.len()), (1, 1));
 }
 
@@ -212,16 +208,22 @@ fn wire_resp() -> u8 {
     crate::wire::TYPE_RESP
 }
 
+/// Somebody new goes through the handshake up to the proof, whatever comes of it.
+fn proves_itself(stage: &mut Stage, number: u8) -> ConnId {
+    let caller = stage.call(&identity(number), ADDRESS);
+    stage.message(caller.conn, caller.offer.init());
+    let challenge = stage.mail(caller.conn).expect("CHALLENGE");
+    let (response, _) = caller.conclude(stage.relay, challenge, params(NETWORK)).expect("a good CHALLENGE");
+    stage.message(caller.conn, &response);
+    caller.conn
+}
+
 #[test]
 fn clients_are_limited_but_each_may_replace_itself() {
     let mut stage = limited(|limits| limits.clients = 1);
     stage.member(1);
-    let late = stage.call(&identity(2), ADDRESS);
-    stage.message(late.conn, late.offer.init());
-    let resp = stage.mail(late.conn).expect("CHALLENGE");
-    let (fin, _) = late.conclude(stage.relay, resp, params(NETWORK)).expect("good");
-    stage.message(late.conn, &fin);
-    assert_eq!((stage.hung[&late.conn], stage.dropped("clients_full")), ("clients_full", 1));
+    let late = proves_itself(&mut stage, 2);
+    assert_eq!((stage.hung[&late], stage.dropped("clients_full")), ("clients_full", 1));
     stage.member(1);
     let status = stage.status();
     assert_eq!((status.clients.len(), status.handshakes_succeeded, status.handshakes_failed, status.preauth), (1, 2, 1, 0));
