@@ -3,7 +3,7 @@ use crate::ws::{self, Connected};
 use core::{net::SocketAddr, time::Duration};
 use shadowmesh_core::event::{Ended, Target, TlsFacts};
 use shadowmesh_runtime_std::{
-    dial::{Plan, patience},
+    dial::{Plan, TCP_WITHIN, patience},
     tls,
 };
 use smol::{Async, Timer, future};
@@ -41,7 +41,8 @@ async fn addresses(plan: &Plan) -> Result<Vec<SocketAddr>, Ended> {
 }
 
 async fn open(plan: &Plan, address: SocketAddr) -> Result<(Connected, TlsFacts), Ended> {
-    let tcp = Async::<TcpStream>::connect(address).await.map_err(|why| tls::ended(&why))?;
+    let connecting = async { Async::<TcpStream>::connect(address).await.map_err(|why| tls::ended(&why)) };
+    let tcp = within(TCP_WITHIN, connecting).await?;
     ws::client(tcp, plan.tls(), plan.host(), &plan.url()).await
 }
 

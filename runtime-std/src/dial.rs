@@ -17,6 +17,9 @@ const ADDRESSES: usize = 8;
 /// The longest wait for one address while others are untried; what is left of the time limit is shared if that is less.
 const ONE_ADDRESS: Duration = Duration::from_secs(2);
 
+/// The longest wait for TCP. A kernel asks each second at first, then ever more seldom: a new dial finds a healed way sooner.
+pub const TCP_WITHIN: Duration = Duration::from_secs(5);
+
 /// How far a relay is: what a new connection to it took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reach {

@@ -3,10 +3,11 @@
 //! ```text
 //!   Idle ──dial──▶ Dialling ──Opened──▶ Greeting: Offering → Offered → Concluding → Confirming ──ESTABLISHED──▶ Up
 //!    ▲                │                     │                                                                  │
-//!    └────────────────┴── closed, refused, too slow: back-off 50 ms … 5 s (protocol 7.6) ◀─────────────────────┘
+//!    └────────────────┴── closed, refused, too slow: back-off 50 ms … 1 s or 5 s (protocol 7.6) ◀──────────────┘
 //!   Parked: closed on purpose after a migration (p2p.close_relay), dialled again when a link needs it
 //! ```
 mod ending;
+mod patience;
 mod udp;
 
 use super::{
@@ -21,7 +22,6 @@ use crate::{
     event::{Ended, Note, Target, TlsFacts},
     handshake::{Concluded, HandshakeError, Offer, Outcome, Setup, Ticket, Work},
     id::{ConnId, Handle, PeerId},
-    path::backoff::Backoff,
     plane::Edit,
     session::Side,
     status::{RelayState, RelayStatus},
@@ -29,13 +29,11 @@ use crate::{
     wire::{DirectoryEntry, Established, FrameHeader, INNER_CONTROL, Params, RelayMessage, TYPE_FRAME, TYPE_RESP},
 };
 use core::net::{IpAddr, SocketAddr};
+use patience::Patience;
 use std::{collections::BTreeMap, sync::Arc};
 
 /// Dial and handshake together.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
-/// Wait before the first new attempt, and the longest (protocol 7.6).
-const RETRY_FIRST: Duration = Duration::from_millis(50);
-const RETRY_MOST: Duration = Duration::from_secs(5);
 /// An unanswered ping ends the connection after so long; when a link reports a stall, much sooner.
 const PONG_TIME: Duration = Duration::from_secs(10);
 const PONG_TIME_URGENT: Duration = Duration::from_secs(2);
@@ -141,7 +139,7 @@ pub(crate) struct Uplink {
     /// Its identity: from the token, or from the first certificate.
     pin: Option<PeerId>,
     state: State,
-    backoff: Backoff,
+    patience: Patience,
     last_error: Option<String>,
     directory: BTreeMap<Handle, Presence>,
 }
@@ -161,7 +159,7 @@ impl Uplink {
             url,
             pin,
             state: State::Idle { retry_at: Instant::ZERO },
-            backoff: Backoff::new(RETRY_FIRST, RETRY_MOST),
+            patience: Patience::new(),
             last_error: None,
             directory: BTreeMap::new(),
         }
@@ -338,7 +336,7 @@ impl Uplink {
         };
         let Step::Confirming(lane) = greeting.step else { return News::default() };
         self.pin = Some(greeting.relay);
-        self.backoff.reset();
+        self.patience.rest();
         self.last_error = None;
         let keepalive = Duration::from_secs(u64::from(established.keepalive_s.max(1)));
         let relay_at = SocketAddr::new(greeting.ends.1.ip(), established.udp_port);
@@ -442,11 +440,22 @@ impl Uplink {
             room.drops.count(Drop::Identity);
             room.refuse(self.pin, format!("relay {}: {why}", self.url));
         }
-        self.fail(now, room, why.to_string());
+        if why.reached_nobody() && matches!(self.state, State::Dialling { .. }) {
+            let wait = self.patience.after_silence(now, &mut room.entropy);
+            self.fail_for(now, room, why.to_string(), wait);
+        } else {
+            self.fail(now, room, why.to_string());
+        }
         stood
     }
 
     fn fail(&mut self, now: Instant, room: &mut Room, why: String) {
+        let wait = self.patience.after_failure(&mut room.entropy);
+        self.fail_for(now, room, why, wait);
+    }
+
+    /// It is over, and tried again after `wait`.
+    fn fail_for(&mut self, now: Instant, room: &mut Room, why: String, wait: Duration) {
         match &self.state {
             State::Dialling { conn, .. } => room.hang_up(*conn),
             State::Greeting(greeting) => {
@@ -461,7 +470,6 @@ impl Uplink {
             State::Idle { .. } | State::Parked => {}
         }
         self.directory.clear();
-        let wait = self.backoff.fail(&mut room.entropy);
         turn(&mut self.state, State::Idle { retry_at: now + wait });
         room.note(Note::RelayLost { index: self.index, why: why.clone(), retry_in: wait });
         self.last_error = Some(why);
@@ -490,7 +498,7 @@ impl Uplink {
         }
         if let State::Idle { retry_at } = &mut self.state {
             *retry_at = now;
-            self.backoff.reset();
+            self.patience.rest();
         }
         self.doubt(now);
         stood && is_dead

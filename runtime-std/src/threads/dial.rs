@@ -4,7 +4,7 @@ use super::{
     stream::TlsStream,
 };
 use crate::{
-    dial::{Plan, Reach, patience},
+    dial::{Plan, Reach, TCP_WITHIN, patience},
     tls,
 };
 use core::{net::SocketAddr, time::Duration};
@@ -141,7 +141,7 @@ fn shake_hands(plan: &Plan, remote: SocketAddr, end: Instant) -> Result<Reach, E
 }
 
 fn open(plan: &Plan, address: SocketAddr, end: Instant) -> Result<Dialled, Ended> {
-    let tcp = TcpStream::connect_timeout(&address, left(end)?).map_err(|why| tls::ended(&why))?;
+    let tcp = TcpStream::connect_timeout(&address, left(end)?.min(TCP_WITHIN)).map_err(|why| tls::ended(&why))?;
     tcp.set_nonblocking(true).map_err(|why| tls::ended(&why))?;
     let mut dialling = Dialling::client(tcp, plan.tls(), plan.host(), plan.url())?;
     loop {
