@@ -154,7 +154,7 @@ async fn write<R: Driven>(shared: Rc<Shared<R>>, conn: ConnId, mut writer: Write
         let done = match next {
             Next::Send(message) => {
                 in_hand += message.len();
-                writer.feed(message).await
+                writer.feed(message)
             }
             Next::Close => {
                 writer.close().await;

@@ -7,29 +7,45 @@
 mod ahead;
 
 use ahead::Ahead;
-use async_tungstenite::{
-    WebSocketReceiver, WebSocketSender, WebSocketStream, accept_async_with_config, client_async_with_config, tungstenite::Message,
-};
+use async_tungstenite::{WebSocketStream, accept_async_with_config, client_async_with_config};
 use core::net::SocketAddr;
 use futures_rustls::{TlsAcceptor, TlsConnector, TlsStream};
-use futures_util::SinkExt;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{ClientConfig, Connection, ServerConfig};
 use shadowmesh_core::event::{Ended, TlsFacts};
 pub use shadowmesh_runtime_std::ws::MESSAGE_BYTES;
 use shadowmesh_runtime_std::{
     tls,
-    ws::{ended, limits, prepare},
+    ws::{
+        channel::{Came, Channel, Flushed},
+        ended, limits, prepare,
+    },
 };
-use smol::{Async, future, stream::StreamExt};
-use std::{net::TcpStream, sync::Arc};
+use smol::{Async, future};
+use std::{
+    net::TcpStream,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 type Stream = TlsStream<Ahead>;
 
+/// Both halves.
+struct Socket {
+    /// Held for a step that never waits.
+    channel: Mutex<Channel>,
+    tcp: Async<TcpStream>,
+}
+
+impl Socket {
+    fn channel(&self) -> MutexGuard<'_, Channel> {
+        self.channel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The half that gives messages.
-pub struct Reader(WebSocketReceiver<Stream>);
+pub struct Reader(Arc<Socket>);
 
 /// The half that takes messages.
-pub struct Writer(WebSocketSender<Stream>);
+pub struct Writer(Arc<Socket>);
 
 /// A connection with TLS and WebSocket done.
 pub struct Connected {
@@ -53,6 +69,7 @@ pub async fn client(tcp: Async<TcpStream>, config: Arc<ClientConfig>, host: &str
     let stream = TlsConnector::from(config).connect(name, Ahead::new(tcp)).await.map_err(|e| tls::ended(&e))?;
     let facts = tls::client_facts(stream.get_ref().1)?;
     let (socket, _response) = client_async_with_config(url, TlsStream::Client(stream), Some(limits())).await.map_err(|e| ended(&e))?;
+    // a server says nothing before its client has: the library holds nothing back
     Ok((Connected::new(socket, local, remote), facts))
 }
 
@@ -64,15 +81,26 @@ pub async fn server(tcp: Async<TcpStream>, config: Arc<ServerConfig>) -> Result<
     let (local, remote) = prepare(tcp.get_ref())?;
     let stream = TlsAcceptor::from(config).accept(Ahead::accepting(tcp)).await.map_err(|e| tls::ended(&e))?;
     let exporter = tls::server_exporter(stream.get_ref().1)?;
-    let mut socket = accept_async_with_config(TlsStream::Server(stream), Some(limits())).await.map_err(|e| ended(&e))?;
-    socket.get_mut().get_mut().0.upgraded();
+    let socket = accept_async_with_config(TlsStream::Server(stream), Some(limits())).await.map_err(|e| ended(&e))?;
     Ok((Connected::new(socket, local, remote), exporter))
 }
 
 impl Connected {
+    /// The upgrade is done: messages cross it now.
     fn new(socket: WebSocketStream<Stream>, local: SocketAddr, remote: SocketAddr) -> Self {
-        let (sender, receiver) = socket.split();
-        Self { reader: Reader(receiver), writer: Writer(sender), local, remote }
+        let (ahead, tls) = match socket.into_inner() {
+            TlsStream::Client(stream) => {
+                let (ahead, tls) = stream.into_inner();
+                (ahead, Connection::Client(tls))
+            }
+            TlsStream::Server(stream) => {
+                let (ahead, tls) = stream.into_inner();
+                (ahead, Connection::Server(tls))
+            }
+        };
+        let (tcp, ahead) = ahead.into_parts();
+        let socket = Arc::new(Socket { channel: Mutex::new(Channel::new(tls, ahead)), tcp });
+        Self { reader: Reader(Arc::clone(&socket)), writer: Writer(socket), local, remote }
     }
 }
 
@@ -82,16 +110,13 @@ impl Reader {
     /// # Errors
     /// Why there will be no more.
     pub async fn next(&mut self) -> Result<Vec<u8>, Ended> {
+        let Self(socket) = self;
         loop {
-            match self.0.next().await {
-                Some(Ok(Message::Binary(bytes))) => return Ok(Vec::from(bytes)),
-                // A ping costs an answer of its own, so it is a turn of its own.
-                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => future::yield_now().await,
-                Some(Ok(Message::Text(_))) => {
-                    return Err(Ended::WebSocket("a text message came".to_owned()));
-                }
-                Some(Ok(Message::Close(_))) | None => return Err(Ended::ByPeer),
-                Some(Err(error)) => return Err(ended(&error)),
+            let came = socket.channel().read(socket.tcp.get_ref())?;
+            match came {
+                Came::Message(message) => return Ok(message),
+                Came::Later => future::yield_now().await,
+                Came::Nothing => socket.tcp.readable().await.map_err(|e| tls::ended(&e))?,
             }
         }
     }
@@ -103,16 +128,16 @@ impl Writer {
     /// # Errors
     /// Why the connection is gone.
     pub async fn send(&mut self, message: Vec<u8>) -> Result<(), Ended> {
-        self.feed(message).await?;
+        self.feed(message)?;
         self.flush().await
     }
 
-    /// Takes one binary message; at the latest [`Writer::flush`] hands it to the kernel.
+    /// Takes one binary message; [`Writer::flush`] hands it to the kernel.
     ///
     /// # Errors
     /// Why the connection is gone.
-    pub async fn feed(&mut self, message: Vec<u8>) -> Result<(), Ended> {
-        SinkExt::feed(&mut self.0, Message::Binary(message.into())).await.map_err(|e| ended(&e))
+    pub fn feed(&mut self, message: Vec<u8>) -> Result<(), Ended> {
+        self.0.channel().send(message)
     }
 
     /// Hands all to the kernel, waiting for room.
@@ -120,12 +145,22 @@ impl Writer {
     /// # Errors
     /// Why the connection is gone.
     pub async fn flush(&mut self) -> Result<(), Ended> {
-        SinkExt::flush(&mut self.0).await.map_err(|e| ended(&e))
+        let Self(socket) = self;
+        loop {
+            let flushed = socket.channel().flush(socket.tcp.get_ref())?;
+            match flushed {
+                Flushed::Blocked => socket.tcp.writable().await.map_err(|e| tls::ended(&e))?,
+                Flushed::Nothing | Flushed::Messages(_) | Flushed::Goodbye => return Ok(()),
+            }
+        }
     }
 
     /// Says good-bye: a close frame behind what was sent.
     pub async fn close(&mut self) {
-        // The other end may be gone already: then there is nobody to say it to.
-        let _ = self.0.close(None).await;
+        let said = self.0.channel().say_goodbye();
+        if said.is_ok() {
+            // The other end may be gone already: then there is nobody to say it to.
+            let _ = self.flush().await;
+        }
     }
 }

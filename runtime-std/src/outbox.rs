@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 /// Bytes that the data plane may have waiting; beyond, it holds frames back where they can still be re-ordered or dropped.
 pub(crate) const ROOM_BYTES: usize = 64 * 1024;
 
-/// Bytes of records that go into one message: large enough to save calls, small enough to go out at once.
-const GATHER_BYTES: usize = 16 * 1024;
+/// Bytes of records that go into one message: with its header it is one record of TLS (RFC 8446 §5.1: at most 2^14 bytes).
+const GATHER_BYTES: usize = 16 * 1024 - 8;
 
 /// Bytes that control messages may make wait; a connection that takes nothing for so long is dead.
 const WAITING_BYTES: usize = 1024 * 1024;

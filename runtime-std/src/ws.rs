@@ -1,4 +1,8 @@
-//! What all runtimes agree on about WebSocket over TLS 1.3 over TCP: limits, options of the socket, and why it ended (protocol 6, 9).
+//! What all runtimes agree on about WebSocket over TLS 1.3 over TCP: limits, options of the socket, why it ended (protocol 6, 9), and
+//! how messages cross it once it stands.
+pub mod channel;
+pub mod frames;
+
 use crate::tls;
 use core::{net::SocketAddr, time::Duration};
 use shadowmesh_core::event::Ended;
@@ -21,17 +25,12 @@ const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(10);
 /// Bytes of messages that go to the kernel together, when so many wait: four full TLS records.
 pub const BATCH_BYTES: usize = 48 * 1024;
 
-/// Bytes read from TLS at once.
-const READ_BUFFER_BYTES: usize = 32 * 1024;
+/// Bytes that the library may buffer while it makes the upgrade.
+const UPGRADE_BUFFER_BYTES: usize = 4 * 1024;
 
-/// Bounds of one connection's messages and buffers. What is written waits until whoever writes says that the kernel is to have it.
+/// Bounds of the upgrade; the messages after it are not the library's.
 pub fn limits() -> WebSocketConfig {
-    WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(BATCH_BYTES + MESSAGE_BYTES)
-        .max_write_buffer_size(4 * MESSAGE_BYTES)
-        .max_message_size(Some(MESSAGE_BYTES))
-        .max_frame_size(Some(MESSAGE_BYTES))
+    WebSocketConfig::default().read_buffer_size(UPGRADE_BUFFER_BYTES).write_buffer_size(0).max_write_buffer_size(UPGRADE_BUFFER_BYTES)
 }
 
 /// Sets the socket's options; gives this end's address and the other's, IPv4 ones as such even on a socket of both families.

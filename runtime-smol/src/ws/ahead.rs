@@ -27,9 +27,9 @@ impl Ahead {
         Self { tcp, ahead: ReadAhead::of_handshake() }
     }
 
-    /// The WebSocket stands: from now on any number of bytes may come.
-    pub(super) fn upgraded(&mut self) {
-        self.ahead.handshake_is_over();
+    /// The WebSocket stands: messages are read by other means.
+    pub(super) fn into_parts(self) -> (Async<TcpStream>, ReadAhead) {
+        (self.tcp, self.ahead)
     }
 }
 

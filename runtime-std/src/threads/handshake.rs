@@ -4,7 +4,10 @@
 //!   Tls ─▶ Upgrade ─▶ a WebSocket
 //! ```
 use super::stream::TlsStream;
-use crate::{tls, ws};
+use crate::{
+    tls,
+    ws::{self, channel::Channel},
+};
 use core::net::SocketAddr;
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 use shadowmesh_core::event::{Ended, TlsFacts};
@@ -15,13 +18,13 @@ use std::{
     sync::Arc,
 };
 use tungstenite::{
-    ClientHandshake, ServerHandshake, WebSocket, accept_with_config,
+    ClientHandshake, ServerHandshake, accept_with_config,
     client::client_with_config,
     handshake::{HandshakeError, HandshakeRole, MidHandshake, server::NoCallback},
 };
 
-/// A WebSocket over TLS.
-pub(crate) type Socket = WebSocket<TlsStream>;
+/// A WebSocket over TLS, and its socket.
+pub(crate) type Socket = (Channel, TcpStream);
 
 /// A server's handshake.
 pub(crate) type Accepting = Handshake<ServerHandshake<TlsStream, NoCallback>>;
@@ -70,15 +73,14 @@ impl Accepting {
     /// Goes on; in the end gives the connection and the TLS exporter.
     pub(crate) fn step(&mut self) -> Result<Step<(Socket, [u8; 32])>, Ended> {
         let upgrade = |stream| accept_with_config(stream, Some(ws::limits())).map_err(Box::new);
-        let Step::Done(mut socket) = self.advance(upgrade)? else {
+        let Step::Done(socket) = self.advance(upgrade)? else {
             return Ok(Step::Wait);
         };
-        socket.get_mut().upgraded();
         let Connection::Server(tls) = socket.get_ref().tls() else {
             return Err(Ended::Local("a server's handshake made no server's connection".to_owned()));
         };
         let exporter = tls::server_exporter(tls)?;
-        Ok(Step::Done((socket, exporter)))
+        Ok(Step::Done((socket.into_inner().upgraded(), exporter)))
     }
 }
 
@@ -102,7 +104,8 @@ impl Dialling {
             return Err(Ended::Local("a client's handshake made no client's connection".to_owned()));
         };
         let facts = tls::client_facts(tls)?;
-        Ok(Step::Done((socket, facts)))
+        // a server says nothing before its client has: the library holds nothing back
+        Ok(Step::Done((socket.into_inner().upgraded(), facts)))
     }
 
     /// The socket, to be waited for; `None` after the end.

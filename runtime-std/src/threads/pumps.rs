@@ -1,6 +1,6 @@
 //! Connections, handshakes and listeners of one machine, and which of them have something to do.
 use super::{
-    conn::{Came, Conn, Flushed},
+    conn::Conn,
     drive::{Driven, Errand},
     handshake::{Accepting, Socket, Step},
     poll::{Poll, Ready, Token, Wakeup},
@@ -12,7 +12,10 @@ use crate::{
     listen::{ACCEPT_PAUSE, Bounds, Slot, Slots, is_one_connections_fault},
     room::{Arrival, Next, TURN_MESSAGES},
     tls,
-    ws::canonical,
+    ws::{
+        canonical,
+        channel::{Came, Flushed},
+    },
 };
 use core::{net::SocketAddr, time::Duration};
 use rustls::ServerConfig;
@@ -178,7 +181,7 @@ impl<R: Driven> Pumps<R> {
 
     /// Begins to carry a connection.
     pub(crate) fn attach(&mut self, conn: ConnId, socket: Socket) -> Result<(), Ended> {
-        self.poll.watch(socket.get_ref(), Token::Conn(conn)).map_err(|why| tls::ended(&why))?;
+        self.poll.watch(&socket.1, Token::Conn(conn)).map_err(|why| tls::ended(&why))?;
         self.conns.insert(conn, Conn::new(socket));
         self.to_read.push_back(conn);
         self.to_write.push_back(conn);

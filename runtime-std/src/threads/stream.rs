@@ -1,6 +1,6 @@
 //! TLS over a socket that does not block. Reading never waits for room to write, or two ends that both have much to say would
 //! wait for each other for ever.
-use crate::ahead::ReadAhead;
+use crate::{ahead::ReadAhead, ws::channel::Channel};
 use rustls::{Connection, ServerConnection};
 use std::{
     io::{self, ErrorKind, Read, Write},
@@ -26,19 +26,14 @@ impl TlsStream {
         Self { tls: Connection::Server(tls), tcp, ahead: ReadAhead::of_handshake() }
     }
 
-    /// The WebSocket stands: from now on any number of bytes may come.
-    pub(crate) fn upgraded(&mut self) {
-        self.ahead.handshake_is_over();
+    /// The WebSocket stands: messages cross it now.
+    pub(crate) fn upgraded(self) -> (Channel, TcpStream) {
+        (Channel::new(self.tls, self.ahead), self.tcp)
     }
 
     /// The state of TLS.
     pub(crate) fn tls(&self) -> &Connection {
         &self.tls
-    }
-
-    /// Whether the last `WouldBlock` ended a turn though there may be more to read: nobody will tell.
-    pub(crate) fn turn_is_over(&mut self) -> bool {
-        self.ahead.turn_is_over()
     }
 
     /// Goes on with the TLS handshake; `Ok` when it is done.
