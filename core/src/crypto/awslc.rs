@@ -60,12 +60,29 @@ impl Provider for AwsLc {
     }
 
     fn aead(&self, suite: Suite, key: &[u8; 32]) -> Box<dyn Aead> {
-        let algorithm = match suite {
-            Suite::ChaCha20Poly1305 => &CHACHA20_POLY1305,
-            Suite::Aes256Gcm => &AES_256_GCM,
-        };
-        Box::new(Keyed(LessSafeKey::new(UnboundKey::new(algorithm, key).expect("both suites have 32-byte keys"))))
+        #[cfg(target_arch = "x86_64")]
+        if suite == Suite::Aes256Gcm && super::vaes::is_faster() {
+            return super::vaes::aes_256_gcm(key);
+        }
+        own_aead(suite, key)
     }
+}
+
+/// The library's own AEAD.
+pub(super) fn own_aead(suite: Suite, key: &[u8; 32]) -> Box<dyn Aead> {
+    let algorithm = match suite {
+        Suite::ChaCha20Poly1305 => &CHACHA20_POLY1305,
+        Suite::Aes256Gcm => &AES_256_GCM,
+    };
+    Box::new(Keyed(LessSafeKey::new(UnboundKey::new(algorithm, key).expect("both suites have 32-byte keys"))))
+}
+
+/// Whether AES-GCM of ring is faster on this machine than that of AWS-LC: TLS then takes it too.
+pub fn is_aes_of_ring_faster() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return super::vaes::is_faster();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }
 
 fn key_pair(seed: &[u8; 32]) -> PqdsaKeyPair {

@@ -3,6 +3,7 @@
 //! ```text
 //!   handshake, session ──▶ Provider ──┬── rustcrypto   portable, a pure function of its coins
 //!                                     └── awslc        feature `aws-lc`: faster, draws KEM and signing coins itself
+//!                                           └── vaes   its AES-GCM where ring's is faster
 //!   everybody ──▶ hash (SHA-512, HMAC-SHA256, HKDF-SHA512), x25519: one implementation, in this folder
 //! ```
 //!
@@ -17,6 +18,8 @@ mod identity;
 pub mod rustcrypto;
 #[cfg(test)]
 mod tests;
+#[cfg(all(target_arch = "x86_64", any(test, feature = "aws-lc")))]
+mod vaes;
 #[cfg(test)]
 mod vectors;
 pub(crate) mod x25519;

@@ -18,16 +18,18 @@ pub use cert::CertStore;
 pub use verify::WrongIdentity;
 
 use rustls::{
-    ClientConfig, ClientConnection, ServerConfig, ServerConnection,
+    CipherSuite, ClientConfig, ClientConnection, ServerConfig, ServerConnection, SupportedCipherSuite,
     client::Resumption,
     crypto::{
         CryptoProvider,
         aws_lc_rs::{self, kx_group},
+        ring,
     },
     pki_types::ServerName,
     version::TLS13,
 };
 use shadowmesh_core::{
+    crypto::awslc,
     event::{Ended, TlsFacts},
     id::PeerId,
 };
@@ -44,8 +46,22 @@ const ALPN: &[u8] = b"http/1.1";
 
 /// aws-lc-rs with two key exchanges, best first: both survive a quantum computer, neither is classical only.
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
-    Arc::new(CryptoProvider { kx_groups: vec![kx_group::MLKEM1024, kx_group::X25519MLKEM768], ..aws_lc_rs::default_provider() })
+    let default = aws_lc_rs::default_provider();
+    Arc::new(CryptoProvider {
+        kx_groups: vec![kx_group::MLKEM1024, kx_group::X25519MLKEM768],
+        cipher_suites: default.cipher_suites.into_iter().map(fastest).collect(),
+        ..default
+    })
 });
+
+/// The same suite by the library that has the faster AES on this machine.
+fn fastest(suite: SupportedCipherSuite) -> SupportedCipherSuite {
+    match suite.suite() {
+        CipherSuite::TLS13_AES_256_GCM_SHA384 if awslc::is_aes_of_ring_faster() => ring::cipher_suite::TLS13_AES_256_GCM_SHA384,
+        CipherSuite::TLS13_AES_128_GCM_SHA256 if awslc::is_aes_of_ring_faster() => ring::cipher_suite::TLS13_AES_128_GCM_SHA256,
+        _ => suite,
+    }
+}
 
 /// How this end dials: the other must have `pin`'s ML-DSA-87 key, if one is given and its certificate has such a key.
 /// `foreign` allows certificates of other algorithms; the caller then trusts the connection only by the handshake inside.
