@@ -62,6 +62,8 @@ pub(crate) enum Command {
     Wait(WaitArgs),
     /// Sends overlay pings and names the path that each answer took
     Ping(PingArgs),
+    /// Writes what passes the interface of the running peer into a file, as pcapng
+    Capture(CaptureArgs),
     /// Tells about the other peers
     #[command(subcommand)]
     Peer(PeerCommand),
@@ -330,6 +332,27 @@ pub(crate) struct PingArgs {
     /// Prints one JSON object at the end
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) files: FileArgs,
+}
+
+/// Flags of `capture`.
+#[derive(Debug, Args)]
+pub(crate) struct CaptureArgs {
+    /// The file, written anew; `-` is standard output
+    pub(crate) file: PathBuf,
+    /// Ends after so many packets [default: SIGINT ends it]
+    #[arg(short = 'c', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// Ends after this time
+    #[arg(long, value_name = "D", value_parser = positive_duration)]
+    pub(crate) duration: Option<Duration>,
+    /// Bytes kept of each packet
+    #[arg(short = 's', long, value_name = "BYTES", default_value_t = 65_550, value_parser = clap::value_parser!(u32).range(1..=65_550))]
+    pub(crate) snaplen: u32,
+    /// Only packets from or to the addresses of this peer: its name, overlay address, or the beginning of its `PeerId`
+    #[arg(long, value_name = "PEER")]
+    pub(crate) peer: Option<String>,
     #[command(flatten)]
     pub(crate) files: FileArgs,
 }

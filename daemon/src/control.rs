@@ -6,6 +6,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use shadowmesh_runtime_smol::control::{ControlClient, ControlError};
+use smol::io::AsyncRead;
 use std::{path::Path, time::Duration};
 
 /// Long enough for a busy machine, short enough for a script.
@@ -51,6 +52,13 @@ pub(crate) enum Request {
     },
     /// The last lines of the log.
     RecentLog {},
+    /// Copies of what passes the interface; the answer goes on after its line, with records (`capture::record`).
+    Capture {
+        /// Bytes kept of each packet.
+        snaplen: u32,
+        /// Only what comes from or goes to this peer.
+        peer: Option<String>,
+    },
     /// Why a peer is on its path.
     Explain {
         /// Name, overlay address or beginning of a `PeerId`.
@@ -90,6 +98,15 @@ pub(crate) struct Reply {
     pub(crate) out: String,
     /// The path it came back on.
     pub(crate) back: String,
+}
+
+/// What is captured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Capturing {
+    /// Of the interface.
+    pub(crate) interface: String,
+    /// Ethernet frames, not IP packets.
+    pub(crate) ethernet: bool,
 }
 
 /// What became of a wait.
@@ -148,6 +165,13 @@ impl Client {
             Ok(Answer::Error(sentence)) => Err(Failure::failed(sentence)),
             Err(error) => Err(Failure::failed(format!("the running peer answers in a form that this version does not know: {error}"))),
         }
+    }
+
+    /// Asks one thing whose answer goes on after its line.
+    pub(crate) fn ask_for_stream<T: DeserializeOwned>(mut self, request: &Request) -> Result<(T, impl AsyncRead + Unpin), Failure> {
+        let said = self.ask(request)?;
+        let stream = self.0.into_stream().map_err(|error| Failure::failed(error.to_string()))?;
+        Ok((said, stream))
     }
 
     /// Asks the peer to leave and waits until it has.

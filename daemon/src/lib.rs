@@ -3,11 +3,12 @@
 //! ```text
 //!   cli ─▶ commands (keygen id network config version completions man)   nothing runs
 //!       ─▶ up       settings ─▶ runtime's peer; answers on the control socket and the metrics port
-//!       ─▶ status peer wait ping log bugreport metrics down          clients of the control socket
+//!       ─▶ status peer wait ping capture log bugreport metrics down          clients of the control socket
 //!       ─▶ netcheck a client too, or with a peer of its own for a moment
 //!       ─▶ demo     relay and two peers in this process
 //! ```
 mod bugreport;
+mod capture;
 mod cli;
 mod commands;
 mod config;
@@ -99,6 +100,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Status { json, watch, check, files } => status::run(json, watch, check, &files),
         Command::Wait(args) => wait::run(&args),
         Command::Ping(args) => ping::run(&args),
+        Command::Capture(args) => capture::run(&args),
         Command::Peer(PeerCommand::List { json, files }) => peers::list(json, &files),
         Command::Peer(PeerCommand::Show { peer, json, files }) => peers::show(&peer, json, &files),
         Command::Peer(PeerCommand::Explain { peer, json, files }) => explain::run(&peer, json, &files),

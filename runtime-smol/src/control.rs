@@ -1,11 +1,12 @@
-//! The control socket: one JSON line in, one JSON line out, over a unix socket that only its owner can open.
+//! The control socket: one JSON line in, one JSON line out, over a unix socket that only its owner can open. An answer may go on after
+//! its line, with bytes for as long as both ends like; then it is the last one on its connection.
 //!
 //! This file knows lines, not JSON: what is in a line is the business of daemon and relay.
-use core::fmt;
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use core::{fmt, pin::Pin};
+use futures_util::{Stream, StreamExt, stream::FuturesUnordered};
 use smol::{
     Timer, future,
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader, Cursor},
     net::unix::{UnixListener, UnixStream},
 };
 use std::{
@@ -58,6 +59,20 @@ impl fmt::Display for ControlError {
 
 impl core::error::Error for ControlError {}
 
+/// What a request gets.
+pub enum Answer {
+    /// One line, without its newline.
+    Line(String),
+    /// One line, and then bytes until they end or who asked hangs up.
+    Stream(String, Pin<Box<dyn Stream<Item = Vec<u8>>>>),
+}
+
+impl From<String> for Answer {
+    fn from(line: String) -> Self {
+        Self::Line(line)
+    }
+}
+
 /// A bound control socket; its file is removed on drop.
 pub struct ControlSocket {
     listener: UnixListener,
@@ -82,11 +97,11 @@ impl ControlSocket {
         Ok(Self { listener: listener.into(), path: path.to_owned(), file: (meta.dev(), meta.ino()) })
     }
 
-    /// Answers requests for ever: `handler` turns one line (without its newline) into one line.
+    /// Answers requests for ever: `handler` turns one line (without its newline) into an answer.
     pub async fn serve<F, A>(&self, handler: F)
     where
         F: Fn(String) -> A,
-        A: Future<Output = String>,
+        A: Future<Output: Into<Answer>>,
     {
         let mut talks = FuturesUnordered::new();
         loop {
@@ -139,7 +154,7 @@ fn remove_stale(path: &Path) -> Result<(), ControlError> {
 async fn talk<F, A>(stream: UnixStream, handler: &F)
 where
     F: Fn(String) -> A,
-    A: Future<Output = String>,
+    A: Future<Output: Into<Answer>>,
 {
     let mut reader = BufReader::new(stream.clone());
     let mut writer = stream;
@@ -148,10 +163,14 @@ where
             Timer::after(IDLE_TIME).await;
             Err(io::ErrorKind::TimedOut.into())
         };
-        let mut answer = match future::or(read_request(&mut reader), late).await {
-            Ok(Some(Ok(line))) => handler(line).await,
-            Ok(Some(Err(fault))) => format!("{{\"error\":\"{fault}\"}}"),
+        let answer = match future::or(read_request(&mut reader), late).await {
+            Ok(Some(Ok(line))) => handler(line).await.into(),
+            Ok(Some(Err(fault))) => Answer::Line(format!("{{\"error\":\"{fault}\"}}")),
             Ok(None) | Err(_) => return,
+        };
+        let (mut answer, rest) = match answer {
+            Answer::Line(line) => (line, None),
+            Answer::Stream(line, rest) => (line, Some(rest)),
         };
         debug_assert!(!answer.contains('\n'), "an answer is one line");
         answer.push('\n');
@@ -163,7 +182,25 @@ where
             tracing::trace!(%error, "control answer not taken");
             return;
         }
+        if let Some(rest) = rest {
+            return future::or(pour(rest, writer), until_hung_up(reader)).await;
+        }
     }
+}
+
+/// Writes until there is no more. A reader that pauses may take its time: what waits for it is bounded elsewhere.
+async fn pour(mut rest: Pin<Box<dyn Stream<Item = Vec<u8>>>>, mut writer: UnixStream) {
+    while let Some(bytes) = rest.next().await {
+        if let Err(error) = writer.write_all(&bytes).await {
+            return tracing::trace!(%error, "a stream of the control socket is not taken");
+        }
+    }
+}
+
+/// The end of what the other end sends; it has nothing more to say.
+async fn until_hung_up(mut reader: BufReader<UnixStream>) {
+    let mut ignored = [0; 64];
+    while reader.read(&mut ignored).await.is_ok_and(|len| len > 0) {}
 }
 
 /// One line; `None` at the end of the stream or after a line that was too long.
@@ -214,6 +251,15 @@ impl ControlClient {
             return Err(ControlError::NotRunning(self.path.clone()));
         }
         Ok(answer)
+    }
+
+    /// The rest of an answer that goes on after its line; it may take its time.
+    pub fn into_stream(self) -> Result<impl AsyncRead + Unpin, ControlError> {
+        let path = self.path;
+        let failed = |error| ControlError::Io(path, error);
+        let ahead = Cursor::new(self.reader.buffer().to_vec());
+        let stream = smol::Async::new(self.reader.into_inner()).map_err(failed)?;
+        Ok(ahead.chain(stream))
     }
 }
 
@@ -268,6 +314,43 @@ mod tests {
             let mut client = ControlClient::connect(&asked, IDLE_TIME).expect("connects");
             assert!(client.request(&"x".repeat(MAX_REQUEST_BYTES * 2)).is_err());
             assert_eq!(request(&asked, &"x".repeat(MAX_REQUEST_BYTES - 1), IDLE_TIME).expect("answered").len(), MAX_REQUEST_BYTES + 1);
+        });
+    }
+
+    #[test]
+    fn an_answer_may_go_on_until_one_end_hangs_up() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = dir.path().join("control.sock");
+        let asked = path.clone();
+        let (gone, went) = flume::bounded::<()>(0);
+        let ask = move || {
+            let mut client = ControlClient::connect(&asked, IDLE_TIME).expect("connects");
+            assert_eq!(client.request("count").expect("answered"), "from one");
+            let mut stream = client.into_stream().expect("goes on");
+            let mut numbers = [0; 5];
+            smol::block_on(stream.read_exact(&mut numbers)).expect("more");
+            assert_eq!(numbers, [1, 2, 3, 4, 5]);
+            drop(stream);
+            assert_eq!(went.recv(), Err(flume::RecvError::Disconnected), "the stream lives, and nobody reads it");
+        };
+        smol::block_on(async {
+            let socket = ControlSocket::bind(&path).expect("binds");
+            let gone = std::cell::Cell::new(Some(gone));
+            let serve = socket.serve(|_| {
+                let gone = gone.take();
+                // After the fifth there is nothing to write: only the reader's end can tell.
+                let rest = futures_util::stream::unfold((0_u8, gone), async |(last, gone)| {
+                    if last == 5 {
+                        future::pending::<()>().await;
+                    }
+                    Some((vec![last + 1], (last + 1, gone)))
+                });
+                async { Answer::Stream("from one".to_owned(), Box::pin(rest)) }
+            });
+            future::or(smol::unblock(ask), async {
+                serve.await;
+            })
+            .await;
         });
     }
 

@@ -78,7 +78,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
                     userspace.run(&service).await;
                 }
             });
-            future::zip(told, future::zip(socket.serve(|line| service.control(line)), scraped)).await;
+            future::zip(told, future::zip(socket.serve(|line| service.answer(line)), scraped)).await;
             future::pending().await
         };
         let life = async {

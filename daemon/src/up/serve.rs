@@ -1,8 +1,9 @@
 //! What the running peer answers: on the control socket and on the metrics port.
 use super::observer::Observer;
 use crate::{
+    capture::record,
     config::parse::TransportChoice,
-    control::{Answer, Pinged, Reply, Request, Waited},
+    control::{Answer, Capturing, Pinged, Reply, Request, Waited},
     explain::Explanation,
     logs::Levels,
     netcheck,
@@ -12,9 +13,9 @@ use crate::{
 };
 use serde::Serialize;
 use shadowmesh_core::{id::PeerId, status::Status, time::Instant, wire::PathLabel};
-use shadowmesh_runtime_smol::http::Response;
-use shadowmesh_runtime_std::peer::Peer;
-use smol::{Timer, future};
+use shadowmesh_runtime_smol::{control, http::Response};
+use shadowmesh_runtime_std::peer::{Peer, Wanted};
+use smol::{Timer, future, stream::Stream};
 use std::{
     cell::RefCell,
     io,
@@ -49,9 +50,20 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// One control request, one answer line.
-    pub(crate) async fn control(&self, line: String) -> String {
+    /// One control request and what it gets.
+    pub(crate) async fn answer(&self, line: String) -> control::Answer {
         match serde_json::from_str(&line) {
+            Ok(Request::Capture { snaplen, peer }) => match self.capture(snaplen, peer.as_deref()).await {
+                Ok((capturing, records)) => control::Answer::Stream(answer(Ok(capturing)), Box::pin(records)),
+                Err(why) => answer::<()>(Err(why)).into(),
+            },
+            request => self.line(request).await.into(),
+        }
+    }
+
+    /// A request that one line answers.
+    async fn line(&self, request: serde_json::Result<Request>) -> String {
+        match request {
             Ok(Request::Status {}) => answer(self.report().await.map(|(report, _, _)| report)),
             Ok(Request::Metrics {}) => answer(self.metrics().await),
             Ok(Request::Ping { peer, wait_ms }) => answer(self.ping(&peer, wait_ms).await),
@@ -69,6 +81,7 @@ impl Service {
                 let _ = self.leave.try_send(());
                 future::pending().await
             }
+            Ok(Request::Capture { .. }) => unreachable!("a stream answers it"),
             Err(error) => answer::<()>(Err(format!("unknown request: {error}"))),
         }
     }
@@ -135,6 +148,27 @@ impl Service {
         self.observer.borrow_mut().forget_ping(ping);
         pinged.reply = answer.map(|pong| Reply { rtt_ms: status::millis(pong.rtt), out: path_text(pong.out), back: path_text(pong.back) });
         Ok(pinged)
+    }
+
+    /// Copies of what passes the interface, as records.
+    async fn capture(&self, snaplen: u32, peer: Option<&str>) -> Result<(Capturing, impl Stream<Item = Vec<u8>> + use<>), String> {
+        let only = match peer {
+            None => None,
+            Some(text) => {
+                let (_, status) = self.peer.status().await.ok_or("the peer has ended")?;
+                let id = resolve(&status, &self.listed.borrow(), text).map_err(|why| sentence(&why))?;
+                let addresses = status.peers.iter().find(|peer| peer.id == id).map(|peer| peer.addresses.clone()).unwrap_or_default();
+                if addresses.is_empty() {
+                    return Err(format!("{text} has no address yet; leave --peer away, or try again when it is connected"));
+                }
+                Some(addresses)
+            }
+        };
+        let snaplen = usize::try_from(snaplen).expect("32 bits fit");
+        let watch = self.peer.capture(Wanted { snaplen, only }).await?;
+        tracing::info!(peer, "somebody captures what passes the interface");
+        let capturing = Capturing { interface: self.facts.interface_name.clone(), ethernet: self.facts.interface_mode == "tap" };
+        Ok((capturing, record::stream(watch)))
     }
 
     /// The one peer that is meant.
@@ -315,7 +349,7 @@ mod tests {
     }
 
     fn ask(service: &Service, line: &str) -> Value {
-        let answer = smol::block_on(service.control(line.to_owned()));
+        let answer = smol::block_on(service.line(serde_json::from_str(line)));
         assert!(!answer.contains('\n'), "one line: {answer}");
         serde_json::from_str(&answer).expect("an answer is JSON")
     }

@@ -5,6 +5,7 @@
 //! `/dev/net/tun`; without them every test is reported as ignored, with the reason.
 
 mod bulk;
+mod capture;
 mod doors;
 mod frames;
 mod instruments;
@@ -71,6 +72,7 @@ fn all() -> Vec<Scenario> {
         relays::all(),
         mapping::all(),
         netcheck::all(),
+        capture::all(),
         layer2::all(),
     ]
     .into_iter()

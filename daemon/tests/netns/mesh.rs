@@ -254,9 +254,15 @@ impl<'w> Peer<'w> {
 
     /// The same, to be done later or by another thread.
     pub(crate) fn asking(&self, arguments: &[&str]) -> impl FnOnce() -> Output + Send + use<> {
+        let command = self.command(arguments);
+        move || bounded(command, COMMAND_LIMIT + Duration::from_secs(20))
+    }
+
+    /// One of its commands, not run yet.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(peer_program());
         command.args(arguments).arg("--state-dir").arg(&self.state);
-        move || bounded(command, COMMAND_LIMIT + Duration::from_secs(20))
+        command
     }
 
     /// `status --json`, or `None` while it does not answer.

@@ -186,6 +186,9 @@ impl<D: PeerDoors> Room for Control<D> {
             Command::Examine => self.ports.post(Pending::Examine),
             Command::PortMapped(mappings) => self.ports.post(Pending::PortMapped(mappings)),
             Command::Members(members, revoked) => self.ports.post(Pending::Members(members, revoked)),
+            Command::Capture(watcher, reply) => {
+                let _ = reply.try_send(self.ports.captures.add(watcher));
+            }
             Command::Leave => self.ports.post(Pending::Leave),
         }
     }

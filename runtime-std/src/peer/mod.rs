@@ -1,5 +1,6 @@
 //! A running peer: what a program gets back from `start`, what it can ask, and the control room that all runtimes drive.
 
+mod capture;
 mod control;
 mod flows;
 mod log;
@@ -8,6 +9,7 @@ mod run;
 mod traffic;
 
 pub use crate::threads::peer::start;
+pub use capture::{Captured, Direction, Wanted, Watch, Watcher};
 pub use control::Control;
 pub use flows::Number;
 
@@ -127,6 +129,8 @@ pub enum Command {
     PortMapped(Vec<PortMapping>),
     /// Who may be a member from now on, and who is none.
     Members(Vec<Member>, Vec<PeerId>),
+    /// Copy what passes the interface; the answer says whether there was room for one more.
+    Capture(Watcher, flume::Sender<bool>),
     /// Say good-bye and end.
     Leave,
 }
@@ -285,6 +289,22 @@ impl Peer {
         // A full queue loses the ping like a full network does.
         let _ = self.commands.try_send(Command::Ping { peer, id, payload });
         Ok(())
+    }
+
+    /// Copies of what passes the interface from now on, until what this gives is dropped.
+    ///
+    /// # Errors
+    /// A sentence: the peer has ended, or enough others watch.
+    pub async fn capture(&self, wanted: Wanted) -> Result<Watch, &'static str> {
+        const ENDED: &str = "the peer has ended";
+        let (watcher, watch) = capture::watch(wanted);
+        let (reply, answer) = flume::bounded(1);
+        self.commands.send_async(Command::Capture(watcher, reply)).await.map_err(|_| ENDED)?;
+        match answer.recv_async().await {
+            Ok(true) => Ok(watch),
+            Ok(false) => Err("too many captures run at once; end another first"),
+            Err(_) => Err(ENDED),
+        }
     }
 
     /// Asks relays anew how they see us and how far they are; `status` shows it as the answers come.

@@ -1,5 +1,10 @@
 //! What the data plane writes to: connections, the interface, and the inbox of the control room.
-use super::{PeerDoors, flows::Flows, run};
+use super::{
+    PeerDoors,
+    capture::{Captures, Direction},
+    flows::Flows,
+    run,
+};
 use crate::{
     outbox::Outbox,
     room::{INBOX, INBOX_CALM},
@@ -15,6 +20,7 @@ use shadowmesh_core::{
 };
 use std::{
     collections::{BTreeMap, VecDeque},
+    io,
     net::{IpAddr, SocketAddr},
 };
 
@@ -71,14 +77,27 @@ pub(super) struct Ports<D> {
     pub(super) inbox: VecDeque<Pending>,
     pub(super) drops: Drops,
     pub(super) doors: D,
+    pub(super) captures: Captures,
     joiner: Joiner,
 }
 
 impl<D: PeerDoors> Ports<D> {
     pub(super) fn new(doors: D, layer2: bool) -> Self {
         let joiner = Joiner::new(layer2, doors.joins());
-        let (flows, drops) = (Flows::default(), Drops::default());
-        Self { outboxes: BTreeMap::new(), flows, inbox: VecDeque::new(), drops, doors, joiner }
+        Self {
+            outboxes: BTreeMap::new(),
+            flows: Flows::default(),
+            inbox: VecDeque::new(),
+            drops: Drops::default(),
+            doors,
+            captures: Captures::default(),
+            joiner,
+        }
+    }
+
+    /// A packet passes the interface: who captures gets a copy.
+    pub(super) fn see(&mut self, direction: Direction, offload: Offload, packet: &[u8]) {
+        self.captures.see(direction, self.joiner.is_layer2(), offload, packet);
     }
 
     /// A batch begins: what goes to flows and to the interface may wait for [`Ports::release`].
@@ -104,13 +123,20 @@ impl<D: PeerDoors> Ports<D> {
 
     /// Writes what the joiner gives to the interface.
     fn write(&mut self, join: impl FnOnce(&mut Joiner, &mut dyn FnMut(Offload, &[u8]))) {
-        let (doors, drops, layer2) = (&mut self.doors, &mut self.drops, self.joiner.is_layer2());
+        let (doors, drops, captures, layer2) = (&mut self.doors, &mut self.drops, &mut self.captures, self.joiner.is_layer2());
+        let mut deliver = |offload: Offload, packet: &[u8]| {
+            let taken = doors.deliver(offload, packet);
+            if taken.is_ok() {
+                captures.see(Direction::In, layer2, offload, packet);
+            }
+            taken
+        };
         let mut refused = false;
-        join(&mut self.joiner, &mut |offload, packet| match doors.deliver(offload, packet) {
+        join(&mut self.joiner, &mut |offload, packet| match deliver(offload, packet) {
             Ok(()) => {}
             Err(why) if offload.segmentation.is_some() && run::is_refusal(&why) => {
                 refused = true;
-                drops.interface_full += deliver_cut(doors, layer2, offload, packet);
+                drops.interface_full += deliver_cut(&mut deliver, layer2, offload, packet);
             }
             Err(_) => drops.interface_full += 1,
         });
@@ -179,12 +205,12 @@ impl<D: PeerDoors> Ports<D> {
 }
 
 /// Writes a large packet that the interface does not take piece by piece; how many of those it did not take either.
-fn deliver_cut<D: PeerDoors>(doors: &mut D, layer2: bool, offload: Offload, packet: &[u8]) -> u64 {
+fn deliver_cut(deliver: &mut impl FnMut(Offload, &[u8]) -> io::Result<()>, layer2: bool, offload: Offload, packet: &[u8]) -> u64 {
     let Ok(mut segments) = Segments::new(layer2, offload, packet) else { return 1 };
     let mut refused = 0;
     while let Some((head, body)) = segments.step() {
         let piece = Offload { segmentation: None, ..offload };
-        refused += u64::from(doors.deliver(piece, &[head, body].concat()).is_err());
+        refused += u64::from(deliver(piece, &[head, body].concat()).is_err());
     }
     refused
 }

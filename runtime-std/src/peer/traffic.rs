@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Nothing is held back for longer than the batch that it belongs to, and there is no timer.
-use super::{Control, Number, PeerDoors};
+use super::{Control, Direction, Number, PeerDoors};
 use crate::room::{Room, TURN_PACKETS};
 use core::time::Duration;
 use shadowmesh_core::{id::ConnId, offload::Offload, time::Instant};
@@ -20,6 +20,7 @@ impl<D: PeerDoors> Control<D> {
     /// for [`Control::packets_over`].
     pub fn packet(&mut self, now: Instant, offload: Offload, packet: &[u8]) -> usize {
         self.ports.gather();
+        self.ports.see(Direction::Out, offload, packet);
         self.plane.outbound_offloaded(now, offload, packet, &mut self.ports)
     }
 
