@@ -258,6 +258,9 @@ pub(crate) struct UpArgs {
     /// Overlay address with prefix length, like 10.77.0.2/24; may be given several times
     #[arg(long, value_name = "CIDR")]
     pub(crate) address: Vec<String>,
+    /// Whether names of peers below .mesh are answered: true or false [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) dns: Option<String>,
     /// Where SOCKS5 and HTTP CONNECT are served in userspace mode, or off [default: 127.0.0.1:1080]
     #[arg(long, value_name = "ADDR")]
     pub(crate) proxy: Option<String>,
@@ -410,6 +413,7 @@ impl UpArgs {
         push(&mut layer, "network.name", "--name", self.name.as_ref());
         push(&mut layer, "interface.name", "--interface", self.interface.as_ref());
         push(&mut layer, "interface.mode", "--mode", self.mode.as_ref());
+        push(&mut layer, "dns.enabled", "--dns", self.dns.as_ref());
         push(&mut layer, "metrics.listen", "--metrics", self.metrics.as_ref());
         push(&mut layer, "userspace.proxy", "--proxy", self.proxy.as_ref());
         for (key, flag, list) in [

@@ -19,6 +19,7 @@ mod explain;
 mod failure;
 mod logs;
 mod metrics;
+mod names;
 mod netcheck;
 mod out;
 mod peers;

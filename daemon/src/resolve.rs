@@ -55,11 +55,11 @@ fn single(found: impl Iterator<Item = PeerId>, unknown: impl FnOnce() -> String,
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use shadowmesh_core::status::{PeerState, PeerStatus, Totals};
 
-    fn peer(byte: u8, name: &str, address: &str) -> PeerStatus {
+    pub(crate) fn peer(byte: u8, name: &str, address: &str) -> PeerStatus {
         PeerStatus {
             id: PeerId([byte; 32]),
             name: Some(name.to_owned()),
@@ -88,7 +88,7 @@ mod tests {
         }
     }
 
-    fn status() -> Status {
+    pub(crate) fn status() -> Status {
         Status {
             id: PeerId([9; 32]),
             name: "me".to_owned(),

@@ -73,6 +73,8 @@ mode = "userspace"
 name = "mesh7"
 address = ["10.77.0.2/24", "fd77::2/64"]
 mtu = "auto"
+[dns]
+enabled = false
 [userspace]
 proxy = "[::1]:1081"
 forward = ["8080=server:80", "127.0.0.2:2222=[fd00::2]:22"]

@@ -35,6 +35,8 @@ const FILES: &[(&str, &[&str])] = &[
     ("[crypto]\nsuites = []", &["crypto.suites", "is empty", "\"chacha20-poly1305\""]),
     ("[crypto]\nsuites = [\"rot13\"]", &["crypto.suites", "\"rot13\" is not a data suite"]),
     ("[interface]\nmode = \"tunnel\"", &["interface.mode", "\"tun\", \"tap\", \"userspace\""]),
+    ("[dns]\nenabled = \"maybe\"", &["dns.enabled", "neither true nor false"]),
+    ("[dns]\nserver = \"10.0.0.1\"", &[":2: dns.server: unknown key"]),
     ("[userspace]\nproxy = \"0.0.0.0:1080\"", &["userspace.proxy", "not on the loopback interface", "\"127.0.0.1:1080\""]),
     ("[userspace]\nproxy = \"1080\"", &["userspace.proxy", "\"off\""]),
     ("[userspace]\nforward = [\"80:server:80\"]", &["userspace.forward", "LOCAL=PEER:PORT", "\"8080=server:80\""]),

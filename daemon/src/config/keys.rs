@@ -26,7 +26,7 @@ const fn key(name: &'static str, default: &'static str, meaning: &'static str) -
 }
 
 /// Every key, in the order in which `config show` prints them.
-pub(crate) const KEYS: [Key; 29] = [
+pub(crate) const KEYS: [Key; 30] = [
     key("identity.file", "identity.key", "the peer's secret key; relative to the state directory"),
     key("network.join", "", "the join token of the network"),
     key("network.join_file", "", "a file that holds the join token"),
@@ -36,6 +36,7 @@ pub(crate) const KEYS: [Key; 29] = [
     key("interface.name", "mesh0", "name of the network interface"),
     key("interface.address", "[]", "overlay addresses besides the derived ones"),
     key("interface.mtu", "1280", "largest packet on the interface, or auto"),
+    key("dns.enabled", "true", "answer names of peers below .mesh (tun mode), and tell systemd-resolved"),
     key("userspace.proxy", "127.0.0.1:1080", "SOCKS5 and HTTP CONNECT of a peer without an interface, or off"),
     key("userspace.forward", "[]", "ports of peers under local addresses: LOCAL=PEER:PORT"),
     key("userspace.expose", "[]", "local addresses under ports of this peer: PORT=ADDRESS:PORT"),

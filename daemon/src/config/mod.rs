@@ -33,6 +33,7 @@ pub(crate) const DEFAULT_FILE: &str = "/etc/shadowmesh/peer.toml";
 
 /// Everything a peer is told, understood and checked.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of its own")]
 pub(crate) struct Settings {
     /// The identity file; made when missing.
     pub(crate) identity_file: PathBuf,
@@ -50,6 +51,8 @@ pub(crate) struct Settings {
     pub(crate) addresses: Vec<(IpAddr, u8)>,
     /// `interface.mtu`.
     pub(crate) mtu: u16,
+    /// `dns.enabled`.
+    pub(crate) dns: bool,
     /// `userspace.proxy`, and whether somebody asked for that one.
     pub(crate) proxy: (Option<SocketAddr>, bool),
     /// `userspace.forward`.
@@ -263,12 +266,11 @@ pub(crate) fn settings(layers: &Layers) -> Result<Settings, Failure> {
     let interface_name = take.value("interface.name", parse::interface_name)?;
     let addresses = take.value("interface.address", parse::addresses)?;
     let mtu = take.value("interface.mtu", parse::mtu)?;
+    let dns = take.value("dns.enabled", parse::boolean)?;
     let proxy = proxy(&mut take)?;
     let forwards = take.value("userspace.forward", parse::forwards)?;
     let exposed = take.value("userspace.expose", parse::exposed)?;
-    if interface_mode != InterfaceMode::Userspace {
-        no_ports(layers, interface_mode)?;
-    }
+    no_ports(layers, interface_mode)?;
     let transports = take.value("p2p.transports", parse::transports)?;
     let listen_udp = take.value("p2p.listen_udp", parse::socket)?;
     let listen_tcp = take.value("p2p.listen_tcp", parse::socket)?;
@@ -298,6 +300,7 @@ pub(crate) fn settings(layers: &Layers) -> Result<Settings, Failure> {
         interface_name,
         addresses,
         mtu,
+        dns,
         proxy,
         forwards,
         exposed,
@@ -332,6 +335,9 @@ fn proxy(take: &mut Taker<'_>) -> Result<(Option<SocketAddr>, bool), Failure> {
 
 /// An interface of the kernel has its own ports: what is said of them for userspace mode alone is a mistake.
 fn no_ports(layers: &Layers, mode: InterfaceMode) -> Result<(), Failure> {
+    if mode == InterfaceMode::Userspace {
+        return Ok(());
+    }
     for name in ["userspace.forward", "userspace.expose"] {
         match layers.take(key(name), parse::list)? {
             Some((list, _, source)) if !list.is_empty() => {

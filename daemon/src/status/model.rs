@@ -6,7 +6,7 @@ use shadowmesh_core::{
     time::{Duration, Instant},
     wire::{PathLabel, Transport},
 };
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// A running peer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,6 +47,9 @@ pub(crate) struct InterfaceReport {
     pub(crate) addresses: Vec<String>,
     /// Where SOCKS5 and HTTP CONNECT are served, in userspace mode.
     pub(crate) proxy: Option<String>,
+    /// Where names below `.mesh` are answered, on port 53.
+    #[serde(default)]
+    pub(crate) dns: Option<String>,
 }
 
 /// One relay.
@@ -141,6 +144,8 @@ pub(crate) struct Facts {
     pub(crate) interface_mode: &'static str,
     /// `userspace.proxy`, as it was bound.
     pub(crate) proxy: Option<SocketAddr>,
+    /// Where names are answered.
+    pub(crate) dns: Option<Ipv6Addr>,
     /// Of the interface.
     pub(crate) mtu: u16,
     /// When the daemon started.
@@ -161,6 +166,7 @@ pub(crate) fn from_core(now: Instant, status: &Status, facts: &Facts, been_ready
             mode: facts.interface_mode.to_owned(),
             mtu: facts.mtu,
             proxy: facts.proxy.map(|address| address.to_string()),
+            dns: facts.dns.map(|address| address.to_string()),
             addresses: status.addresses.iter().map(|(address, length)| format!("{address}/{length}")).collect(),
         },
         relays: status.relays.iter().map(relay).collect(),

@@ -27,6 +27,9 @@ pub(crate) fn render(report: &Report, colour: bool) -> String {
     if let Some(proxy) = &report.interface.proxy {
         let _ = writeln!(text, "SOCKS5 and HTTP CONNECT at {proxy}");
     }
+    if let Some(dns) = &report.interface.dns {
+        let _ = writeln!(text, "names below .mesh at {dns}");
+    }
     for relay in &report.relays {
         let state = paint(&relay.state, state_colour(&relay.state), colour);
         let _ = write!(text, "relay {}  {state}", relay.url);

@@ -12,11 +12,11 @@ mod state;
 
 use crate::{
     cli::{JoinArgs, Runtime, UpArgs},
-    config::{self, JoinSource, Settings},
+    config::{self, JoinSource, Settings, parse::InterfaceMode},
     credentials,
     failure::Failure,
     logs::{self, Levels},
-    out,
+    names, out,
     status::Facts,
     userspace::{Ends, Userspace},
 };
@@ -33,7 +33,7 @@ use shadowmesh_runtime_std::{
 };
 use smol::{Timer, net::TcpListener};
 use state::{Claims, State};
-use std::{cell::RefCell, fs::DirBuilder, os::unix::fs::DirBuilderExt, path::Path, rc::Rc, time::Duration};
+use std::{cell::RefCell, fs::DirBuilder, net::Ipv6Addr, os::unix::fs::DirBuilderExt, path::Path, rc::Rc, time::Duration};
 
 /// Saying good-bye takes milliseconds; a peer that cannot is ended anyway.
 const LEAVE_TIME: Duration = Duration::from_secs(5);
@@ -58,11 +58,12 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
         let journal = args.journal.as_deref().map(JournalFile::create).transpose().map_err(Failure::failed)?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), id = %identity.id(), name = settings.name, "starting");
         let (options, ends) = node::options(&settings, identity, network, claims.list(), journal);
+        let dns = dns_address(&settings, &options);
         let userspace = userspace(&settings, ends, &options).await?;
         let peer = args.runtime.start_peer(options).map_err(|error| Failure::failed(error.to_string()))?;
         tracing::info!(runtime = args.runtime.name(), interface = peer.interface_name(), control = %settings.control_socket.display(), "running");
         let (leave, leaving) = flume::bounded(1);
-        let service = service(&settings, args.runtime, started, &peer, levels, leave, userspace.as_ref());
+        let service = service(&settings, args.runtime, started, &peer, levels, leave, (userspace.as_ref(), dns));
         manager::ready("running");
         let work = async {
             let scraped = async {
@@ -73,6 +74,11 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
             };
             let told = future::zip(watch(&service, &peer), keep(&peer, &state, claims));
             let told = future::zip(told, manager::keep_telling(|| service.in_a_line()));
+            let told = future::zip(told, async {
+                if let Some(address) = dns {
+                    names::serve(&peer, address, || service.listed.borrow().clone()).await;
+                }
+            });
             let told = future::zip(told, async {
                 if let Some(userspace) = &userspace {
                     userspace.run(&service).await;
@@ -171,6 +177,12 @@ async fn userspace(settings: &Settings, ends: Option<Ends>, options: &PeerOption
     Ok(Some(userspace))
 }
 
+/// Where names are answered: where the kernel routes packets to us, and no neighbour has to be found first.
+fn dns_address(settings: &Settings, options: &PeerOptions) -> Option<Ipv6Addr> {
+    let wanted = settings.dns && settings.interface_mode == InterfaceMode::Tun;
+    wanted.then(|| names::address(&options.node.network, options.node.identity.id())).flatten()
+}
+
 /// The metrics port. The default one may be taken by another peer of this host; one that was asked for may not.
 async fn bind_metrics(settings: &Settings) -> Result<Option<TcpListener>, Failure> {
     let Some(address) = settings.metrics_listen else { return Ok(None) };
@@ -197,7 +209,7 @@ fn service(
     peer: &Peer,
     levels: Levels,
     leave: flume::Sender<()>,
-    userspace: Option<&Userspace>,
+    (userspace, dns): (Option<&Userspace>, Option<Ipv6Addr>),
 ) -> Service {
     Service {
         peer: peer.clone(),
@@ -207,6 +219,7 @@ fn service(
             interface_name: if userspace.is_some() { "userspace".to_owned() } else { peer.interface_name() },
             interface_mode: settings.interface_mode.name(),
             proxy: userspace.and_then(Userspace::proxy_address),
+            dns,
             mtu: settings.mtu,
             started,
         },

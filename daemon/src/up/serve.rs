@@ -336,6 +336,7 @@ mod tests {
                 interface_name: peer.interface_name(),
                 interface_mode: "tun",
                 proxy: None,
+                dns: None,
                 mtu: 1280,
                 started: std::time::Instant::now(),
             },

@@ -13,6 +13,7 @@ mod layer2;
 mod life;
 mod mapping;
 mod mesh;
+mod names;
 mod nats;
 mod netcheck;
 mod paths;
@@ -73,6 +74,7 @@ fn all() -> Vec<Scenario> {
         mapping::all(),
         netcheck::all(),
         capture::all(),
+        names::all(),
         layer2::all(),
     ]
     .into_iter()

@@ -7,7 +7,7 @@
 //!   turn: deadlines first, then at most 64 events ─▶ handle ─▶ Node ─▶ actions: Edit ▶ Plane, Send ▶ outbox, Dial ▶ door …
 //! ```
 use super::{
-    Command, PeerDoors, Seat,
+    Command, Inside, PeerDoors, Seat,
     log::NoteLog,
     ports::{Pending, Ports},
 };
@@ -53,6 +53,8 @@ pub struct Control<D> {
     scribe: Scribe<Node>,
     pub(super) plane: Plane,
     pub(super) ports: Ports<D>,
+    /// The address that this program answers, where it has one.
+    pub(super) inside: Option<Inside>,
     /// Connections and dials that the node knows: opened by it or shown to it, neither hung up nor reported closed.
     known: BTreeSet<ConnId>,
     closing: Closing,
@@ -98,6 +100,7 @@ impl Seat {
         Control {
             plane: Plane::new(plane_config(&self.node)),
             ports: Ports::new(doors, self.node.layer2),
+            inside: None,
             known: BTreeSet::new(),
             closing: Closing::default(),
             jobs: Jobs::new(crypto),
@@ -189,6 +192,8 @@ impl<D: PeerDoors> Room for Control<D> {
             Command::Capture(watcher, reply) => {
                 let _ = reply.try_send(self.ports.captures.add(watcher));
             }
+            Command::Answer(inside) => self.inside = Some(inside),
+            Command::HandIn(packet) => self.ports.hand_in(&packet),
             Command::Leave => self.ports.post(Pending::Leave),
         }
     }
@@ -351,6 +356,7 @@ impl<D: PeerDoors> Control<D> {
         let drops = self.ports.drops;
         status.drops.push(("interface_full", drops.interface_full));
         status.drops.push(("inbox_full", drops.inbox_full));
+        status.drops.push(("inside_full", self.inside.as_ref().map_or(0, Inside::dropped)));
         status.drops.push(("datagram_unsent", self.ports.flows.lost));
         status
     }

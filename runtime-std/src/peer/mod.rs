@@ -3,6 +3,7 @@
 mod capture;
 mod control;
 mod flows;
+mod inside;
 mod log;
 mod ports;
 mod run;
@@ -12,6 +13,7 @@ pub use crate::threads::peer::start;
 pub use capture::{Captured, Direction, Wanted, Watch, Watcher};
 pub use control::Control;
 pub use flows::Number;
+pub use inside::Inside;
 
 use crate::{
     StartError,
@@ -24,7 +26,7 @@ use crate::{
     room::{COMMANDS, Doors},
     tls::{self, CertStore},
 };
-use core::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use core::time::Duration;
 use rustls::ServerConfig;
 use shadowmesh_core::{
@@ -131,6 +133,10 @@ pub enum Command {
     Members(Vec<Member>, Vec<PeerId>),
     /// Copy what passes the interface; the answer says whether there was room for one more.
     Capture(Watcher, flume::Sender<bool>),
+    /// Packets to this address are for the program itself from now on.
+    Answer(Inside),
+    /// A packet of the program's own for the interface.
+    HandIn(Vec<u8>),
     /// Say good-bye and end.
     Leave,
 }
@@ -305,6 +311,20 @@ impl Peer {
             Ok(false) => Err("too many captures run at once; end another first"),
             Err(_) => Err(ENDED),
         }
+    }
+
+    /// From now on, IPv6 packets from this machine to an address are this program's: they come out here, whole, instead of into the mesh.
+    /// A checksum may be only begun.
+    pub async fn answer_for(&self, address: Ipv6Addr) -> flume::Receiver<Vec<u8>> {
+        let (inside, packets) = Inside::new(address);
+        let _ended_already = self.commands.send_async(Command::Answer(inside)).await;
+        packets
+    }
+
+    /// Hands a packet of the program's own to this machine, as if it had come over the mesh.
+    pub fn hand_in(&self, packet: Vec<u8>) {
+        // A full queue loses the packet like a full network does.
+        let _ = self.commands.try_send(Command::HandIn(packet));
     }
 
     /// Asks relays anew how they see us and how far they are; `status` shows it as the answers come.

@@ -121,6 +121,14 @@ impl<D: PeerDoors> Ports<D> {
         self.await_room();
     }
 
+    /// Writes a packet of the program's own to the interface.
+    pub(super) fn hand_in(&mut self, packet: &[u8]) {
+        self.write(|joiner, write| {
+            joiner.flush(write);
+            write(Offload::default(), packet);
+        });
+    }
+
     /// Writes what the joiner gives to the interface.
     fn write(&mut self, join: impl FnOnce(&mut Joiner, &mut dyn FnMut(Offload, &[u8]))) {
         let (doors, drops, captures, layer2) = (&mut self.doors, &mut self.drops, &mut self.captures, self.joiner.is_layer2());

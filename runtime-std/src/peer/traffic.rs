@@ -21,6 +21,9 @@ impl<D: PeerDoors> Control<D> {
     pub fn packet(&mut self, now: Instant, offload: Offload, packet: &[u8]) -> usize {
         self.ports.gather();
         self.ports.see(Direction::Out, offload, packet);
+        if self.inside.as_mut().is_some_and(|inside| inside.takes(packet)) {
+            return 1;
+        }
         self.plane.outbound_offloaded(now, offload, packet, &mut self.ports)
     }
 
