@@ -7,6 +7,9 @@ use crate::{
 };
 use core::net::{IpAddr, SocketAddr};
 
+/// What a lost relay says when it lost us because another machine joins with our identity (protocol 6.8: CLOSE 05).
+pub const SHARED_IDENTITY: &str = "the same identity joins from several places";
+
 /// The whole state of a peer at one moment.
 #[derive(Clone, Debug)]
 pub struct Status {

@@ -30,6 +30,7 @@ mod status;
 mod up;
 mod userspace;
 mod wait;
+mod warnings;
 
 use clap::{Parser, error::ErrorKind};
 use cli::{Cli, Command, ConfigCommand, LogCommand, NetworkCommand, PeerCommand};

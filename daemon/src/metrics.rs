@@ -1,4 +1,5 @@
 //! The Prometheus text of a peer. Counters come from the node's own totals at each scrape; only durations are kept here.
+use crate::warnings::{KINDS, Warning};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric, text::encode},
@@ -41,7 +42,7 @@ impl Metrics {
     }
 
     /// The text of one scrape.
-    pub(crate) fn render(&self, status: &Status, uptime: Duration) -> String {
+    pub(crate) fn render(&self, status: &Status, uptime: Duration, warnings: &[Warning]) -> String {
         let mut registry = Registry::default();
         registry.register(
             "shadowmesh_p2p_migration_duration_seconds",
@@ -53,7 +54,7 @@ impl Metrics {
             "Time of a re-handshake that validated a path",
             self.rehandshake.clone(),
         );
-        registry.register_collector(Box::new(Snapshot { status: status.clone(), uptime }));
+        registry.register_collector(Box::new(Snapshot { status: status.clone(), uptime, warnings: warnings.to_vec() }));
         let mut text = String::new();
         encode(&mut text, &registry).expect("writing to a string does not fail");
         text
@@ -65,6 +66,7 @@ impl Metrics {
 struct Snapshot {
     status: Status,
     uptime: Duration,
+    warnings: Vec<Warning>,
 }
 
 impl Collector for Snapshot {
@@ -73,6 +75,11 @@ impl Collector for Snapshot {
         self.paths(&mut out)?;
         self.traffic(&mut out)?;
         self.peers(&mut out)?;
+        let counts = KINDS.map(|kind| {
+            let count = self.warnings.iter().filter(|warning| warning.kind == kind).count();
+            ([("kind", kind)], i64::try_from(count).unwrap_or(i64::MAX))
+        });
+        out.gauges("shadowmesh_warnings", "What somebody should look at, as status tells it", counts)?;
         out.gauges("shadowmesh_build_info", "The running version", [([("version", env!("CARGO_PKG_VERSION"))], 1)])?;
         let seconds = i64::try_from(self.uptime.as_secs()).unwrap_or(i64::MAX);
         out.gauge("shadowmesh_uptime_seconds", "Time since the daemon started", seconds)
@@ -219,7 +226,7 @@ mod tests {
 
     #[test]
     fn every_name_is_there_from_the_first_scrape() {
-        let text = Metrics::new().render(&nobody(), Duration::ZERO);
+        let text = Metrics::new().render(&nobody(), Duration::ZERO, &[]);
         for line in [
             "shadowmesh_p2p_connections_total{type=\"direct\"} 0",
             "shadowmesh_p2p_connections_total{type=\"relay\"} 0",
@@ -235,6 +242,7 @@ mod tests {
             "shadowmesh_peers{path=\"none\"} 0",
             "# TYPE shadowmesh_peer_crypto_info gauge",
             "shadowmesh_drops_total{reason=\"replayed\"} 0",
+            "shadowmesh_warnings{kind=\"shared_identity\"} 0",
             "shadowmesh_interface_bytes_total{direction=\"rx\"} 0",
             "shadowmesh_path_bytes_total{direction=\"tx\",kind=\"direct\",transport=\"wss\"} 0",
         ] {
@@ -249,7 +257,7 @@ mod tests {
         let peer = PeerId([1; 32]);
         metrics.note(&Note::Migrated { peer, from: Some(PathLabel::RelayWss), to: PathLabel::DirectWss, took: Duration::from_millis(3) });
         metrics.note(&Note::Retry { peer, success: true });
-        let text = metrics.render(&nobody(), Duration::ZERO);
+        let text = metrics.render(&nobody(), Duration::ZERO, &[]);
         assert!(text.contains("shadowmesh_p2p_migration_duration_seconds_bucket{le=\"0.002\"} 0"), "{text}");
         assert!(text.contains("shadowmesh_p2p_migration_duration_seconds_bucket{le=\"0.005\"} 1"), "{text}");
         assert!(text.contains("shadowmesh_rehandshake_duration_seconds_count 0"), "{text}");

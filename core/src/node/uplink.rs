@@ -24,9 +24,9 @@ use crate::{
     id::{ConnId, Handle, PeerId},
     plane::Edit,
     session::Side,
-    status::{RelayState, RelayStatus},
+    status::{RelayState, RelayStatus, SHARED_IDENTITY},
     time::{Duration, Instant},
-    wire::{DirectoryEntry, Established, FrameHeader, INNER_CONTROL, Params, RelayMessage, TYPE_FRAME, TYPE_RESP},
+    wire::{CLOSE_SHARED_IDENTITY, DirectoryEntry, Established, FrameHeader, INNER_CONTROL, Params, RelayMessage, TYPE_FRAME, TYPE_RESP},
 };
 use core::net::{IpAddr, SocketAddr};
 use patience::Patience;
@@ -390,7 +390,8 @@ impl Uplink {
                 News::default()
             }
             RelayMessage::Close { reason } => {
-                self.fail(now, room, format!("closed by the relay (reason {reason})"));
+                let meaning = if reason == CLOSE_SHARED_IDENTITY { format!(": {SHARED_IDENTITY}") } else { String::new() };
+                self.fail(now, room, format!("closed by the relay (reason {reason}){meaning}"));
                 News { lost: true, ..News::default() }
             }
             RelayMessage::GoAway { within_s } => {

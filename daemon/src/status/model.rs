@@ -1,4 +1,5 @@
 //! The JSON of `status --json`: its fields are an interface, added to but never renamed.
+use crate::warnings::{self, Known, Warning};
 use serde::{Deserialize, Serialize};
 use shadowmesh_core::{
     event::PortMapping,
@@ -23,6 +24,9 @@ pub(crate) struct Report {
     /// What the router in front forwards to this peer; nothing, when it does not.
     pub(crate) port_mapping: Option<PortMappingReport>,
     pub(crate) peers: Vec<PeerReport>,
+    /// What somebody should look at.
+    #[serde(default)]
+    pub(crate) warnings: Vec<Warning>,
 }
 
 /// Ports of the router in front that lead to this peer.
@@ -153,7 +157,7 @@ pub(crate) struct Facts {
 }
 
 /// Makes the report. `been_ready`: whether a relay or peer has been connected since the start.
-pub(crate) fn from_core(now: Instant, status: &Status, facts: &Facts, been_ready: bool) -> Report {
+pub(crate) fn from_core(now: Instant, status: &Status, facts: &Facts, been_ready: bool, known: &Known) -> Report {
     Report {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         id: status.id.to_string(),
@@ -172,6 +176,7 @@ pub(crate) fn from_core(now: Instant, status: &Status, facts: &Facts, been_ready
         relays: status.relays.iter().map(relay).collect(),
         port_mapping: port_mapping(now, &status.mappings),
         peers: status.peers.iter().map(|peer| remote(now, peer, &status.relays)).collect(),
+        warnings: warnings::list(now, status, known),
     }
 }
 

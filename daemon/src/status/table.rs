@@ -3,11 +3,11 @@ use super::model::{PathReport, PeerReport, Report};
 use std::{fmt::Write as _, time::Duration};
 
 const HEAD: [&str; 9] = ["PEER", "ADDRESS", "STATE", "PATH", "SINCE", "RTT", "RX", "TX", "SUITE"];
-const BOLD: &str = "\x1b[1m";
-const GREEN: &str = "\x1b[32m";
-const YELLOW: &str = "\x1b[33m";
-const RED: &str = "\x1b[31m";
-const PLAIN: &str = "\x1b[0m";
+pub(super) const BOLD: &str = "\x1b[1m";
+pub(super) const GREEN: &str = "\x1b[32m";
+pub(super) const YELLOW: &str = "\x1b[33m";
+pub(super) const RED: &str = "\x1b[31m";
+pub(super) const PLAIN: &str = "\x1b[0m";
 
 /// The whole status as text that ends with a newline.
 pub(crate) fn render(report: &Report, colour: bool) -> String {
@@ -54,6 +54,9 @@ pub(crate) fn render(report: &Report, colour: bool) -> String {
             let _ = external.as_ref().map(|external| write!(text, "  {kind} {external}"));
         }
         let _ = writeln!(text, "  for {}", span(mapping.expires_s));
+    }
+    for warning in &report.warnings {
+        let _ = writeln!(text, "{} {}", paint("warning:", YELLOW, colour), warning.text);
     }
     if !report.peers.is_empty() {
         text.push('\n');
@@ -144,11 +147,11 @@ fn row(peer: &PeerReport) -> [String; 9] {
 }
 
 /// The name, or the beginning of the id.
-fn called(peer: &PeerReport) -> String {
+pub(super) fn called(peer: &PeerReport) -> String {
     peer.name.clone().unwrap_or_else(|| peer.id.chars().take(11).collect())
 }
 
-fn state_colour(state: &str) -> &'static str {
+pub(super) fn state_colour(state: &str) -> &'static str {
     match state {
         "ready" | "connected" => GREEN,
         "starting" | "connecting" => YELLOW,
@@ -161,7 +164,7 @@ fn paint(text: &str, style: &str, colour: bool) -> String {
 }
 
 /// `3.2s`, `4m 12s`, `2h 5m`.
-fn span(seconds: f64) -> String {
+pub(super) fn span(seconds: f64) -> String {
     if seconds < 60.0 {
         return format!("{seconds:.1}s");
     }
@@ -175,7 +178,7 @@ fn span(seconds: f64) -> String {
 
 /// `512 B`, `1.4 kB`, `3.0 GB`.
 #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
-fn bytes(count: u64) -> String {
+pub(super) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
     if count < 1000 {
         return format!("{count} B");

@@ -72,7 +72,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
                     None => future::pending().await,
                 }
             };
-            let told = future::zip(watch(&service, &peer), keep(&peer, &state, claims));
+            let told = future::zip(watch(&service, &peer), keep(&peer, &state, claims, &service.state_fault));
             let told = future::zip(told, manager::keep_telling(|| service.in_a_line()));
             let told = future::zip(told, async {
                 if let Some(address) = dns {
@@ -225,6 +225,7 @@ fn service(
         },
         listed: RefCell::new(listed(settings)),
         transports: settings.transports.clone(),
+        state_fault: RefCell::default(),
         levels,
         leave,
     }
@@ -239,7 +240,7 @@ async fn watch(service: &Service, peer: &Peer) {
 }
 
 /// Writes down which peer owns which address, so that a restart does not let another take it.
-async fn keep(peer: &Peer, state: &State, mut claims: Claims) {
+async fn keep(peer: &Peer, state: &State, mut claims: Claims, fault: &RefCell<Option<String>>) {
     let told = peer.claims();
     while let Ok((address, owner)) = told.recv_async().await {
         let mut changed = claims.add(address, owner);
@@ -252,8 +253,9 @@ async fn keep(peer: &Peer, state: &State, mut claims: Claims) {
             Timer::after(CLAIMS_PAUSE).await;
         })
         .await;
-        if changed && let Err(error) = state.keep_claims(&claims) {
-            tracing::warn!(%error, "owners of addresses cannot be written down");
+        if changed {
+            let kept = state.keep_claims(&claims).inspect_err(|error| tracing::warn!(%error, "owners of addresses cannot be written down"));
+            *fault.borrow_mut() = kept.err().map(|error| error.to_string());
         }
     }
 }

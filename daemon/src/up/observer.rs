@@ -3,6 +3,7 @@ use crate::{explain::Happened, metrics::Metrics, status::label};
 use shadowmesh_core::{
     event::Note,
     id::PeerId,
+    status::SHARED_IDENTITY,
     time::{Duration, Instant},
     wire::PathLabel,
 };
@@ -31,6 +32,10 @@ pub(crate) struct Pong {
 pub(crate) struct Observer {
     /// Durations for `/metrics`.
     pub(crate) metrics: Metrics,
+    /// Since when each relay is not connected.
+    pub(crate) missed_relays: BTreeMap<usize, Instant>,
+    /// When a relay last said that another machine has our identity.
+    pub(crate) shared_identity_at: Option<Instant>,
     /// A relay or a peer has been connected.
     pub(crate) been_ready: bool,
     events: BTreeMap<PeerId, VecDeque<(Instant, &'static str, String)>>,
@@ -45,6 +50,8 @@ impl Observer {
     pub(crate) fn new() -> Self {
         Self {
             metrics: Metrics::new(),
+            missed_relays: BTreeMap::new(),
+            shared_identity_at: None,
             been_ready: false,
             events: BTreeMap::new(),
             pings: BTreeMap::new(),
@@ -66,7 +73,19 @@ impl Observer {
         self.waiting.clear();
         self.metrics.note(note);
         match note {
-            Note::RelayConnected { .. } => self.been_ready = true,
+            Note::RelayConnected { index, .. } => {
+                self.been_ready = true;
+                self.missed_relays.remove(index);
+            }
+            Note::RelayConnecting { index } => {
+                self.missed_relays.entry(*index).or_insert(at);
+            }
+            Note::RelayLost { index, why, .. } => {
+                self.missed_relays.entry(*index).or_insert(at);
+                if why.contains(SHARED_IDENTITY) {
+                    self.shared_identity_at = Some(at);
+                }
+            }
             Note::PeerConnected { peer, handshake, .. } => {
                 self.been_ready = true;
                 self.remember(at, *peer, "connected", format!("a session was made, handshake {:.1} ms", millis(*handshake)));
@@ -107,7 +126,7 @@ impl Observer {
                     let _ = waiting.try_send(Pong { rtt: *rtt, out: *out, back: *back });
                 }
             }
-            Note::RelayConnecting { .. } | Note::RelayGoing { .. } | Note::RelayLost { .. } | Note::Refused { .. } | Note::Left => {}
+            Note::RelayGoing { .. } | Note::Refused { .. } | Note::Left => {}
         }
     }
 
@@ -175,6 +194,20 @@ mod tests {
         observer.forget_ping(first);
         observer.note(Instant::ZERO, &pong(first));
         assert!(first_answers.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_relay_is_missed_from_the_first_attempt_until_it_is_there() {
+        let mut observer = Observer::new();
+        let at = Instant::from_millis;
+        let lost = |why: &str| Note::RelayLost { index: 0, why: why.to_owned(), retry_in: Duration::from_secs(1) };
+        observer.note(at(1), &Note::RelayConnecting { index: 0 });
+        observer.note(at(2), &lost("refused"));
+        assert_eq!((observer.missed_relays.get(&0), observer.shared_identity_at), (Some(&at(1)), None));
+        observer.note(at(3), &Note::RelayConnected { index: 0, id: PEER, observed: ([192, 0, 2, 1], 1).into() });
+        assert!(observer.missed_relays.is_empty());
+        observer.note(at(4), &lost(&format!("closed by the relay (reason 5): {SHARED_IDENTITY}")));
+        assert_eq!((observer.missed_relays.get(&0), observer.shared_identity_at), (Some(&at(4)), Some(at(4))));
     }
 
     #[test]

@@ -6,10 +6,12 @@ use crate::{
     control::{Answer, Capturing, Pinged, Reply, Request, Waited},
     explain::Explanation,
     logs::Levels,
+    names::table::Names,
     netcheck,
     resolve::{Unresolved, resolve},
     status::{self, Facts, PeerReport, Report},
     userspace::{Resolve, Resolved, Target},
+    warnings::{self, Known},
 };
 use serde::Serialize;
 use shadowmesh_core::{id::PeerId, status::Status, time::Instant, wire::PathLabel};
@@ -43,6 +45,8 @@ pub(crate) struct Service {
     pub(crate) listed: RefCell<Vec<(String, PeerId)>>,
     /// `p2p.transports`.
     pub(crate) transports: Vec<TransportChoice>,
+    /// Why the state directory could not be written last time.
+    pub(crate) state_fault: RefCell<Option<String>>,
     /// The log's.
     pub(crate) levels: Levels,
     /// Tells the main task to leave.
@@ -108,8 +112,20 @@ impl Service {
 
     async fn report(&self) -> Result<(Report, Instant, Status), String> {
         let (now, status) = self.peer.status().await.ok_or("the peer has ended")?;
-        let been_ready = self.observer.borrow().been_ready;
-        Ok((status::from_core(now, &status, &self.facts, been_ready), now, status))
+        let (been_ready, known) = (self.observer.borrow().been_ready, self.known(&status));
+        Ok((status::from_core(now, &status, &self.facts, been_ready, &known), now, status))
+    }
+
+    /// What is known besides the node's status.
+    fn known(&self, status: &Status) -> Known {
+        let observer = self.observer.borrow();
+        Known {
+            certificate_left: self.peer.certificate_overdue(),
+            shared_identity_at: observer.shared_identity_at,
+            state_fault: self.state_fault.borrow().clone(),
+            missed_relays: observer.missed_relays.clone(),
+            ambiguous: Names::new(status, &self.listed.borrow()).ambiguous().to_vec(),
+        }
     }
 
     /// How things stand, for the service manager; nothing, when the peer has ended.
@@ -121,8 +137,9 @@ impl Service {
     }
 
     async fn metrics(&self) -> Result<String, String> {
-        let (_, status) = self.peer.status().await.ok_or("the peer has ended")?;
-        Ok(self.observer.borrow().metrics.render(&status, self.facts.started.elapsed()))
+        let (now, status) = self.peer.status().await.ok_or("the peer has ended")?;
+        let warnings = warnings::list(now, &status, &self.known(&status));
+        Ok(self.observer.borrow().metrics.render(&status, self.facts.started.elapsed(), &warnings))
     }
 
     async fn ping(&self, text: &str, wait_ms: u64) -> Result<Pinged, String> {
@@ -344,6 +361,7 @@ mod tests {
             observer: Rc::new(RefCell::new(Observer::new())),
             listed: RefCell::new(vec![("server".to_owned(), PeerId([1; 32]))]),
             transports: vec![TransportChoice::Wss],
+            state_fault: RefCell::default(),
             levels: Levels::unused("info"),
             leave: flume::bounded(1).0,
         }
@@ -399,6 +417,18 @@ mod tests {
         let wrong = level(r#"{"op":"log_level","level":"a=b=c"}"#);
         assert!(wrong["error"].as_str().is_some_and(|text| text.contains("is not changed")), "{wrong}");
         assert_eq!(level(r#"{"op":"log_level","level":null}"#)["ok"], "debug");
+        smol::block_on(service.peer.leave());
+    }
+
+    #[test]
+    fn a_state_directory_that_cannot_be_written_is_told() {
+        let service = alone();
+        *service.state_fault.borrow_mut() = Some("Read-only file system".to_owned());
+        let status = ask(&service, r#"{"op":"status"}"#);
+        assert_eq!(status["ok"]["warnings"][0]["kind"], "state_dir", "{status}");
+        let metrics = ask(&service, r#"{"op":"metrics"}"#);
+        let text = metrics["ok"].as_str().expect("text");
+        assert!(text.contains("shadowmesh_warnings{kind=\"state_dir\"} 1") && text.contains("{kind=\"relay\"} 0"), "{text}");
         smol::block_on(service.peer.leave());
     }
 

@@ -42,6 +42,8 @@ fn names_of_peers(world: &World) {
     mesh.peers[0].until_path("B", "direct");
     world.wait_for("the name to be nobody's", LIMIT, || (ask("b.mesh", A) == (3, vec![])).then_some(()));
     assert!(mesh.peers[0].said().contains("several peers are called so"), "the log says why");
+    let warnings = mesh.peers[0].status().expect("a running peer answers status")["warnings"].clone();
+    assert!(warnings[0]["kind"] == "name" && warnings[0]["text"].as_str().is_some_and(|text| text.contains("\"b\"")), "{warnings:#}");
     // Without names there is nobody at the address.
     let off = world.host("d");
     let off = crate::mesh::Peer::start_with(world, &off, &mesh.relay.token, 4, |options| options.with(&["--dns", "false"]));

@@ -108,6 +108,7 @@ pub struct Peer {
     commands: flume::Sender<Command>,
     notes: Broadcast<(Instant, Note)>,
     claims: Broadcast<(IpAddr, PeerId)>,
+    certificates: Arc<CertStore>,
     ending: Ending,
     interface_name: Arc<str>,
 }
@@ -239,6 +240,7 @@ impl Setup {
             notes: notes.clone(),
             claims: claims.clone(),
         };
+        let certificates = Arc::clone(&seat.certificates);
         let (told, remembered) = (notes.clone(), claims.clone());
         let ending = Ending::of_thread("mesh-peer", move || {
             let outcome = run(seat, obeyed);
@@ -246,7 +248,7 @@ impl Setup {
             remembered.close();
             outcome
         })?;
-        Ok(Peer { commands, notes, claims, ending, interface_name: device.unwrap_or("memory").into() })
+        Ok(Peer { commands, notes, claims, certificates, ending, interface_name: device.unwrap_or("memory").into() })
     }
 }
 
@@ -267,6 +269,11 @@ impl Peer {
         let (reply, answer) = flume::bounded(1);
         self.commands.send_async(Command::Status(reply)).await.ok()?;
         answer.recv_async().await.ok()
+    }
+
+    /// What is left of the TLS certificate's life, where its renewal is overdue.
+    pub fn certificate_overdue(&self) -> Option<Duration> {
+        self.certificates.overdue(clock::now())
     }
 
     /// All notes from now on. A receiver that is not read loses notes beyond 1024.

@@ -20,6 +20,9 @@ use zeroize::Zeroizing;
 const PKCS8_SEED_PREFIX: [u8; 22] =
     [0x30, 0x34, 0x02, 0x01, 0x00, 0x30, 0x0b, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x03, 0x13, 0x04, 0x22, 0x80, 0x20];
 
+/// A renewal that is due is tried within this, several times.
+const OVERDUE: Duration = Duration::from_mins(1);
+
 /// How far a certificate's life begins before its making, so that a clock slightly behind sees a valid one.
 const BACKDATED: Duration = Duration::from_hours(1);
 
@@ -57,6 +60,12 @@ impl CertStore {
     /// When the certificate is to be renewed: two thirds of its life after its making.
     pub fn renewal_at(&self) -> Instant {
         self.current.read().unwrap_or_else(PoisonError::into_inner).made_at + self.lifetime / 3 * 2
+    }
+
+    /// What is left of the certificate's life, where its renewal is overdue.
+    pub fn overdue(&self, now: Instant) -> Option<Duration> {
+        let made_at = self.current.read().unwrap_or_else(PoisonError::into_inner).made_at;
+        (now >= self.renewal_at() + OVERDUE).then(|| (made_at + self.lifetime).since(now))
     }
 
     /// Makes a new certificate if it is time; tells whether it did.

@@ -67,6 +67,8 @@ fn the_signature_in_a_certificate_verifies_with_both_back_ends() {
 fn a_certificate_is_renewed_at_two_thirds_of_its_life_and_not_before() {
     let wall = SystemTime::now();
     let store = CertStore::new(&identity(4), DAY, Instant::ZERO, wall).expect("certificate");
+    let late = store.renewal_at() + Duration::from_mins(2);
+    assert_eq!((store.overdue(store.renewal_at()), store.overdue(late)), (None, Some((Instant::ZERO + DAY).since(late))));
     let first = store.current().cert[0].clone();
     assert_eq!(store.renewal_at(), Instant::ZERO + 16 * HOUR);
     assert_eq!(store.renew_if_due(Instant::ZERO + 16 * HOUR - Duration::from_nanos(1), wall), Ok(false));
