@@ -49,7 +49,7 @@ pub(crate) enum Command {
         /// Prints JSON
         #[arg(long)]
         json: bool,
-        /// Prints again each second until interrupted
+        /// Draws rates, paths and moves of the peers until `q`; where there is no terminal, prints again each second
         #[arg(long)]
         watch: bool,
         /// Prints nothing; exit code 0 when the peer runs (live) or is connected (ready)

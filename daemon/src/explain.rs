@@ -83,6 +83,29 @@ impl Explanation {
         explanation
     }
 
+    /// For people.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let about = &self.peer;
+        let mut lines =
+            vec![format!("{}  {}  {}", about.name.as_deref().unwrap_or("(no name)"), about.state, about.id), self.reason.clone()];
+        for path in about.path.iter().chain(&about.paths) {
+            let over = path.relay.as_deref().map(|relay| format!(" over {relay}"));
+            let remote = over.or_else(|| path.remote.as_deref().map(|remote| format!(" to {remote}"))).unwrap_or_default();
+            let rtt = path.rtt_ms.map(|rtt| format!(", {rtt:.1} ms")).unwrap_or_default();
+            lines.push(format!("  path {}/{}{remote}: {} since {} s{rtt}", path.kind, path.transport, path.state, path.since_s));
+        }
+        for candidate in &self.candidates {
+            lines.push(format!("  candidate {}/{} ({}): {}", candidate.address, candidate.transport, candidate.kind, candidate.result));
+        }
+        let is_relayed = about.path.as_ref().is_some_and(|path| path.kind == "relay");
+        if is_relayed && self.direct_transports.iter().any(|transport| transport == "udp") {
+            lines.push(format!("  UDP: {}", self.nat.verdict));
+        }
+        lines.extend(about.refused.iter().map(|refused| format!("  address {} refused: {}", refused.address, refused.why)));
+        lines.extend(self.history.iter().map(|event| format!("  {:>8.1} s ago  {}", event.ago_s, event.what)));
+        lines
+    }
+
     fn why(&self) -> String {
         let peer = &self.peer;
         let Some(path) = &peer.path else {
@@ -125,27 +148,8 @@ pub(crate) fn run(peer: &str, json: bool, files: &FileArgs) -> Result<(), Failur
         out::json(&explanation);
         return Ok(());
     }
-    let about = &explanation.peer;
-    out::line(format!("{}  {}  {}", about.name.as_deref().unwrap_or("(no name)"), about.state, about.id));
-    out::line(&explanation.reason);
-    for path in about.path.iter().chain(&about.paths) {
-        let over = path.relay.as_deref().map(|relay| format!(" over {relay}"));
-        let remote = over.or_else(|| path.remote.as_deref().map(|remote| format!(" to {remote}"))).unwrap_or_default();
-        let rtt = path.rtt_ms.map(|rtt| format!(", {rtt:.1} ms")).unwrap_or_default();
-        out::line(format!("  path {}/{}{remote}: {} since {} s{rtt}", path.kind, path.transport, path.state, path.since_s));
-    }
-    for candidate in &explanation.candidates {
-        out::line(format!("  candidate {}/{} ({}): {}", candidate.address, candidate.transport, candidate.kind, candidate.result));
-    }
-    let is_relayed = about.path.as_ref().is_some_and(|path| path.kind == "relay");
-    if is_relayed && explanation.direct_transports.iter().any(|transport| transport == "udp") {
-        out::line(format!("  UDP: {}", explanation.nat.verdict));
-    }
-    for refused in &about.refused {
-        out::line(format!("  address {} refused: {}", refused.address, refused.why));
-    }
-    for event in &explanation.history {
-        out::line(format!("  {:>8.1} s ago  {}", event.ago_s, event.what));
+    for line in explanation.lines() {
+        out::line(line);
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
 //! `status`: what the running peer says about itself, as JSON for scripts and as a table for people.
+mod dashboard;
 mod model;
 mod table;
 
@@ -13,7 +14,7 @@ use crate::{
 };
 use std::time::Duration;
 
-/// How often `--watch` prints.
+/// How often `--watch` prints where it cannot draw.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs `shadowmesh status`.
@@ -26,6 +27,12 @@ pub(crate) fn run(json: bool, watch: bool, check: Option<Check>, files: &FileArg
             Check::Ready if report.state == "ready" => Ok(()),
             Check::Ready => Err(Failure::failed(format!("the peer is {}: no relay and no peer is connected", report.state))),
         };
+    }
+    if watch && !json {
+        match dashboard::run(client)? {
+            None => return Ok(()),
+            Some(unused) => client = unused,
+        }
     }
     loop {
         let report: Report = client.ask(&Request::Status {})?;
