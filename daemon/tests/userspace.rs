@@ -39,6 +39,7 @@ fn network() -> (Relay, String) {
         udp: None,
         listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))],
         cert_lifetime: Duration::from_hours(1),
+        certificate: None,
         journal: None,
     };
     let relay = relay::start(options).expect("a relay on loopback");

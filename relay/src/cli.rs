@@ -151,6 +151,9 @@ fn relay(arguments: &Arguments) -> Result<(), Failure> {
     let read = || Settings::load(&flags(arguments), &settings::environment);
     let settings = read()?;
     if arguments.check {
+        if let Some(files) = settings.certificate_files() {
+            files.load(None).map_err(Failure::usage)?;
+        }
         say(format!("{}: good", settings.source()));
         return Ok(());
     }

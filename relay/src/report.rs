@@ -23,6 +23,9 @@ pub struct Report {
     pub uptime_s: f64,
     /// Where clients are taken.
     pub listen: Vec<String>,
+    /// Whom the certificate is for that new connections see.
+    #[serde(default)]
+    pub certificate: String,
     /// Where metrics are served, if they are.
     pub metrics: Option<String>,
     /// Networks with at least one member.
@@ -176,6 +179,7 @@ impl Report {
             runtime: String::new(),
             uptime_s: seconds(started),
             listen,
+            certificate: String::new(),
             metrics,
             networks: status.networks,
             preauth: status.preauth,
@@ -208,6 +212,9 @@ impl Report {
     fn write_text(&self, out: &mut String) -> core::fmt::Result {
         writeln!(out, "relay {} {} for {}", self.id, self.state, time(self.uptime_s))?;
         writeln!(out, "listening on {}", self.listen.join(", "))?;
+        if !self.certificate.is_empty() && self.certificate != self.id {
+            writeln!(out, "certificate of {}", self.certificate)?;
+        }
         if let Some(metrics) = &self.metrics {
             writeln!(out, "metrics at {metrics}")?;
         }
@@ -312,6 +319,7 @@ mod tests {
         let client = Client { rx_bytes_per_s: 1_500.0, tx_bytes_per_s: 2_500_000.0, ..Client::some("sm-abcdefghijklmnopqrstuvwxyz") };
         let report = Report {
             id: "sm-relay".into(),
+            certificate: "CN=relay.example".into(),
             uptime_s: 7_300.0,
             clients: vec![client],
             drops: [("queue_full".to_owned(), 3)].into(),
@@ -321,6 +329,7 @@ mod tests {
         for part in [
             "sm-relay",
             "for 2h",
+            "certificate of CN=relay.example",
             "1 clients",
             "dropped: queue_full 3",
             "sm-abcdefghijkl ",

@@ -93,6 +93,7 @@ pub fn run(settings: &Settings, reread: Reread<'_>, runtime: Runtime, journal: O
         listen: listen_addresses(settings),
         udp: settings.udp,
         cert_lifetime: settings.cert_lifetime,
+        certificate: settings.certificate_files(),
         journal: journal.map(JournalFile::create).transpose().map_err(Failure::failed)?,
     };
     // Before anybody can know that the relay is there: whoever reads the line may send a signal at once.
@@ -159,10 +160,10 @@ struct Asked<'a> {
 
 impl Asked<'_> {
     /// Waits for a signal that asks for the end: its name. SIGHUP reads the settings again.
-    async fn to_end(&self, signals: &mut Signals) -> &'static str {
+    async fn to_end(&self, signals: &mut Signals, relay: &Relay) -> &'static str {
         loop {
             match signals.next().await {
-                Some(Ok(Signal::Hup)) => self.reload(),
+                Some(Ok(Signal::Hup)) => self.reload(relay).await,
                 Some(Ok(Signal::Int)) => return "SIGINT",
                 _ => return "SIGTERM",
             }
@@ -170,7 +171,7 @@ impl Asked<'_> {
     }
 
     /// Takes over what can change without a new start, and names what cannot. A mistake changes nothing.
-    fn reload(&self) {
+    async fn reload(&self, relay: &Relay) {
         let settings = match (self.reread)() {
             Ok(settings) => settings,
             Err(failure) => return tracing::warn!(error = %failure, "the configuration has a mistake; everything stays as it was"),
@@ -179,6 +180,7 @@ impl Asked<'_> {
             tracing::warn!(error, "the log level cannot be changed");
         }
         self.drain_timeout.set(settings.drain_timeout);
+        relay.show(settings.certificate_files()).await;
         let fixed = self.settings.fixed_that_differ(&settings).join(", ");
         let level = settings.log_level;
         if fixed.is_empty() {
@@ -223,12 +225,12 @@ impl Running {
             Ok(())
         };
         let stop = async {
-            let by = asked.to_end(&mut signals).await;
+            let by = asked.to_end(&mut signals, &self.relay).await;
             let within = asked.drain_timeout.get();
             tracing::info!(by, ?within, "leaving: clients are told to take another relay");
             manager::leaving("draining");
             self.relay.drain(within).await;
-            let by = asked.to_end(&mut signals).await;
+            let by = asked.to_end(&mut signals, &self.relay).await;
             tracing::info!(by, "leaving at once");
             future::or(self.relay.leave(), async {
                 smol::Timer::after(AT_ONCE).await;
@@ -272,6 +274,7 @@ impl Running {
         let mut report =
             Report::new(now, self.started, urls(self.relay.addresses()), self.metrics.clone(), status, &self.sample(now, status));
         self.runtime.name().clone_into(&mut report.runtime);
+        report.certificate = self.relay.certificate();
         report
     }
 

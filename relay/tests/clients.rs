@@ -42,7 +42,8 @@ fn start(listen: &str, limits: Limits) -> (Relay, PeerId, String) {
     };
     let listen = vec![listen.parse().expect("an address")];
     let relay =
-        relay::start(RelayOptions { hub, listen, udp: None, cert_lifetime: Duration::from_hours(24), journal: None }).expect("starts");
+        relay::start(RelayOptions { hub, listen, udp: None, cert_lifetime: Duration::from_hours(24), certificate: None, journal: None })
+            .expect("starts");
     let url = format!("wss://{}", relay.addresses()[0]);
     (relay, id, url)
 }

@@ -262,6 +262,15 @@ const WRONG: &[Wrong] = &[
     Wrong(FILE, "[limits]\nclients = \"all\"\n", None, 2, "limits.clients cannot be \"all\""),
     Wrong(FILE, "[limits]\nqueue_bytes = 20000\nframe_bytes = 40000\n", None, 2, "limits.queue_bytes (20000) must hold one frame"),
     Wrong(FILE, "[tls]\ncert_lifetime = \"never\"\n", None, 2, "tls.cert_lifetime cannot be \"never\""),
+    Wrong(FILE, "[tls]\ncertificate = \"none.pem\"\nkey = \"none.key\"\n", None, 2, "none.pem: No such file"),
+    Wrong(FILE, "[tls]\ncertificate = \"relay.toml\"\nkey = \"relay.toml\"\n", None, 2, "relay.toml: there is no certificate in it"),
+    Wrong(
+        &["--dev", "--config", "relay.toml", "--listen", "127.0.0.1:0"],
+        "[tls]\ncertificate = \"none.pem\"\nkey = \"none.key\"\n",
+        None,
+        1,
+        "none.pem: No such file",
+    ),
     Wrong(FILE, "[log]\nformat = \"yaml\"\n", None, 2, "right would be \"text\" or \"json\""),
     Wrong(
         FILE,

@@ -68,7 +68,8 @@ pub async fn client(tcp: Async<TcpStream>, config: Arc<ClientConfig>, host: &str
     let name = tls::server_name(host)?;
     let stream = TlsConnector::from(config).connect(name, Ahead::new(tcp)).await.map_err(|e| tls::ended(&e))?;
     let facts = tls::client_facts(stream.get_ref().1)?;
-    let (socket, _response) = client_async_with_config(url, TlsStream::Client(stream), Some(limits())).await.map_err(|e| ended(&e))?;
+    let upgrade = client_async_with_config(url, TlsStream::Client(stream), Some(limits()));
+    let (socket, _response) = upgrade.await.map_err(|e| tls::not_upgraded(ended(&e), &facts))?;
     // a server says nothing before its client has: the library holds nothing back
     Ok((Connected::new(socket, local, remote), facts))
 }

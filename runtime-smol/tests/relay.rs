@@ -279,6 +279,7 @@ fn options(address: &str, limits: Limits) -> RelayOptions {
         listen: vec![address],
         udp: Some(SocketAddr::new(address.ip(), 0)),
         cert_lifetime: Duration::from_hours(24),
+        certificate: None,
         journal: None,
     }
 }

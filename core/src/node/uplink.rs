@@ -7,6 +7,7 @@
 //!   Parked: closed on purpose after a migration (p2p.close_relay), dialled again when a link needs it
 //! ```
 mod ending;
+mod foreign;
 mod patience;
 mod udp;
 
@@ -67,6 +68,8 @@ struct Greeting {
     ends: (SocketAddr, SocketAddr),
     until: Instant,
     step: Step,
+    /// Who ends TLS, where its certificate is not of the relay's key.
+    subject: Option<String>,
 }
 
 /// An established relay connection.
@@ -225,7 +228,8 @@ impl Uplink {
             return;
         };
         let step = Step::Offering(ticket);
-        turn(&mut self.state, State::Greeting(Box::new(Greeting { conn, relay, setup, sid, ends, until, step })));
+        let subject = tls.subject.clone();
+        turn(&mut self.state, State::Greeting(Box::new(Greeting { conn, relay, setup, sid, ends, until, step, subject })));
     }
 
     /// A job of ours is done.
@@ -251,7 +255,7 @@ impl Uplink {
             }
             Err(error) => {
                 let relay = greeting.relay;
-                room.refuse(Some(relay), format!("relay {} failed its handshake: {error}", self.url));
+                room.refuse(Some(relay), greeting.blame(format!("relay {} failed its handshake: {error}", self.url)));
                 self.fail(now, room, format!("handshake: {error}"));
             }
         }
@@ -456,10 +460,11 @@ impl Uplink {
     }
 
     /// It is over, and tried again after `wait`.
-    fn fail_for(&mut self, now: Instant, room: &mut Room, why: String, wait: Duration) {
+    fn fail_for(&mut self, now: Instant, room: &mut Room, mut why: String, wait: Duration) {
         match &self.state {
             State::Dialling { conn, .. } => room.hang_up(*conn),
             State::Greeting(greeting) => {
+                why = greeting.blame(why);
                 room.sids.remove(&greeting.sid);
                 room.hang_up(greeting.conn);
             }

@@ -75,6 +75,7 @@ impl Stage {
             udp: None,
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))],
             cert_lifetime: CERT_LIFETIME,
+            certificate: None,
             journal: None,
         };
         let relay = runtime.start_relay(options).map_err(|error| Failure::failed(format!("demo: the relay does not start: {error}")))?;

@@ -61,6 +61,8 @@ pub(super) const KEYS: &[Key] = &[
     key("listen", "tcp", Set::Addresses(|s, list| s.listen = list)),
     key("listen", "udp", Set::Address(|s, address| s.udp = Some(address))),
     span("tls", "cert_lifetime", Duration::from_secs(10), Duration::from_hours(24 * 365), |s, time| s.cert_lifetime = time),
+    key("tls", "certificate", Set::Path(|s, path| s.certificate = Some(path))),
+    key("tls", "key", Set::Path(|s, path| s.certificate_key = Some(path))),
     Key { variable: Some("SHADOWMESH_LOG"), ..key("log", "level", Set::Filter(|s, filter| filter.clone_into(&mut s.log_level))) },
     key("log", "format", Set::Word { words: &["text", "json"], set: |s, word| s.log_json = word == "json" }),
     span("drain", "timeout", Duration::ZERO, Duration::from_hours(1), |s, time| s.drain_timeout = time),

@@ -7,6 +7,7 @@ mod keys;
 use crate::Failure;
 use core::{net::SocketAddr, time::Duration};
 use shadowmesh_core::config::{Access, Limits};
+use shadowmesh_runtime_std::tls::CertFiles;
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -58,6 +59,10 @@ pub struct Settings {
     pub metrics: Option<SocketAddr>,
     /// The life of a certificate.
     pub cert_lifetime: Duration,
+    /// The operator's own certificate and its chain.
+    pub certificate: Option<PathBuf>,
+    /// Its key.
+    pub certificate_key: Option<PathBuf>,
     /// How long clients have to take another relay when this one goes away.
     pub drain_timeout: Duration,
     /// Longest silence of a client before it pings.
@@ -86,6 +91,8 @@ impl Default for Settings {
             udp: None,
             metrics: None,
             cert_lifetime: Duration::from_hours(24),
+            certificate: None,
+            certificate_key: None,
             drain_timeout: Duration::from_secs(2),
             keepalive: Duration::from_secs(20),
             log_level: "info".into(),
@@ -151,6 +158,12 @@ impl Settings {
         self.state_dir.join("control.sock")
     }
 
+    /// The certificate that is shown instead of one of the relay's own.
+    pub fn certificate_files(&self) -> Option<CertFiles> {
+        let (certificate, key) = (self.certificate.clone()?, self.certificate_key.clone()?);
+        Some(CertFiles { certificate, key })
+    }
+
     /// The keys that differ in `other` and that only a start takes up.
     pub fn fixed_that_differ(&self, other: &Self) -> Vec<&'static str> {
         let all = [
@@ -194,6 +207,11 @@ impl Settings {
     fn check(&self) -> Result<(), Failure> {
         let limits = &self.limits;
         let wrong = |why: String| Err(Failure::usage(format!("{}: {why}", self.source())));
+        match (&self.certificate, &self.certificate_key) {
+            (Some(_), None) => return wrong("tls.certificate needs tls.key: the PEM file with the key of the certificate".into()),
+            (None, Some(_)) => return wrong("tls.key needs tls.certificate: the PEM file with the certificate and its chain".into()),
+            _ => {}
+        }
         if limits.queue_bytes < limits.frame_bytes + 8 {
             return wrong(format!(
                 "limits.queue_bytes ({}) must hold one frame: at least limits.frame_bytes ({}) + 8",

@@ -54,7 +54,7 @@ fn every_key_has_a_variable_and_can_be_set_in_the_file() {
             writeln!(text, "[{head}]").expect("writes");
         }
         let value = match name {
-            "file" | "dir" => "\"x\"",
+            "file" | "dir" | "certificate" | "key" => "\"x\"",
             "allow" | "deny" => "[\"192.0.2.0/24\", \"2001:db8::1\"]",
             "peers" => "[]",
             "tcp" => "[\"127.0.0.1:1\"]",
@@ -76,7 +76,7 @@ fn every_key_has_a_variable_and_can_be_set_in_the_file() {
     assert_eq!((settings.access.deny.len(), settings.access.peers.as_slice()), (2, &[peer][..]));
     let limits = core::mem::take(&mut settings.limits);
     assert_eq!((limits.frame_bytes, limits.clients, limits.client_bytes_per_second), (20_000, 20_000, 20_000));
-    assert!(settings.log_json);
+    assert!(settings.log_json && settings.certificate_files().is_some());
 }
 
 /// file, and what must be said about it
@@ -114,6 +114,9 @@ const WRONG: &[(&str, &str)] = &[
     ("[log]\nformat = \"xml\"\n", "log.format cannot be \"xml\"; right would be \"text\" or \"json\""),
     ("[identity]\nfile = \"\"\n", "identity.file cannot be \"\"; right would be a path"),
     ("[tls]\ncert_lifetime = \"1s\"\n", "tls.cert_lifetime cannot be \"1s\"; right would be a time from 10s"),
+    ("[tls]\ncertificate = 3\n", "tls.certificate cannot be 3; right would be a path"),
+    ("[tls]\ncertificate = \"fullchain.pem\"\n", "tls.certificate needs tls.key: the PEM file with the key of the certificate"),
+    ("[tls]\nkey = \"privkey.pem\"\n", "tls.key needs tls.certificate"),
     ("[log\n", "relay.toml:1: this is not TOML"),
     ("[log]\nlevel = \"info\"\nlevel = \"warn\"\n", "relay.toml:3: this is not TOML"),
 ];

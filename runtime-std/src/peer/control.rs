@@ -333,7 +333,7 @@ impl<D: PeerDoors> Control<D> {
         }
         if self.house_at <= now {
             self.house_at = now + HOUSEKEEPING_INTERVAL;
-            self.house.renew(now);
+            self.house.look(now);
         }
         if self.ports.flows.is_stranded() && self.route_at <= now {
             self.try_routes(now);

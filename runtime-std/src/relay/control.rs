@@ -153,6 +153,7 @@ impl<D: Doors> Room for Control<D> {
                 // Whoever asked may have stopped waiting.
                 let _ = reply.try_send((now, self.status(now)));
             }
+            Command::Show(files) => self.house.show(now, files),
             Command::Leave => self.wires.post(Pending::Leave),
             Command::Drain(within) => self.wires.post(Pending::Drain(within)),
         }
@@ -258,7 +259,7 @@ impl<D: Doors> Control<D> {
         }
         if self.house_at <= now {
             self.house_at = now + HOUSEKEEPING_INTERVAL;
-            self.house.renew(now);
+            self.house.look(now);
         }
     }
 

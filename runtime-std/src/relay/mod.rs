@@ -14,7 +14,7 @@ use crate::{
     journal::{JournalFile, Scribe},
     listen::{self, Bounds},
     room::COMMANDS,
-    tls::{self, CertStore},
+    tls::{self, CertFiles, CertStore},
 };
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -37,6 +37,8 @@ pub struct RelayOptions {
     pub udp: Option<SocketAddr>,
     /// Life of a TLS certificate, renewed at two thirds.
     pub cert_lifetime: Duration,
+    /// Another certificate than one of the relay's own (protocol 1.4).
+    pub certificate: Option<CertFiles>,
     /// Where the run is recorded, keys included.
     pub journal: Option<JournalFile>,
 }
@@ -48,12 +50,15 @@ pub struct Relay {
     notes: Broadcast<(Instant, HubNote)>,
     ending: Ending,
     addresses: Arc<[SocketAddr]>,
+    certificates: Arc<CertStore>,
 }
 
 /// What a handle asks of the control room.
 pub enum Command {
     /// What the hub says about itself; the answer goes into the queue.
     Status(flume::Sender<(Instant, HubStatus)>),
+    /// Show the certificate in these files, read anew, or one of the relay's own.
+    Show(Option<CertFiles>),
     /// Tell all clients and end.
     Leave,
     /// Tell all clients to take another relay, and end when this one is not needed any more, or then.
@@ -89,14 +94,15 @@ impl Setup {
     /// Binds all addresses.
     ///
     /// # Errors
-    /// A sentence: an address in use, no permission for a low port.
+    /// A sentence: an address in use, no permission for a low port, a certificate that cannot be used.
     pub fn new(options: RelayOptions) -> Result<Self, StartError> {
         let listeners = listen::bind_all(&options.listen)?;
         let (reflector, udp_ports) = Reflector::bind(options.udp, &listeners)?;
         let addresses: Result<Arc<[_]>, _> = listeners.iter().map(TcpListener::local_addr).collect();
         let addresses = addresses.map_err(|why| StartError::new(format!("cannot listen: {why}")))?;
-        let certificates =
-            CertStore::new(&options.hub.identity, options.cert_lifetime, clock::now(), SystemTime::now()).map_err(StartError::new)?;
+        let (now, wall) = (clock::now(), SystemTime::now());
+        let certificates = CertStore::new(&options.hub.identity, options.cert_lifetime, now, wall).map_err(StartError::new)?;
+        certificates.show(options.certificate, now, wall).map_err(StartError::new)?;
         let hub = HubConfig { udp_ports, ..options.hub };
         Ok(Self { hub, listeners, reflector, certificates, journal: options.journal, addresses })
     }
@@ -124,7 +130,7 @@ impl Setup {
             },
             server_config: tls::server_config(Arc::clone(&self.certificates)),
             hub: self.hub,
-            certificates: self.certificates,
+            certificates: Arc::clone(&self.certificates),
             notes: notes.clone(),
         };
         let told = notes.clone();
@@ -133,7 +139,7 @@ impl Setup {
             told.close();
             outcome
         })?;
-        Ok(Relay { commands, notes, ending, addresses: self.addresses })
+        Ok(Relay { commands, notes, ending, addresses: self.addresses, certificates: self.certificates })
     }
 }
 
@@ -148,6 +154,17 @@ impl Relay {
         let (reply, answer) = flume::bounded(1);
         self.commands.send_async(Command::Status(reply)).await.ok()?;
         answer.recv_async().await.ok()
+    }
+
+    /// Shows the certificate in these files to new connections, read anew, or one of the relay's own. What is wrong with it goes into
+    /// the log, and the old one stays.
+    pub async fn show(&self, certificate: Option<CertFiles>) {
+        let _ended_already = self.commands.send_async(Command::Show(certificate)).await;
+    }
+
+    /// Who the certificate that new connections see says it belongs to.
+    pub fn certificate(&self) -> String {
+        self.certificates.subject()
     }
 
     /// All notes from now on. A receiver that is not read loses notes beyond 1024.

@@ -33,6 +33,8 @@ pub(crate) type Accepting = Handshake<ServerHandshake<TlsStream, NoCallback>>;
 pub(crate) struct Dialling {
     handshake: Handshake<ClientHandshake<TlsStream>>,
     url: String,
+    /// What TLS showed, once it is done.
+    facts: Option<TlsFacts>,
 }
 
 /// A handshake under way.
@@ -90,22 +92,26 @@ impl Dialling {
         let (local, remote) = ws::prepare(&tcp)?;
         let connection = ClientConnection::new(config, tls::server_name(host)?).map_err(|why| Ended::Tls(why.to_string()))?;
         let stream = TlsStream::new(Connection::Client(connection), tcp);
-        Ok(Self { handshake: Handshake::new(stream, local, remote), url })
+        Ok(Self { handshake: Handshake::new(stream, local, remote), url, facts: None })
     }
 
     /// Goes on; in the end gives the connection and what TLS showed.
     pub(crate) fn step(&mut self) -> Result<Step<(Socket, TlsFacts)>, Ended> {
-        let url = self.url.as_str();
-        let upgrade = |stream| client_with_config(url, stream, Some(ws::limits())).map_err(Box::new);
-        let Step::Done((socket, _response)) = self.handshake.advance(upgrade)? else {
-            return Ok(Step::Wait);
+        let Self { handshake, url, facts } = self;
+        let upgrade = |stream: TlsStream| {
+            if let Connection::Client(tls) = stream.tls() {
+                *facts = tls::client_facts(tls).ok();
+            }
+            client_with_config(url.as_str(), stream, Some(ws::limits())).map_err(Box::new)
         };
-        let Connection::Client(tls) = socket.get_ref().tls() else {
-            return Err(Ended::Local("a client's handshake made no client's connection".to_owned()));
-        };
-        let facts = tls::client_facts(tls)?;
-        // a server says nothing before its client has: the library holds nothing back
-        Ok(Step::Done((socket.into_inner().upgraded(), facts)))
+        match (handshake.advance(upgrade), facts) {
+            // a server says nothing before its client has: the library holds nothing back
+            (Ok(Step::Done((socket, _response))), Some(facts)) => Ok(Step::Done((socket.into_inner().upgraded(), facts.clone()))),
+            (Ok(Step::Done(_)), None) => Err(Ended::Tls("the server showed no certificate that can be read".to_owned())),
+            (Ok(Step::Wait), _) => Ok(Step::Wait),
+            (Err(why), Some(facts)) => Err(tls::not_upgraded(why, facts)),
+            (Err(why), None) => Err(why),
+        }
     }
 
     /// The socket, to be waited for; `None` after the end.

@@ -1,4 +1,9 @@
-//! Self-signed certificates with the identity's own ML-DSA-87 key, made anew at two thirds of their life (protocol 1.3).
+//! The certificate that a server shows: self-signed with the identity's own ML-DSA-87 key and made anew at two thirds of its life
+//! (protocol 1.3), or the operator's, out of files that are read again when they change (protocol 1.4).
+use super::{
+    files::{CertFiles, Stamp},
+    verify,
+};
 use core::time::Duration;
 use rcgen::{CertificateParams, DnType, KeyUsagePurpose, PKCS_ML_DSA_87, PublicKeyData, SerialNumber, SignatureAlgorithm};
 use rustls::{
@@ -8,10 +13,10 @@ use rustls::{
     server::{ClientHello, ResolvesServerCert},
     sign::{CertifiedKey, SigningKey},
 };
-use shadowmesh_core::{crypto::Identity, time::Instant};
+use shadowmesh_core::{crypto::Identity, id::PeerId, time::Instant};
 use std::{
     fmt,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::SystemTime,
 };
 use zeroize::Zeroizing;
@@ -28,6 +33,7 @@ const BACKDATED: Duration = Duration::from_hours(1);
 
 /// The certificate of an identity, as a TLS server shows it.
 pub struct CertStore {
+    identity: PeerId,
     key: CertKey,
     name: String,
     lifetime: Duration,
@@ -36,7 +42,30 @@ pub struct CertStore {
 
 struct Current {
     certified: Arc<CertifiedKey>,
-    made_at: Instant,
+    source: Source,
+}
+
+/// Where a certificate came from.
+enum Source {
+    Made {
+        at: Instant,
+    },
+    /// As the files were when they were read last, whatever came of it.
+    Read {
+        files: CertFiles,
+        stamp: Stamp,
+    },
+}
+
+/// What a look at a certificate came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Looked {
+    /// It is the one that it was.
+    Same,
+    /// A new one was made.
+    Made,
+    /// The files have changed and were read.
+    Read,
 }
 
 impl CertStore {
@@ -48,37 +77,84 @@ impl CertStore {
         let key = CertKey::new(identity).map_err(|why| format!("the identity key cannot sign TLS certificates: {why}"))?;
         let name = identity.id().to_string();
         let certified = certify(&key, &name, lifetime, wall)?;
-        let current = RwLock::new(Current { certified, made_at: now });
-        Ok(Arc::new(Self { key, name, lifetime, current }))
+        let current = RwLock::new(Current { certified, source: Source::Made { at: now } });
+        Ok(Arc::new(Self { identity: identity.id(), key, name, lifetime, current }))
+    }
+
+    /// Shows what is in these files from now on, read anew; `None`: a certificate of its own, made now unless it is one already.
+    ///
+    /// # Errors
+    /// A sentence that names the file and what would be right; what was shown before stays.
+    pub fn show(&self, files: Option<CertFiles>, now: Instant, wall: SystemTime) -> Result<Looked, String> {
+        let (next, looked) = match files {
+            None if matches!(self.read().source, Source::Made { .. }) => return Ok(Looked::Same),
+            None => (self.made(now, wall)?, Looked::Made),
+            Some(files) => {
+                let stamp = files.stamp();
+                (Current { certified: files.load(Some(self.identity))?, source: Source::Read { files, stamp } }, Looked::Read)
+            }
+        };
+        *self.write() = next;
+        Ok(looked)
+    }
+
+    /// Who the certificate says its holder is, for people.
+    pub fn subject(&self) -> String {
+        let certified = self.current();
+        let shown = certified.cert.first().and_then(|first| verify::read(first).ok());
+        shown.and_then(|shown| shown.subject).unwrap_or_else(|| self.name.clone())
     }
 
     /// The certificate of the moment with its key.
     pub fn current(&self) -> Arc<CertifiedKey> {
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner).certified)
+        Arc::clone(&self.read().certified)
     }
 
-    /// When the certificate is to be renewed: two thirds of its life after its making.
-    pub fn renewal_at(&self) -> Instant {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).made_at + self.lifetime / 3 * 2
+    /// When a certificate of its own is to be renewed: two thirds of its life after its making.
+    pub fn renewal_at(&self) -> Option<Instant> {
+        match self.read().source {
+            Source::Made { at } => Some(at + self.lifetime / 3 * 2),
+            Source::Read { .. } => None,
+        }
     }
 
-    /// What is left of the certificate's life, where its renewal is overdue.
+    /// What is left of the life of a certificate of its own, where its renewal is overdue.
     pub fn overdue(&self, now: Instant) -> Option<Duration> {
-        let made_at = self.current.read().unwrap_or_else(PoisonError::into_inner).made_at;
-        (now >= self.renewal_at() + OVERDUE).then(|| (made_at + self.lifetime).since(now))
+        let Source::Made { at } = self.read().source else { return None };
+        (now >= at + self.lifetime / 3 * 2 + OVERDUE).then(|| (at + self.lifetime).since(now))
     }
 
-    /// Makes a new certificate if it is time; tells whether it did.
+    /// Makes a new certificate if it is time, or reads the files if they have changed since they were read last.
     ///
     /// # Errors
-    /// A sentence, when signing fails; the old certificate stays.
-    pub fn renew_if_due(&self, now: Instant, wall: SystemTime) -> Result<bool, String> {
-        if now < self.renewal_at() {
-            return Ok(false);
+    /// A sentence, when signing fails or the files are no good, once for each change of them; the old certificate stays.
+    pub fn look(&self, now: Instant, wall: SystemTime) -> Result<Looked, String> {
+        if self.renewal_at().is_some_and(|at| now >= at) {
+            let next = self.made(now, wall)?;
+            *self.write() = next;
+            return Ok(Looked::Made);
         }
+        let mut current = self.write();
+        let Source::Read { files, stamp: known } = &mut current.source else { return Ok(Looked::Same) };
+        let stamp = files.stamp();
+        if core::mem::replace(known, stamp) == stamp {
+            return Ok(Looked::Same);
+        }
+        current.certified = files.load(Some(self.identity))?;
+        Ok(Looked::Read)
+    }
+
+    fn made(&self, now: Instant, wall: SystemTime) -> Result<Current, String> {
         let certified = certify(&self.key, &self.name, self.lifetime, wall)?;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Current { certified, made_at: now };
-        Ok(true)
+        Ok(Current { certified, source: Source::Made { at: now } })
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Current> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Current> {
+        self.current.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   Identity ─▶ CertStore ─▶ server_config          client_config(pin, foreign) ─▶ Verifier: signature, then pin
-//!                    ▲ renew_if_due                                │
-//!                    └ at two thirds of a lifetime                 ▼ after the handshake
-//!                                                     client_facts: exporter, identity, subject
+//!                    ▲ look                                        │
+//!                    └ at two thirds of a lifetime,                ▼ after the handshake
+//!                      or when files have changed     client_facts: exporter, identity, subject
 //! ```
 //!
 //! What is switched off, and why: TLS 1.2 (no post-quantum key exchange), tickets and early data (each connection must have an
@@ -12,9 +12,11 @@
 //! clock or a root store (a machine without a clock boots in 1970; trust comes from the pin).
 
 mod cert;
+mod files;
 mod verify;
 
-pub use cert::CertStore;
+pub use cert::{CertStore, Looked};
+pub use files::CertFiles;
 pub use verify::WrongIdentity;
 
 use rustls::{
@@ -43,6 +45,12 @@ const EXPORTER_LABEL: &[u8] = b"EXPORTER-shadowmesh/1";
 
 /// The protocol inside, for proxies that look (RFC 7301).
 const ALPN: &[u8] = b"http/1.1";
+
+/// What to do about who ends TLS on the way.
+const THROUGH: &str = "if that is a proxy on the way, have it let connections to the relay through untouched";
+
+/// Why two ends have no TLS in common.
+const CLASSICAL: &str = "the other end, or a proxy on the way that ends TLS, has no TLS 1.3 with post-quantum key exchange";
 
 /// aws-lc-rs with two key exchanges, best first: both survive a quantum computer, neither is classical only.
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
@@ -130,11 +138,32 @@ fn export(from: impl FnOnce([u8; 32]) -> Result<[u8; 32], rustls::Error>) -> Res
     from([0; 32]).map_err(|why| Ended::Tls(why.to_string()))
 }
 
+/// Whether the other end has nothing in common with us: it is older, or somebody else's.
+fn is_classical(error: &rustls::Error) -> bool {
+    use rustls::AlertDescription as Alert;
+    match error {
+        rustls::Error::AlertReceived(alert) => {
+            matches!(alert, Alert::HandshakeFailure | Alert::ProtocolVersion | Alert::InsufficientSecurity | Alert::IllegalParameter)
+        }
+        rustls::Error::PeerIncompatible(_) => true,
+        _ => false,
+    }
+}
+
+/// What came of an upgrade that did not come about: with the name of who ended TLS, when that proves nothing (protocol 1.4).
+pub fn not_upgraded(why: Ended, tls: &TlsFacts) -> Ended {
+    match (why, &tls.subject) {
+        (Ended::WebSocket(why), Some(subject)) => Ended::WebSocket(format!("{why}; TLS is ended by {subject:?}: {THROUGH}")),
+        (why, _) => why,
+    }
+}
+
 /// Why a connection ended, out of an error of its stream.
 pub fn ended(error: &io::Error) -> Ended {
     if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         return match verify::wrong_identity(tls) {
             Some(wrong) => Ended::WrongIdentity { got: wrong.got, subject: wrong.subject.clone() },
+            None if is_classical(tls) => Ended::Tls(format!("{tls}: {CLASSICAL}")),
             None => Ended::Tls(tls.to_string()),
         };
     }

@@ -67,15 +67,16 @@ fn the_signature_in_a_certificate_verifies_with_both_back_ends() {
 fn a_certificate_is_renewed_at_two_thirds_of_its_life_and_not_before() {
     let wall = SystemTime::now();
     let store = CertStore::new(&identity(4), DAY, Instant::ZERO, wall).expect("certificate");
-    let late = store.renewal_at() + Duration::from_mins(2);
-    assert_eq!((store.overdue(store.renewal_at()), store.overdue(late)), (None, Some((Instant::ZERO + DAY).since(late))));
+    let renewal_at = store.renewal_at().expect("it is its own");
+    let late = renewal_at + Duration::from_mins(2);
+    assert_eq!((store.overdue(renewal_at), store.overdue(late)), (None, Some((Instant::ZERO + DAY).since(late))));
     let first = store.current().cert[0].clone();
-    assert_eq!(store.renewal_at(), Instant::ZERO + 16 * HOUR);
-    assert_eq!(store.renew_if_due(Instant::ZERO + 16 * HOUR - Duration::from_nanos(1), wall), Ok(false));
+    assert_eq!(store.renewal_at(), Some(Instant::ZERO + 16 * HOUR));
+    assert_eq!(store.look(Instant::ZERO + 16 * HOUR - Duration::from_nanos(1), wall), Ok(Looked::Same));
     assert_eq!(store.current().cert[0], first);
-    assert_eq!(store.renew_if_due(Instant::ZERO + 16 * HOUR, wall), Ok(true));
+    assert_eq!(store.look(Instant::ZERO + 16 * HOUR, wall), Ok(Looked::Made));
     assert_ne!(store.current().cert[0], first);
-    assert_eq!(store.renewal_at(), Instant::ZERO + 32 * HOUR);
+    assert_eq!(store.renewal_at(), Some(Instant::ZERO + 32 * HOUR));
 }
 
 // protocol 1.3, 1.7
@@ -85,6 +86,75 @@ fn validity_is_never_checked_against_a_clock() {
     let store = CertStore::new(&identity, HOUR, Instant::ZERO, SystemTime::UNIX_EPOCH).expect("a certificate of 1970");
     let (client, _) = handshake(client_config(Some(identity.id()), false), server_config(store)).expect("handshake");
     assert_eq!(client_facts(&client).expect("facts").identity, Some(identity.id()));
+}
+
+// protocol 1.4
+#[test]
+fn files_are_read_again_when_they_change_and_broken_ones_are_told_once() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let files = CertFiles { certificate: dir.path().join("fullchain.pem"), key: dir.path().join("privkey.pem") };
+    let write = |name: &str| {
+        let (certificate, key) = ordinary(name);
+        std::fs::write(&files.certificate, certificate.pem()).expect("written");
+        std::fs::write(&files.key, key.serialize_pem()).expect("written");
+    };
+    let (store, wall) = (store(&identity(20)), SystemTime::now());
+    let own = store.current().cert[0].clone();
+    let why = store.show(Some(files.clone()), Instant::ZERO, wall).expect_err("no files");
+    assert!(why.contains("fullchain.pem") && why.contains("tls.certificate"), "{why}");
+    assert_eq!(store.current().cert[0], own, "what was shown stays");
+
+    write("first.example");
+    assert_eq!(store.show(Some(files.clone()), Instant::ZERO, wall), Ok(Looked::Read));
+    assert_eq!((store.subject().as_str(), store.renewal_at()), ("CN=first.example", None));
+    assert_eq!(store.look(Instant::ZERO + 10_000 * HOUR, wall), Ok(Looked::Same), "whoever made them renews them");
+    write("a-second.example");
+    assert_eq!(store.look(Instant::ZERO, wall), Ok(Looked::Read));
+    assert_eq!(store.subject(), "CN=a-second.example");
+
+    std::fs::write(&files.key, "half").expect("written");
+    let why = store.look(Instant::ZERO, wall).expect_err("no key");
+    assert!(why.contains("privkey.pem: there is no private key in it"), "{why}");
+    assert_eq!(store.look(Instant::ZERO, wall), Ok(Looked::Same), "said once");
+    std::fs::remove_file(&files.certificate).expect("removed");
+    assert!(store.look(Instant::ZERO, wall).is_err());
+    assert_eq!(store.subject(), "CN=a-second.example");
+    assert_eq!(store.show(None, Instant::ZERO + HOUR, wall), Ok(Looked::Made));
+    assert_eq!(store.renewal_at(), Some(Instant::ZERO + 17 * HOUR));
+}
+
+#[test]
+fn files_that_do_not_fit_are_refused_with_a_reason() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let files = CertFiles { certificate: dir.path().join("c.pem"), key: dir.path().join("k.pem") };
+    let wrong = |certificate: &str, key: &str| {
+        std::fs::write(&files.certificate, certificate).expect("written");
+        std::fs::write(&files.key, key).expect("written");
+        files.load(Some(identity(21).id())).map(drop).expect_err("it does not fit")
+    };
+    let ((certificate, key), (_, other)) = (ordinary("one.example"), ordinary("other.example"));
+    let (certificate, key) = (certificate.pem(), key.serialize_pem());
+    assert!(wrong(&certificate, &other.serialize_pem()).contains("k.pem is not that of the certificate in "));
+    assert!(wrong("", &key).contains("there is no certificate in it"));
+    assert!(wrong(&key, &key).contains("there is no certificate in it"), "the two keys mixed up");
+    assert!(wrong("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &key).contains("cannot be read"));
+    assert!(wrong(&"x".repeat(70_000), &key).contains("more than 64 KiB"));
+    assert!(wrong(&certificate, &key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY")).contains("not encrypted"));
+    let strange = store(&identity(22)).current();
+    let strange = pem(&strange.cert[0]);
+    assert!(wrong(&strange, &key).contains("another ShadowMesh identity"));
+}
+
+// protocol 1.3
+#[test]
+fn an_end_without_post_quantum_tls_is_told_apart() {
+    let classical = CryptoProvider { kx_groups: vec![kx_group::X25519], ..aws_lc_rs::default_provider() };
+    let refused = handshake(lax_client(classical), server_config(store(&identity(23)))).expect_err("nothing in common");
+    let as_seen = ended(&io::Error::new(io::ErrorKind::InvalidData, refused));
+    assert!(matches!(&as_seen, Ended::Tls(why) if why.contains("no TLS 1.3 with post-quantum key exchange")), "{as_seen}");
+    let alert = Error::AlertReceived(rustls::AlertDescription::HandshakeFailure);
+    let as_seen = ended(&io::Error::new(io::ErrorKind::InvalidData, alert)).to_string();
+    assert!(as_seen.contains("a proxy on the way that ends TLS"), "{as_seen}");
 }
 
 // --- connections ---
@@ -262,12 +332,32 @@ fn showing(certified: CertifiedKey) -> Arc<ServerConfig> {
     Arc::new(config)
 }
 
-/// A server with an ECDSA certificate, as a proxy that ends TLS would have.
-fn foreign_server(name: &str) -> Arc<ServerConfig> {
+/// An ECDSA certificate with its key, as an ACME client has.
+fn ordinary(name: &str) -> (rcgen::Certificate, rcgen::KeyPair) {
     let key = rcgen::KeyPair::generate().expect("key");
     let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).expect("params");
+    params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(rcgen::DnType::CommonName, name);
-    let certificate = params.self_signed(&key).expect("certificate");
+    (params.self_signed(&key).expect("certificate"), key)
+}
+
+/// A certificate as PEM (RFC 7468), its base64 in one line.
+fn pem(der: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for three in der.chunks(3) {
+        let bits = three.iter().fold(0, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
+        for at in 0..4 {
+            let letter = ALPHABET[(bits >> (18 - 6 * at) & 63) as usize] as char;
+            text.push(if at <= three.len() { letter } else { '=' });
+        }
+    }
+    format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
+}
+
+/// A server with an ECDSA certificate, as a proxy that ends TLS would have.
+fn foreign_server(name: &str) -> Arc<ServerConfig> {
+    let (certificate, key) = ordinary(name);
     let key = PrivatePkcs8KeyDer::from(key.serialize_der());
     let key = aws_lc_rs::sign::any_supported_type(&key.into()).expect("key");
     showing(CertifiedKey::new(vec![certificate.into()], key))
