@@ -3,13 +3,14 @@ use crate::{
     crypto::{Identity, Provider},
     id::PeerId,
     network::Network,
-    path::candidate::inside_any,
     session::Suite,
     time::Duration,
     wire::FRAME_OVERHEAD,
 };
 use core::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+
+pub use crate::path::candidate::inside_any;
 
 /// Bytes of an Ethernet header without a VLAN tag.
 const ETHERNET_HEADER_LEN: usize = 14;

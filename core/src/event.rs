@@ -48,6 +48,8 @@ pub enum Ended {
     },
     /// The name could not be resolved.
     Resolve(String),
+    /// A proxy in between: what it has against it, or what is wrong with what it says. A whole sentence.
+    Proxy(String),
     /// This machine refused.
     Local(String),
 }
@@ -75,7 +77,7 @@ impl fmt::Display for Ended {
             }
             Self::WrongIdentity { got: None, subject: None } => f.write_str("the certificate is not of the expected identity"),
             Self::Resolve(why) => write!(f, "the name does not resolve: {why}"),
-            Self::Local(why) => f.write_str(why),
+            Self::Proxy(why) | Self::Local(why) => f.write_str(why),
         }
     }
 }

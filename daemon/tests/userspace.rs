@@ -40,6 +40,7 @@ fn network() -> (Relay, String) {
         listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))],
         cert_lifetime: Duration::from_hours(1),
         certificate: None,
+        trusted_proxies: Vec::new(),
         journal: None,
     };
     let relay = relay::start(options).expect("a relay on loopback");

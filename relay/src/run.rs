@@ -94,6 +94,7 @@ pub fn run(settings: &Settings, reread: Reread<'_>, runtime: Runtime, journal: O
         udp: settings.udp,
         cert_lifetime: settings.cert_lifetime,
         certificate: settings.certificate_files(),
+        trusted_proxies: settings.trusted_proxies.clone(),
         journal: journal.map(JournalFile::create).transpose().map_err(Failure::failed)?,
     };
     // Before anybody can know that the relay is there: whoever reads the line may send a signal at once.

@@ -41,9 +41,16 @@ fn start(listen: &str, limits: Limits) -> (Relay, PeerId, String) {
         udp_ports: [None; 2],
     };
     let listen = vec![listen.parse().expect("an address")];
-    let relay =
-        relay::start(RelayOptions { hub, listen, udp: None, cert_lifetime: Duration::from_hours(24), certificate: None, journal: None })
-            .expect("starts");
+    let relay = relay::start(RelayOptions {
+        hub,
+        listen,
+        udp: None,
+        cert_lifetime: Duration::from_hours(24),
+        certificate: None,
+        trusted_proxies: Vec::new(),
+        journal: None,
+    })
+    .expect("starts");
     let url = format!("wss://{}", relay.addresses()[0]);
     (relay, id, url)
 }

@@ -36,7 +36,15 @@ fn on_both<F: Future<Output = ()>>(limits: &Limits, story: impl Fn(Relay, Target
         hub.limits = limits.clone();
         let id = hub.identity.id();
         let listen = vec!["127.0.0.1:0".parse().expect("an address")];
-        let options = RelayOptions { hub, listen, udp: None, cert_lifetime: Duration::from_hours(24), certificate: None, journal: None };
+        let options = RelayOptions {
+            hub,
+            listen,
+            udp: None,
+            cert_lifetime: Duration::from_hours(24),
+            certificate: None,
+            trusted_proxies: Vec::new(),
+            journal: None,
+        };
         let relay = start(options).expect("starts");
         let target = Target::new(relay.addresses()[0], id);
         smol::block_on(future::or(story(relay, target), async {

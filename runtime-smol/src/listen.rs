@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   accept ─▶ Door::admit (no crypto yet) ─▶ a slot ─▶ TLS + upgrade, 5 s ─┬─▶ Door::accepted
-//!                  └ no: closed                └ none: closed              └─▶ Door::released
+//!     │         ▲  └ no: closed                └ none: closed              └─▶ Door::released
+//!     └ a proxy that says from where it comes (protocol 9.5)
 //! ```
 //! When all places are taken, the handshake that has had one for longest gives way: whoever is quick finds one.
 use crate::{
@@ -14,14 +15,18 @@ use core::{net::SocketAddr, time::Duration};
 use rustls::ServerConfig;
 use shadowmesh_core::{event::Ended, hub::Refusal, time::Instant};
 use shadowmesh_runtime_std::{
+    ahead::ReadAhead,
+    announced::{Announcement, Heard},
     clock,
     listen::{ACCEPT_PAUSE, Bounds, Slot, Slots, is_one_connections_fault},
+    tls,
     ws::canonical,
 };
 use smol::{Async, LocalExecutor, Task, Timer, future};
 use std::{
     cell::RefCell,
     collections::BTreeMap,
+    io::ErrorKind,
     net::{TcpListener, TcpStream},
     rc::{Rc, Weak},
     sync::Arc,
@@ -42,6 +47,12 @@ pub struct Accepted {
 
 /// Who decides about connections and gets them.
 pub trait Door: 'static {
+    /// Whether this is a proxy that says before TLS from where a connection comes (protocol 9.5).
+    fn announces(&self, _remote: SocketAddr) -> bool {
+        false
+    }
+    /// It did not say so, or not well.
+    fn misannounced(&self, _remote: SocketAddr, _why: Ended) {}
     /// Whether a connection from here may begin TLS; an error refuses it. Each `Ok` is followed by one `accepted` or `released`.
     fn admit(&self, remote: SocketAddr) -> Result<(), Refusal>;
     /// TLS and the upgrade are done.
@@ -58,7 +69,15 @@ pub async fn serve<D: Door>(
     door: Rc<D>,
     executor: Weak<LocalExecutor<'static>>,
 ) {
-    let arrivals = Rc::new(Arrivals { door, slots: Slots::new(bounds), under_way: RefCell::default(), pace: Pace::default() });
+    let slots = Slots::new(bounds);
+    let arrivals = Rc::new(Arrivals {
+        door,
+        slots,
+        time: bounds.time,
+        under_way: RefCell::default(),
+        unannounced: RefCell::default(),
+        pace: Pace::default(),
+    });
     let Some(runs) = executor.upgrade() else { return };
     let pacing = Rc::clone(&arrivals);
     // As long as there may be handshakes: they outlive this future.
@@ -77,38 +96,44 @@ pub async fn serve<D: Door>(
                 continue;
             }
         };
-        let slot = match arrivals.admit(remote) {
-            Ok(slot) => slot,
-            Err(why) => {
-                tracing::debug!(%remote, ?why, "refused");
-                continue;
-            }
-        };
         let Some(executor) = executor.upgrade() else {
             return;
         };
-        let (over, config) = (Rc::clone(&arrivals), Arc::clone(&config));
-        let task = executor.spawn(async move {
-            let outcome = Box::pin(upgrade(&over.pace, tcp, config, bounds.time)).await;
-            // Gone from the list: it gave way in this very turn.
-            let Some(arrival) = over.under_way.borrow_mut().remove(&number) else { return };
-            arrival.task.detach();
-            drop(arrival.slot);
-            match outcome {
-                Ok(accepted) => over.door.accepted(accepted),
-                Err(why) => over.door.released(remote, why),
+        let newcomer = Newcomer { number, tcp, ahead: ReadAhead::of_handshake(), remote, since: clock::now() };
+        if arrivals.door.announces(remote) {
+            arrivals.hear(newcomer, Arc::clone(&config), &executor);
+            continue;
+        }
+        match arrivals.admit(remote) {
+            Ok(slot) => {
+                let task = executor.spawn(Rc::clone(&arrivals).shake_hands(newcomer, Arc::clone(&config)));
+                arrivals.under_way.borrow_mut().insert(number, Arrival { task, remote, slot });
             }
-        });
-        arrivals.under_way.borrow_mut().insert(number, Arrival { task, remote, slot });
+            Err(why) => tracing::debug!(%remote, ?why, "refused"),
+        }
     }
+}
+
+/// A connection that was taken.
+struct Newcomer {
+    number: u64,
+    tcp: Async<TcpStream>,
+    ahead: ReadAhead,
+    /// From where it comes, as far as that is known.
+    remote: SocketAddr,
+    since: Instant,
 }
 
 /// Connections that are taken, and who decides about them.
 struct Arrivals<D> {
     door: Rc<D>,
     slots: Slots,
+    /// For each, until it stands.
+    time: Duration,
     /// Those in TLS or the upgrade, in the order in which they came.
     under_way: RefCell<BTreeMap<u64, Arrival>>,
+    /// Those whose proxy has not said yet from where they come; they have no place.
+    unannounced: RefCell<BTreeMap<u64, Task<()>>>,
     pace: Pace,
 }
 
@@ -120,6 +145,52 @@ struct Arrival {
 }
 
 impl<D: Door> Arrivals<D> {
+    /// Waits for what its proxy says, and goes on when there is a place for whom it names; as many at once as there may be handshakes.
+    fn hear(self: &Rc<Self>, newcomer: Newcomer, config: Arc<ServerConfig>, executor: &LocalExecutor<'static>) {
+        let (number, remote) = (newcomer.number, newcomer.remote);
+        if self.unannounced.borrow().len() >= self.slots.most() {
+            let why = "too many connections of proxies have not said from where they come".to_owned();
+            return self.door.misannounced(remote, Ended::Proxy(why));
+        }
+        let arrivals = Rc::clone(self);
+        let task = executor.spawn(async move {
+            let heard = dial::within(arrivals.time, heard(&newcomer.tcp)).await;
+            let Some(task) = arrivals.unannounced.borrow_mut().remove(&number) else { return };
+            let admitted = match heard {
+                Ok(heard) => {
+                    let remote = heard.from.unwrap_or(remote);
+                    let newcomer = Newcomer { ahead: ReadAhead::of_handshake_after(heard.rest), remote, ..newcomer };
+                    arrivals.admit(remote).map(|slot| (newcomer, slot)).inspect_err(|why| tracing::debug!(%remote, ?why, "refused"))
+                }
+                Err(why) => {
+                    task.detach();
+                    return arrivals.door.misannounced(remote, why);
+                }
+            };
+            let Ok((newcomer, slot)) = admitted else { return task.detach() };
+            arrivals.under_way.borrow_mut().insert(number, Arrival { task, remote: newcomer.remote, slot });
+            arrivals.shake_hands(newcomer, config).await;
+        });
+        self.unannounced.borrow_mut().insert(number, task);
+    }
+
+    /// TLS and the upgrade of one that has a place.
+    async fn shake_hands(self: Rc<Self>, newcomer: Newcomer, config: Arc<ServerConfig>) {
+        let Newcomer { number, tcp, ahead, remote, since } = newcomer;
+        let left = self.time.saturating_sub(clock::now().since(since));
+        let outcome = dial::within(left, Box::pin(self.pace.run(ws::server_after(tcp, ahead, config)))).await;
+        // Gone from the list: it gave way in this very turn.
+        let Some(arrival) = self.under_way.borrow_mut().remove(&number) else { return };
+        arrival.task.detach();
+        drop(arrival.slot);
+        match outcome {
+            Ok((connected, exporter)) => {
+                self.door.accepted(Accepted { connected: Connected { remote, ..connected }, exporter, since });
+            }
+            Err(why) => self.door.released(remote, why),
+        }
+    }
+
     /// A place for a connection from here, that of another if need be.
     fn admit(&self, remote: SocketAddr) -> Result<Slot, Refusal> {
         match self.try_admit(remote) {
@@ -143,8 +214,13 @@ impl<D: Door> Arrivals<D> {
     }
 }
 
-async fn upgrade(pace: &Pace, tcp: Async<TcpStream>, config: Arc<ServerConfig>, limit: Duration) -> Result<Accepted, Ended> {
-    let since = clock::now();
-    let (connected, exporter) = dial::within(limit, Box::pin(pace.run(ws::server(tcp, config)))).await?;
-    Ok(Accepted { connected, exporter, since })
+/// What a proxy says about this connection.
+async fn heard(tcp: &Async<TcpStream>) -> Result<Heard, Ended> {
+    let mut announcement = Announcement::default();
+    loop {
+        match announcement.read(tcp.get_ref()) {
+            Err(why) if why.kind() == ErrorKind::WouldBlock => tcp.readable().await.map_err(|why| tls::ended(&why))?,
+            done => return done.map_err(|why| tls::ended(&why)),
+        }
+    }
 }

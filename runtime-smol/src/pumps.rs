@@ -184,6 +184,14 @@ struct MachineDoor<R> {
 }
 
 impl<R: Driven> Door for MachineDoor<R> {
+    fn announces(&self, remote: SocketAddr) -> bool {
+        self.shared.with(|room| room.announces(remote))
+    }
+
+    fn misannounced(&self, remote: SocketAddr, why: Ended) {
+        self.shared.with(|room| room.misannounced(remote, why));
+    }
+
     fn admit(&self, remote: SocketAddr) -> Result<(), Refusal> {
         self.shared.with(|room| room.admit(clock::now(), remote))
     }

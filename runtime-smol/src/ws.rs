@@ -14,6 +14,7 @@ use rustls::{ClientConfig, Connection, ServerConfig};
 use shadowmesh_core::event::{Ended, TlsFacts};
 pub use shadowmesh_runtime_std::ws::MESSAGE_BYTES;
 use shadowmesh_runtime_std::{
+    ahead::ReadAhead,
     tls,
     ws::{
         channel::{Came, Channel, Flushed},
@@ -79,8 +80,16 @@ pub async fn client(tcp: Async<TcpStream>, config: Arc<ClientConfig>, host: &str
 /// # Errors
 /// Why it came to nothing.
 pub async fn server(tcp: Async<TcpStream>, config: Arc<ServerConfig>) -> Result<(Connected, [u8; 32]), Ended> {
+    server_after(tcp, ReadAhead::of_handshake(), config).await
+}
+
+/// The same for one of which something was read already.
+///
+/// # Errors
+/// Why it came to nothing.
+pub async fn server_after(tcp: Async<TcpStream>, ahead: ReadAhead, config: Arc<ServerConfig>) -> Result<(Connected, [u8; 32]), Ended> {
     let (local, remote) = prepare(tcp.get_ref())?;
-    let stream = TlsAcceptor::from(config).accept(Ahead::accepting(tcp)).await.map_err(|e| tls::ended(&e))?;
+    let stream = TlsAcceptor::from(config).accept(Ahead::accepting(tcp, ahead)).await.map_err(|e| tls::ended(&e))?;
     let exporter = tls::server_exporter(stream.get_ref().1)?;
     let socket = accept_async_with_config(TlsStream::Server(stream), Some(limits())).await.map_err(|e| ended(&e))?;
     Ok((Connected::new(socket, local, remote), exporter))

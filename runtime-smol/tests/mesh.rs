@@ -428,8 +428,16 @@ fn relay_with(on: On, address: &str, journal: Option<JournalFile>) -> Relay {
         udp_ports: [None; 2],
     };
     let listen = vec![address.parse().expect("address")];
-    (on.relay.relay)(RelayOptions { hub, listen, udp: None, cert_lifetime: Duration::from_hours(24), certificate: None, journal })
-        .expect("the relay starts")
+    (on.relay.relay)(RelayOptions {
+        hub,
+        listen,
+        udp: None,
+        cert_lifetime: Duration::from_hours(24),
+        certificate: None,
+        trusted_proxies: Vec::new(),
+        journal,
+    })
+    .expect("the relay starts")
 }
 
 async fn leave(hosts: &[&Host], relay: &Relay) {

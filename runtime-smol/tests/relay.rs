@@ -280,6 +280,7 @@ fn options(address: &str, limits: Limits) -> RelayOptions {
         udp: Some(SocketAddr::new(address.ip(), 0)),
         cert_lifetime: Duration::from_hours(24),
         certificate: None,
+        trusted_proxies: Vec::new(),
         journal: None,
     }
 }

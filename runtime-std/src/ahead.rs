@@ -2,7 +2,9 @@
 //!
 //! Here is also where a connection's turn ends. What comes may be anything: pings, pieces of a message that never ends, records of
 //! TLS without content. The layers above loop over such things for as long as there are bytes, so bytes are what a turn is made of.
+use crate::announced;
 use rustix::buffer::spare_capacity;
+use shadowmesh_core::wire::{ProxyFault, is_proxy_header};
 use std::{
     io::{self, ErrorKind, Read},
     os::fd::AsFd,
@@ -48,6 +50,11 @@ impl ReadAhead {
         Self { most: Some(HANDSHAKE_BYTES), ..Self::default() }
     }
 
+    /// The same for one of which so much has come already.
+    pub fn of_handshake_after(bytes: Vec<u8>) -> Self {
+        Self { most: Some(HANDSHAKE_BYTES.saturating_sub(bytes.len())), bytes, ..Self::default() }
+    }
+
     /// From now on any number of bytes may come.
     pub fn handshake_is_over(&mut self) {
         self.most = None;
@@ -81,6 +88,8 @@ impl<S: AsFd> Read for Ahead<'_, S> {
             }
             bytes.reserve_exact(READ_BYTES);
             match rustix::io::retry_on_intr(|| rustix::io::read(self.socket, spare_capacity(bytes))) {
+                // protocol 9.5: who may say so has said it before
+                Ok(_) if *most == Some(HANDSHAKE_BYTES) && is_proxy_header(bytes) => return Err(announced::wrong(ProxyFault::Untrusted)),
                 Ok(read) => {
                     *left = left.saturating_sub(read);
                     *most = most.map(|most| most.saturating_sub(read));

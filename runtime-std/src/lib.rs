@@ -11,6 +11,7 @@
 //! A runtime drives a control room ([`room::Room`]) through its doors ([`room::Doors`]) and differs from another in how it waits.
 
 pub mod ahead;
+pub mod announced;
 pub mod broadcast;
 pub mod clock;
 pub mod descriptors;

@@ -126,6 +126,11 @@ impl Slots {
         Self { bounds, taken: Rc::default() }
     }
 
+    /// How many places there are.
+    pub fn most(&self) -> usize {
+        self.bounds.handshakes
+    }
+
     /// A place for a connection from this address.
     ///
     /// # Errors

@@ -92,6 +92,13 @@ pub trait Room {
     /// A job is done.
     fn computed(&mut self, done: Done);
 
+    /// Whether this is a proxy that says before TLS from where a connection comes (protocol 9.5). `admit` is then asked about that
+    /// address, unless `misannounced` says that there is none.
+    fn announces(&self, _remote: SocketAddr) -> bool {
+        false
+    }
+    /// A proxy did not say so, or not well.
+    fn misannounced(&mut self, _remote: SocketAddr, _why: Ended) {}
     /// Whether a connection from here may begin TLS; an error refuses it. After `Ok` comes one `accepted` or `released`.
     fn admit(&mut self, now: Instant, remote: SocketAddr) -> Result<(), Refusal>;
     /// A connection that was admitted came to nothing.

@@ -30,6 +30,10 @@ reasons! {
     Memory = "memory",
     /// The relay goes away.
     Leaving = "leaving",
+    /// A trusted proxy that did not say from where its connection comes, or not so that it can be read, or not in time.
+    ProxyHeader = "proxy_header",
+    /// Somebody says from where a connection comes who is not trusted to.
+    ProxyUntrusted = "proxy_untrusted",
     /// As many clients as the relay takes.
     ClientsFull = "clients_full",
     // Before an identity is proven.

@@ -112,6 +112,11 @@ impl Hub {
         self.admission.release(Source::of(remote));
     }
 
+    /// A connection that was not admitted for what it said about where it comes from (protocol 9.5).
+    pub fn misannounced(&mut self, is_trusted: bool) {
+        self.drops.count(if is_trusted { Reason::ProxyHeader } else { Reason::ProxyUntrusted });
+    }
+
     /// Everything that `status` shows, but for the forwarder's part: see `HubStatus::merge`.
     pub fn status(&self, _now: Instant) -> HubStatus {
         HubStatus {

@@ -308,6 +308,10 @@ impl Field for Ended {
                 out.push(9);
                 why.put(out);
             }
+            Self::Proxy(why) => {
+                out.push(10);
+                why.put(out);
+            }
         }
     }
     fn take(from: &mut Reader<'_>) -> Result<Self, Malformed> {
@@ -322,6 +326,7 @@ impl Field for Ended {
             7 => Self::WrongIdentity { got: Field::take(from)?, subject: Field::take(from)? },
             8 => Self::Resolve(Field::take(from)?),
             9 => Self::Local(Field::take(from)?),
+            10 => Self::Proxy(Field::take(from)?),
             _ => return Err(Malformed("end of a connection")),
         })
     }

@@ -171,7 +171,7 @@ fn is_private(ip: IpAddr) -> bool {
 }
 
 /// Whether an address lies in one of the prefixes.
-pub(crate) fn inside_any(prefixes: &[(IpAddr, u8)], ip: IpAddr) -> bool {
+pub fn inside_any(prefixes: &[(IpAddr, u8)], ip: IpAddr) -> bool {
     prefixes.iter().any(|(prefix, len)| inside(*prefix, *len, ip))
 }
 

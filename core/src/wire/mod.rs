@@ -20,6 +20,7 @@ pub mod frame;
 pub mod lane;
 pub mod params;
 pub mod path;
+pub mod proxy;
 pub mod reader;
 pub mod record;
 pub mod relay;
@@ -39,6 +40,7 @@ pub use path::{
     PATH_COMPLETE_LEN, PATH_MAC_LEN, PATH_PADDED_MAX_LEN, PATH_REQUEST_LEN, PATH_RESPONSE_LEN, PathComplete, PathHeader, PathRequest,
     PathResponse,
 };
+pub use proxy::{Announced, PROXY_HEADER_MAX_LEN, ProxyFault, is_proxy_header, parse_proxy_header};
 pub use reader::{Malformed, Reader};
 pub use record::{RECORD_FLAG_URGENT, RECORD_HEADER_LEN, Record, Records, peek_record, record_header};
 pub use relay::{DirectoryEntry, Established, MAX_DIRECTORY_ENTRIES, RelayMessage, UPDATE_SUPPORTS_DIRECT, UPDATE_WITHHOLD_ADDRESS};

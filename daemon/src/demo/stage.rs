@@ -76,6 +76,7 @@ impl Stage {
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))],
             cert_lifetime: CERT_LIFETIME,
             certificate: None,
+            trusted_proxies: Vec::new(),
             journal: None,
         };
         let relay = runtime.start_relay(options).map_err(|error| Failure::failed(format!("demo: the relay does not start: {error}")))?;

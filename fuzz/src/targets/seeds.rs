@@ -122,6 +122,8 @@ fn wire() -> Vec<Vec<u8>> {
             add(10, &mut |out| out.extend(message));
         }
     }
+    add(9, &mut |out| out.extend(b"PROXY TCP6 2001:db8::7 2001:db8::1 41022 443\r\n"));
+    add(9, &mut |out| out.extend(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x10\xcb\0\x71\x07\xc0\0\x02\x01\xa0\x3e\x01\xbb\x04\0\x01\0"));
     seeds
 }
 

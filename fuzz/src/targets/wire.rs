@@ -4,7 +4,8 @@ use shadowmesh_core::{
     handshake::{FIN_LEN_MAX, INIT_LEN_MAX, RESP_LEN_MAX, peek_fin, peek_init, peek_resp},
     wire::{
         BIND_MAC_LEN, Bind, Bound, FRAME_HEADER_LEN, FrameHeader, LaneControl, Malformed, NodeControl, PARAMS_LEN_MAX, PATH_MAC_LEN,
-        Params, PathComplete, PathHeader, PathRequest, PathResponse, PeerMessage, Reader, Records, RelayMessage, addr, peek_record,
+        PROXY_HEADER_MAX_LEN, Params, PathComplete, PathHeader, PathRequest, PathResponse, PeerMessage, ProxyFault, Reader, Records,
+        RelayMessage, addr, is_proxy_header, parse_proxy_header, peek_record,
     },
 };
 
@@ -24,8 +25,26 @@ pub fn wire(data: &[u8]) {
             binding(bytes);
         }
         8 => socket_address(bytes),
-        9 => address_field(bytes),
+        9 => {
+            address_field(bytes);
+            announced(bytes);
+        }
         _ => handshake_messages(bytes),
+    }
+}
+
+/// The header of a proxy is the same however much stands behind it, and none is longer than it may be (protocol 9.5).
+fn announced(bytes: &[u8]) {
+    match parse_proxy_header(bytes) {
+        Ok(None) => assert!(bytes.len() < PROXY_HEADER_MAX_LEN, "it waits for ever"),
+        Ok(Some(announced)) => {
+            assert!(announced.len <= PROXY_HEADER_MAX_LEN && is_proxy_header(bytes));
+            let header = bytes.get(..announced.len).expect("it is all there");
+            assert_eq!(parse_proxy_header(header), Ok(Some(announced)));
+            let cut = header.split_last().map_or(header, |(_, cut)| cut);
+            assert_eq!(parse_proxy_header(cut), Ok(None), "its last byte is part of it");
+        }
+        Err(why) => assert_eq!(is_proxy_header(bytes), why != ProxyFault::Missing, "{why}"),
     }
 }
 

@@ -69,6 +69,7 @@ pub(super) const KEYS: &[Key] = &[
     key("metrics", "listen", Set::Address(|s, address| s.metrics = Some(address))),
     key("access", "allow", Set::Networks(|s, list| s.access.allow = list)),
     key("access", "deny", Set::Networks(|s, list| s.access.deny = list)),
+    key("access", "trusted_proxies", Set::Networks(|s, list| s.trusted_proxies = list)),
     key("access", "peers", Set::Peers(|s, list| s.access.peers = list)),
     span("limits", "keepalive", SECOND, Duration::from_hours(1), |s, time| s.keepalive = time),
     span("limits", "preauth_time", Duration::from_millis(100), Duration::from_mins(5), |s, time| s.limits.preauth_time = time),

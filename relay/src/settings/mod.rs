@@ -5,7 +5,10 @@ mod file;
 mod keys;
 
 use crate::Failure;
-use core::{net::SocketAddr, time::Duration};
+use core::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 use shadowmesh_core::config::{Access, Limits};
 use shadowmesh_runtime_std::tls::CertFiles;
 use std::{
@@ -75,6 +78,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Who may use the relay.
     pub access: Access,
+    /// Networks of proxies that say from where their connections come.
+    pub trusted_proxies: Vec<(IpAddr, u8)>,
     /// Loopback, token, state under `target/dev`.
     pub dev: bool,
     /// The file that was read.
@@ -99,6 +104,7 @@ impl Default for Settings {
             log_json: false,
             limits: Limits::default(),
             access: Access::default(),
+            trusted_proxies: Vec::new(),
             dev: false,
             file: None,
         }
@@ -174,6 +180,8 @@ impl Settings {
             ("tls.cert_lifetime", self.cert_lifetime != other.cert_lifetime),
             ("log.format", self.log_json != other.log_json),
             ("metrics.listen", self.metrics != other.metrics),
+            ("access.*", self.access != other.access),
+            ("access.trusted_proxies", self.trusted_proxies != other.trusted_proxies),
             ("limits.keepalive", self.keepalive != other.keepalive),
             ("limits.*", self.limits != other.limits),
         ];

@@ -55,7 +55,7 @@ fn every_key_has_a_variable_and_can_be_set_in_the_file() {
         }
         let value = match name {
             "file" | "dir" | "certificate" | "key" => "\"x\"",
-            "allow" | "deny" => "[\"192.0.2.0/24\", \"2001:db8::1\"]",
+            "allow" | "deny" | "trusted_proxies" => "[\"192.0.2.0/24\", \"2001:db8::1\"]",
             "peers" => "[]",
             "tcp" => "[\"127.0.0.1:1\"]",
             "listen" | "udp" => "\"127.0.0.1:1\"",
@@ -104,6 +104,7 @@ const WRONG: &[(&str, &str)] = &[
     ("[limits]\njoins_per_second = 100\n", "limits.join_burst (50) must be at least limits.joins_per_second (100)"),
     ("[access]\nallow = [\"192.0.2.0/33\"]\n", "access.allow cannot be \"192.0.2.0/33\"; right would be networks like"),
     ("[access]\ndeny = [\"example.com\"]\n", "access.deny cannot be \"example.com\""),
+    ("[access]\ntrusted_proxies = \"192.0.2.1\"\n", "access.trusted_proxies cannot be \"192.0.2.1\"; right would be networks like"),
     ("[access]\nallow = []\n", "access.allow cannot be an empty list"),
     ("[access]\npeers = [\"sm-nobody\"]\n", "access.peers cannot be \"sm-nobody\"; right would be ids of peers"),
     ("[listen]\ntcp = []\n", "listen.tcp cannot be an empty list; right would be addresses with ports"),

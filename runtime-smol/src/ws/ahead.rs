@@ -22,9 +22,9 @@ impl Ahead {
         Self { tcp, ahead: ReadAhead::default() }
     }
 
-    /// A connection that somebody else began: until `upgraded` it takes no more bytes than TLS and the upgrade need.
-    pub(super) fn accepting(tcp: Async<TcpStream>) -> Self {
-        Self { tcp, ahead: ReadAhead::of_handshake() }
+    /// A connection that somebody else began: until `upgraded` it takes no more bytes than `ahead` lets through.
+    pub(super) fn accepting(tcp: Async<TcpStream>, ahead: ReadAhead) -> Self {
+        Self { tcp, ahead }
     }
 
     /// The WebSocket stands: messages are read by other means.

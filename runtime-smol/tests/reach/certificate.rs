@@ -99,6 +99,7 @@ fn a_relay_without_a_good_certificate_does_not_start(on: Runtime) {
         udp: None,
         cert_lifetime: Duration::from_hours(24),
         certificate: Some(files),
+        trusted_proxies: Vec::new(),
         journal: None,
     };
     let why = (on.relay)(options).map(drop).expect_err("no certificate").to_string();

@@ -2,6 +2,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod announced;
 mod certificate;
 
 use shadowmesh_core::{
@@ -41,6 +42,7 @@ fn relay(on: Runtime, edit: impl FnOnce(&mut RelayOptions)) -> Relay {
         udp: None,
         cert_lifetime: Duration::from_hours(24),
         certificate: None,
+        trusted_proxies: Vec::new(),
         journal: None,
     };
     edit(&mut options);

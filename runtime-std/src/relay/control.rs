@@ -9,15 +9,19 @@
 use super::{Command, Seat, reflector::Reflector};
 use crate::{
     broadcast::Broadcast,
-    entropy,
+    clock, entropy,
     house::House,
     jobs::Jobs,
     journal::Scribe,
     limit::Limit,
     room::{Arrival, Closing, Doors, HOUSEKEEPING_INTERVAL, INBOX, INBOX_CALM, LEAVE_WITHIN, LONGEST_SLEEP, Next, Room, TURN_EVENTS},
 };
-use core::{net::SocketAddr, time::Duration};
+use core::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 use shadowmesh_core::{
+    config::inside_any,
     event::Ended,
     handshake::Done,
     hub::{ForwardSink, Forwarder, Hub, HubAction, HubEvent, HubNote, HubStatus, Refusal},
@@ -53,6 +57,7 @@ pub struct Control<D> {
     actions: Vec<HubAction>,
     house: House,
     refusals: Limit,
+    trusted_proxies: Vec<(IpAddr, u8)>,
     /// Connections taken so far.
     accepted: u64,
     /// When the runtime will call again by itself.
@@ -107,6 +112,7 @@ impl Seat {
             actions: Vec::new(),
             house: House::new(self.certificates),
             refusals: Limit::default(),
+            trusted_proxies: self.trusted_proxies,
             accepted: 0,
             armed: now,
             house_at: now + HOUSEKEEPING_INTERVAL,
@@ -167,14 +173,29 @@ impl<D: Doors> Room for Control<D> {
         self.wires.post(Pending::Computed(done));
     }
 
+    fn announces(&self, remote: SocketAddr) -> bool {
+        inside_any(&self.trusted_proxies, remote.ip())
+    }
+
+    fn misannounced(&mut self, remote: SocketAddr, why: Ended) {
+        tracing::debug!(%remote, %why, "a connection of a proxy came to nothing");
+        self.hub.misannounced(true);
+    }
+
     /// The hub's limits, before any TLS work.
     fn admit(&mut self, now: Instant, remote: SocketAddr) -> Result<(), Refusal> {
         self.hub.admit(now, remote)
     }
 
     fn released(&mut self, remote: SocketAddr, why: Ended) {
-        tracing::debug!(%remote, ?why, "a connection came to nothing");
+        tracing::debug!(%remote, %why, "a connection came to nothing");
         self.hub.released(remote, why == Ended::TimedOut);
+        if let Ended::Proxy(why) = why {
+            self.hub.misannounced(false);
+            if let Some(suppressed) = self.refusals.allow(clock::now()) {
+                tracing::warn!(%remote, why, suppressed, "refused: if this is a proxy of yours, trust it");
+            }
+        }
     }
 
     fn number(&mut self) -> ConnId {

@@ -16,7 +16,7 @@ use crate::{
     room::COMMANDS,
     tls::{self, CertFiles, CertStore},
 };
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use reflector::Reflector;
 use rustls::ServerConfig;
@@ -39,6 +39,8 @@ pub struct RelayOptions {
     pub cert_lifetime: Duration,
     /// Another certificate than one of the relay's own (protocol 1.4).
     pub certificate: Option<CertFiles>,
+    /// Networks of proxies that say from where their connections come (protocol 9.5).
+    pub trusted_proxies: Vec<(IpAddr, u8)>,
     /// Where the run is recorded, keys included.
     pub journal: Option<JournalFile>,
 }
@@ -68,6 +70,7 @@ pub enum Command {
 /// Everything of a relay that does not depend on the runtime, before its thread starts.
 pub struct Setup {
     hub: HubConfig,
+    trusted_proxies: Vec<(IpAddr, u8)>,
     listeners: Vec<TcpListener>,
     reflector: Reflector,
     certificates: Arc<CertStore>,
@@ -85,6 +88,7 @@ pub struct Seat {
     pub server_config: Arc<ServerConfig>,
     reflector: Reflector,
     hub: HubConfig,
+    trusted_proxies: Vec<(IpAddr, u8)>,
     scribe: Scribe<Hub>,
     certificates: Arc<CertStore>,
     notes: Broadcast<(Instant, HubNote)>,
@@ -104,7 +108,8 @@ impl Setup {
         let certificates = CertStore::new(&options.hub.identity, options.cert_lifetime, now, wall).map_err(StartError::new)?;
         certificates.show(options.certificate, now, wall).map_err(StartError::new)?;
         let hub = HubConfig { udp_ports, ..options.hub };
-        Ok(Self { hub, listeners, reflector, certificates, journal: options.journal, addresses })
+        let trusted_proxies = options.trusted_proxies;
+        Ok(Self { hub, trusted_proxies, listeners, reflector, certificates, journal: options.journal, addresses })
     }
 
     /// Starts the relay's thread with `run` on it; its second argument is what handles ask, for the control room to obey.
@@ -130,6 +135,7 @@ impl Setup {
             },
             server_config: tls::server_config(Arc::clone(&self.certificates)),
             hub: self.hub,
+            trusted_proxies: self.trusted_proxies,
             certificates: Arc::clone(&self.certificates),
             notes: notes.clone(),
         };

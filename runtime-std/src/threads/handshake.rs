@@ -5,6 +5,7 @@
 //! ```
 use super::stream::TlsStream;
 use crate::{
+    ahead::ReadAhead,
     tls,
     ws::{self, channel::Channel},
 };
@@ -66,10 +67,10 @@ type Round<R> = Result<<R as HandshakeRole>::FinalResult, Box<HandshakeError<R>>
 
 impl Accepting {
     /// A server's handshake on a socket that does not block.
-    pub(crate) fn server(tcp: TcpStream, config: Arc<ServerConfig>) -> Result<Self, Ended> {
+    pub(crate) fn server(tcp: TcpStream, ahead: ReadAhead, config: Arc<ServerConfig>) -> Result<Self, Ended> {
         let (local, remote) = ws::prepare(&tcp)?;
         let connection = ServerConnection::new(config).map_err(|why| Ended::Tls(why.to_string()))?;
-        Ok(Self::new(TlsStream::accepting(connection, tcp), local, remote))
+        Ok(Self::new(TlsStream::accepting(connection, tcp, ahead), local, remote))
     }
 
     /// Goes on; in the end gives the connection and the TLS exporter.

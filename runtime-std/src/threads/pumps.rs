@@ -7,6 +7,8 @@ use super::{
     workers::Workers,
 };
 use crate::{
+    ahead::ReadAhead,
+    announced::{Announcement, Heard},
     clock,
     jobs::AT_ONCE,
     listen::{ACCEPT_PAUSE, Bounds, Slot, Slots, is_one_connections_fault},
@@ -14,7 +16,7 @@ use crate::{
     tls,
     ws::{
         canonical,
-        channel::{Came, Flushed},
+        channel::{self, Flushed},
     },
 };
 use core::{net::SocketAddr, time::Duration};
@@ -47,6 +49,8 @@ pub(crate) struct Pumps<R> {
     handshakes: BTreeMap<u64, Arriving>,
     /// Handshakes in the order in which their time is over.
     overdue: BTreeSet<(Instant, u64)>,
+    /// Those among them whose proxy has not said yet from where they come.
+    unannounced: usize,
     /// Handshakes that became ready.
     ready: VecDeque<u64>,
     /// Listeners and handshakes so far.
@@ -69,17 +73,53 @@ struct Listener {
     paused: Option<Instant>,
 }
 
-/// What a handshake came to: the connection and the TLS exporter.
-type Outcome = Result<(Socket, [u8; 32]), Ended>;
+/// What a connection came to that is not there yet.
+type Outcome = Result<Came, Ended>;
 
-/// A connection in its handshake.
+/// How far it came.
+enum Came {
+    /// Its proxy has said from where it comes.
+    Announced(Heard),
+    /// TLS and the upgrade are done: the connection and the TLS exporter.
+    Whole(Box<Socket>, [u8; 32]),
+}
+
+/// A connection that is not there yet.
 struct Arriving {
-    handshake: Accepting,
+    stage: Stage,
     remote: SocketAddr,
     since: Instant,
     until: Instant,
-    #[expect(dead_code, reason = "held so that the place is free when the handshake is over")]
-    slot: Slot,
+}
+
+/// What it waits for.
+enum Stage {
+    /// Its proxy is to say from where it comes; it has no place yet.
+    Announcement { tcp: TcpStream, announcement: Announcement, config: Arc<ServerConfig>, slots: Slots },
+    /// TLS and the upgrade.
+    Handshake {
+        handshake: Box<Accepting>,
+        #[expect(dead_code, reason = "held so that the place is free when the handshake is over")]
+        slot: Slot,
+    },
+}
+
+impl Stage {
+    /// Goes on; `None`: the socket has to become ready first.
+    fn step(&mut self) -> Option<Outcome> {
+        match self {
+            Self::Announcement { tcp, announcement, .. } => match announcement.read(tcp) {
+                Ok(heard) => Some(Ok(Came::Announced(heard))),
+                Err(why) if why.kind() == io::ErrorKind::WouldBlock => None,
+                Err(why) => Some(Err(tls::ended(&why))),
+            },
+            Self::Handshake { handshake, .. } => match handshake.step() {
+                Ok(Step::Done((socket, exporter))) => Some(Ok(Came::Whole(Box::new(socket), exporter))),
+                Ok(Step::Wait) => None,
+                Err(why) => Some(Err(why)),
+            },
+        }
+    }
 }
 
 impl<R: Driven> Pumps<R> {
@@ -96,6 +136,7 @@ impl<R: Driven> Pumps<R> {
             listeners: Vec::new(),
             handshakes: BTreeMap::new(),
             overdue: BTreeSet::new(),
+            unannounced: 0,
             ready: VecDeque::new(),
             numbered: 0,
             errands,
@@ -232,12 +273,10 @@ impl<R: Driven> Pumps<R> {
         while *steps > 0 {
             let Some(number) = self.ready.pop_front() else { break };
             let Some(arriving) = self.handshakes.get_mut(&number) else { continue };
-            let step = arriving.handshake.step();
+            let step = arriving.stage.step();
             *steps = if clock::now().since(now) < STEPS_TIME { *steps - 1 } else { 0 };
-            match step {
-                Ok(Step::Wait) => {}
-                Ok(Step::Done(done)) => return self.over(number, Ok(done)),
-                Err(why) => return self.over(number, Err(why)),
+            if let Some(outcome) = step {
+                return self.over(number, outcome);
             }
         }
         let (_, number) = self.overdue.first().copied().filter(|(until, _)| *until <= now)?;
@@ -247,6 +286,7 @@ impl<R: Driven> Pumps<R> {
     fn over(&mut self, number: u64, outcome: Outcome) -> Option<(Arriving, Outcome)> {
         let arriving = self.handshakes.remove(&number)?;
         self.overdue.remove(&(arriving.until, number));
+        self.unannounced -= usize::from(matches!(arriving.stage, Stage::Announcement { .. }));
         Some((arriving, outcome))
     }
 }
@@ -260,15 +300,27 @@ pub(crate) fn arrivals<R: Driven>(room: &mut R) {
     // accepting took its own time
     let (mut steps, now) = (TURN_STEPS, clock::now());
     while let Some((arriving, outcome)) = room.pumps().next_arrival(now, &mut steps) {
-        let Arriving { handshake, remote, since, .. } = arriving;
-        let conn = room.number();
-        let attached = outcome.and_then(|(socket, exporter)| room.pumps().attach(conn, socket).map(|()| exporter));
-        match attached {
-            Ok(exporter) => {
-                let arrival = Arrival { exporter, local: handshake.local, remote: handshake.remote, since };
-                room.accepted(clock::now(), conn, arrival);
+        let Arriving { stage, remote, since, until } = arriving;
+        match (stage, outcome) {
+            (Stage::Announcement { tcp, config, slots, .. }, Ok(Came::Announced(heard))) => {
+                let remote = heard.from.unwrap_or(remote);
+                let newcomer = Newcomer { tcp, ahead: ReadAhead::of_handshake_after(heard.rest), remote, since, until };
+                begin(room, newcomer, &slots, config);
             }
-            Err(why) => room.released(remote, why),
+            (Stage::Announcement { .. }, Err(why)) => room.misannounced(remote, why),
+            (Stage::Handshake { handshake, .. }, outcome) => {
+                let conn = room.number();
+                let attached = match outcome {
+                    Ok(Came::Whole(socket, exporter)) => room.pumps().attach(conn, *socket).map(|()| exporter),
+                    Ok(Came::Announced(_)) => Err(Ended::Local("announced in its handshake".to_owned())),
+                    Err(why) => Err(why),
+                };
+                match attached {
+                    Ok(exporter) => room.accepted(clock::now(), conn, Arrival { exporter, local: handshake.local, remote, since }),
+                    Err(why) => room.released(remote, why),
+                }
+            }
+            (Stage::Announcement { .. }, Ok(Came::Whole(..))) => {}
         }
     }
 }
@@ -295,16 +347,35 @@ fn accept<R: Driven>(room: &mut R, at: usize, now: Instant) {
             }
         };
         let (config, slots, time) = (Arc::clone(&listener.config), listener.slots.clone(), listener.time);
-        let slot = match admit(room, &slots, now, remote) {
-            Err(Refusal::Full) if give_way(room) => admit(room, &slots, now, remote),
-            other => other,
-        };
-        let begun = slot.map(|slot| room.pumps().begin(tcp, config, remote, slot, now, now + time));
-        match begun {
-            Ok(Ok(())) => {}
-            Ok(Err(why)) => room.released(remote, why),
-            Err(why) => tracing::debug!(%remote, ?why, "refused"),
+        let newcomer = Newcomer { tcp, ahead: ReadAhead::of_handshake(), remote, since: now, until: now + time };
+        if !room.announces(remote) {
+            begin(room, newcomer, &slots, config);
+        } else if let Err(why) = room.pumps().hear(newcomer, slots, config) {
+            room.misannounced(remote, why);
         }
+    }
+}
+
+/// A connection of which it is known from where it comes.
+struct Newcomer {
+    tcp: TcpStream,
+    ahead: ReadAhead,
+    remote: SocketAddr,
+    since: Instant,
+    until: Instant,
+}
+
+/// Begins its handshake, if there is a place.
+fn begin<R: Driven>(room: &mut R, newcomer: Newcomer, slots: &Slots, config: Arc<ServerConfig>) {
+    let (remote, since) = (newcomer.remote, newcomer.since);
+    let slot = match admit(room, slots, since, remote) {
+        Err(Refusal::Full) if give_way(room) => admit(room, slots, since, remote),
+        other => other,
+    };
+    match slot.map(|slot| room.pumps().begin(newcomer, config, slot)) {
+        Ok(Ok(())) => {}
+        Ok(Err(why)) => room.released(remote, why),
+        Err(why) => tracing::debug!(%remote, ?why, "refused"),
     }
 }
 
@@ -317,7 +388,8 @@ fn admit<R: Driven>(room: &mut R, slots: &Slots, now: Instant, remote: SocketAdd
 /// All places are taken: the handshake that has had one for longest goes, so that whoever is quick finds one. False: there is none.
 fn give_way<R: Driven>(room: &mut R) -> bool {
     let pumps = room.pumps();
-    let oldest = pumps.overdue.first().map(|(_, number)| *number);
+    let has_place = |number: &u64| matches!(pumps.handshakes.get(number), Some(Arriving { stage: Stage::Handshake { .. }, .. }));
+    let oldest = pumps.overdue.iter().map(|(_, number)| *number).find(has_place);
     let over = oldest.and_then(|number| pumps.over(number, Err(Ended::TimedOut)));
     if let Some((arriving, _)) = &over {
         room.released(arriving.remote, Ended::Local("gave way to another".to_owned()));
@@ -326,23 +398,36 @@ fn give_way<R: Driven>(room: &mut R) -> bool {
 }
 
 impl<R: Driven> Pumps<R> {
-    fn begin(
-        &mut self,
-        tcp: TcpStream,
-        config: Arc<ServerConfig>,
-        remote: SocketAddr,
-        slot: Slot,
-        since: Instant,
-        until: Instant,
-    ) -> Result<(), Ended> {
+    fn begin(&mut self, newcomer: Newcomer, config: Arc<ServerConfig>, slot: Slot) -> Result<(), Ended> {
+        let Newcomer { tcp, ahead, remote, since, until } = newcomer;
+        let number = self.watch(&tcp)?;
+        let stage = Stage::Handshake { handshake: Box::new(Accepting::server(tcp, ahead, config)?), slot };
+        self.handshakes.insert(number, Arriving { stage, remote, since, until });
+        self.overdue.insert((until, number));
+        Ok(())
+    }
+
+    /// Waits for what its proxy says; as many at once as there may be handshakes.
+    fn hear(&mut self, newcomer: Newcomer, slots: Slots, config: Arc<ServerConfig>) -> Result<(), Ended> {
+        let Newcomer { tcp, remote, since, until, .. } = newcomer;
+        if self.unannounced >= slots.most() {
+            return Err(Ended::Proxy("too many connections of proxies have not said from where they come".to_owned()));
+        }
+        let number = self.watch(&tcp)?;
+        let stage = Stage::Announcement { tcp, announcement: Announcement::default(), config, slots };
+        self.handshakes.insert(number, Arriving { stage, remote, since, until });
+        self.overdue.insert((until, number));
+        self.unannounced += 1;
+        Ok(())
+    }
+
+    /// A number for one that is not there yet.
+    fn watch(&mut self, tcp: &TcpStream) -> Result<u64, Ended> {
         tcp.set_nonblocking(true).map_err(|why| tls::ended(&why))?;
         let number = self.numbered;
         self.numbered += 1;
-        self.poll.watch(&tcp, Token::Handshake(number)).map_err(|why| tls::ended(&why))?;
-        let handshake = Accepting::server(tcp, config)?;
-        self.handshakes.insert(number, Arriving { handshake, remote, since, until, slot });
-        self.overdue.insert((until, number));
-        Ok(())
+        self.poll.watch(tcp, Token::Handshake(number)).map_err(|why| tls::ended(&why))?;
+        Ok(number)
     }
 }
 
@@ -362,9 +447,9 @@ pub(crate) fn read<R: Driven>(room: &mut R) {
                 break;
             };
             match entry.read() {
-                Ok(Came::Message(mut message)) => cost += room.message(clock::now(), conn, &mut message),
-                Ok(Came::Later) => break,
-                Ok(Came::Nothing) => {
+                Ok(channel::Came::Message(mut message)) => cost += room.message(clock::now(), conn, &mut message),
+                Ok(channel::Came::Later) => break,
+                Ok(channel::Came::Nothing) => {
                     more = false;
                     break;
                 }

@@ -21,9 +21,9 @@ impl TlsStream {
         Self { tls, tcp, ahead: ReadAhead::default() }
     }
 
-    /// A server's TLS: until `upgraded` it takes no more bytes than that needs.
-    pub(crate) fn accepting(tls: ServerConnection, tcp: TcpStream) -> Self {
-        Self { tls: Connection::Server(tls), tcp, ahead: ReadAhead::of_handshake() }
+    /// A server's TLS: until `upgraded` it takes no more bytes than that needs, those that came before included.
+    pub(crate) fn accepting(tls: ServerConnection, tcp: TcpStream, ahead: ReadAhead) -> Self {
+        Self { tls: Connection::Server(tls), tcp, ahead }
     }
 
     /// The WebSocket stands: messages cross it now.

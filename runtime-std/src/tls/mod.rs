@@ -34,6 +34,7 @@ use shadowmesh_core::{
     crypto::awslc,
     event::{Ended, TlsFacts},
     id::PeerId,
+    wire::ProxyFault,
 };
 use std::{
     io,
@@ -166,6 +167,9 @@ pub fn ended(error: &io::Error) -> Ended {
             None if is_classical(tls) => Ended::Tls(format!("{tls}: {CLASSICAL}")),
             None => Ended::Tls(tls.to_string()),
         };
+    }
+    if let Some(fault) = error.get_ref().and_then(|inner| inner.downcast_ref::<ProxyFault>()) {
+        return Ended::Proxy(fault.to_string());
     }
     match error.kind() {
         io::ErrorKind::ConnectionRefused => Ended::Refused,
