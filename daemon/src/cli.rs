@@ -249,6 +249,9 @@ pub(crate) struct UpArgs {
     /// What others call this peer [default: the host name]
     #[arg(long, value_name = "N")]
     pub(crate) name: Option<String>,
+    /// HTTP proxy on the way to relays, like <http://USER:PASSWORD@proxy:3128>, or off [default: `HTTPS_PROXY`]
+    #[arg(long, value_name = "URL")]
+    pub(crate) network_proxy: Option<String>,
     /// Name of the network interface [default: mesh0]
     #[arg(long, value_name = "NAME")]
     pub(crate) interface: Option<String>,
@@ -411,6 +414,7 @@ impl UpArgs {
         push(&mut layer, "network.join", "--join", self.join.as_ref());
         push_path(&mut layer, "network.join_file", "--join-file", self.join_file.as_ref());
         push(&mut layer, "network.name", "--name", self.name.as_ref());
+        push(&mut layer, "network.proxy", "--network-proxy", self.network_proxy.as_ref());
         push(&mut layer, "interface.name", "--interface", self.interface.as_ref());
         push(&mut layer, "interface.mode", "--mode", self.mode.as_ref());
         push(&mut layer, "dns.enabled", "--dns", self.dns.as_ref());

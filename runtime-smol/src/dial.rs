@@ -5,17 +5,26 @@ use shadowmesh_core::event::{Ended, Target, TlsFacts};
 use shadowmesh_runtime_std::{
     dial::{Plan, TCP_WITHIN, patience},
     tls,
+    tunnel::Proxies,
 };
 use smol::{Async, Timer, future};
 use std::net::TcpStream;
 
-/// Opens a connection to `target` within `timeout`.
+/// Opens a connection to `target` within `timeout`, with no proxy on the way.
 ///
 /// # Errors
 /// Why it came to nothing; of several addresses, the last one's reason.
 pub async fn dial(target: Target, timeout: Duration) -> Result<(Connected, TlsFacts), Ended> {
-    within(timeout, async {
-        let plan = Plan::new(target)?;
+    dial_by(target, &Proxies::default(), timeout).await
+}
+
+/// Opens a connection to `target` within `timeout`, through a proxy if there is one for it.
+///
+/// # Errors
+/// Why it came to nothing; of several addresses, the last one's reason.
+pub async fn dial_by(target: Target, proxies: &Proxies, timeout: Duration) -> Result<(Connected, TlsFacts), Ended> {
+    let plan = Plan::new(target, proxies)?;
+    let dialling = within(timeout, async {
         let addresses = addresses(&plan).await?;
         let mut last = Ended::Unreachable;
         for (tried, address) in addresses.iter().enumerate() {
@@ -26,8 +35,8 @@ pub async fn dial(target: Target, timeout: Duration) -> Result<(Connected, TlsFa
             }
         }
         Err(last)
-    })
-    .await
+    });
+    dialling.await.map_err(|why| plan.failed(why))
 }
 
 async fn addresses(plan: &Plan) -> Result<Vec<SocketAddr>, Ended> {
@@ -43,7 +52,13 @@ async fn addresses(plan: &Plan) -> Result<Vec<SocketAddr>, Ended> {
 async fn open(plan: &Plan, address: SocketAddr) -> Result<(Connected, TlsFacts), Ended> {
     let connecting = async { Async::<TcpStream>::connect(address).await.map_err(|why| tls::ended(&why)) };
     let tcp = within(TCP_WITHIN, connecting).await?;
-    ws::client(tcp, plan.tls(), plan.host(), &plan.url()).await
+    if let Some(mut tunnel) = plan.tunnel() {
+        while !tunnel.advance(tcp.get_ref())? {
+            tcp.readable().await.map_err(|why| tls::ended(&why))?;
+        }
+    }
+    let (connected, facts) = ws::client(tcp, plan.tls(), plan.host(), &plan.url()).await?;
+    Ok((Connected { remote: plan.remote(connected.remote), ..connected }, facts))
 }
 
 /// Runs `work` for at most `limit`.

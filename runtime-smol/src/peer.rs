@@ -20,6 +20,7 @@ use shadowmesh_runtime_std::{
     StartError, clock, listen,
     peer::{Command, Control, DOOR, Number, PeerDoors, Seat, Setup},
     room::Doors,
+    tunnel::Proxies,
 };
 use smol::{Async, LocalExecutor, Task, future};
 use std::{collections::BTreeMap, io, net::UdpSocket, os::fd::BorrowedFd, rc::Rc, sync::Arc};
@@ -44,6 +45,7 @@ struct TaskDoors {
     port: Port,
     listen_tcp: SocketAddr,
     server_config: Arc<ServerConfig>,
+    proxies: Arc<Proxies>,
     /// The UDP sockets, and the tasks that read them.
     sockets: BTreeMap<Number, (Rc<Async<UdpSocket>>, Task<()>)>,
     /// The task that hears of changes of addresses and routes.
@@ -55,10 +57,10 @@ fn run(seat: Seat, commands: flume::Receiver<Command>, interface: Opened) -> Res
     let executor = Rc::new(LocalExecutor::new());
     let (source, port) = interface.split().map_err(|why| format!("the interface cannot be used: {why}"))?;
     let shared = Shared::new(&executor, |pumps| {
-        let (listen_tcp, server_config) = (seat.listen_tcp, Arc::clone(&seat.server_config));
+        let (listen_tcp, server_config, proxies) = (seat.listen_tcp, Arc::clone(&seat.server_config), Arc::clone(&seat.proxies));
         seat.control(
             clock::now(),
-            TaskDoors { pumps, dials: BTreeMap::new(), port, listen_tcp, server_config, sockets: BTreeMap::new(), network: None },
+            TaskDoors { pumps, dials: BTreeMap::new(), port, listen_tcp, server_config, proxies, sockets: BTreeMap::new(), network: None },
         )
     });
     shared.spawn(Rc::clone(&shared).obey(commands)).detach();
@@ -126,9 +128,9 @@ impl PeerDoors for TaskDoors {
 
     fn dial(&mut self, conn: ConnId, target: Target, timeout: Duration) {
         let shared = self.pumps.shared();
-        let task = Rc::clone(&shared);
+        let (task, proxies) = (Rc::clone(&shared), Arc::clone(&self.proxies));
         let dial = shared.spawn(async move {
-            let outcome = Box::pin(dial::dial(target, timeout)).await;
+            let outcome = Box::pin(dial::dial_by(target, &proxies, timeout)).await;
             task.with(|room| dialled(room, conn, outcome));
         });
         self.dials.insert(conn, dial);

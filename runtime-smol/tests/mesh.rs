@@ -18,6 +18,7 @@ use shadowmesh_runtime_std::{
     journal::JournalFile,
     peer::{Interface, MemoryInterface, Peer, PeerOptions},
     relay::{Relay, RelayOptions},
+    tunnel::Proxies,
 };
 use smol::{
     Async, Task, Timer, future,
@@ -399,6 +400,7 @@ fn options(number: u8, relay: SocketAddr, direct: Transports) -> (PeerOptions, f
         listen_tcp: "127.0.0.1:0".parse().expect("address"),
         listen_udp: "127.0.0.1:0".parse().expect("address"),
         port_mapping: false,
+        proxies: Proxies::default(),
         cert_lifetime: Duration::from_hours(24),
         journal: None,
     };

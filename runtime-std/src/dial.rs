@@ -1,6 +1,12 @@
 //! What a dial is about, before any socket: whose name, which addresses in which order, how long each may take (protocol 6).
-use crate::tls;
-use core::{net::SocketAddr, time::Duration};
+use crate::{
+    tls,
+    tunnel::{HttpProxy, Proxies, Tunnel},
+};
+use core::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 use rustls::ClientConfig;
 use shadowmesh_core::{
     event::{Ended, Target},
@@ -39,6 +45,8 @@ pub struct Plan {
     foreign: bool,
     /// Known without a look-up.
     address: Option<SocketAddr>,
+    /// What is dialled instead, and then asked for a tunnel.
+    proxy: Option<Arc<HttpProxy>>,
 }
 
 impl Plan {
@@ -46,14 +54,20 @@ impl Plan {
     ///
     /// # Errors
     /// When the relay's URL is none.
-    pub fn new(target: Target) -> Result<Self, Ended> {
+    pub fn new(target: Target, proxies: &Proxies) -> Result<Self, Ended> {
         match target {
-            Target::Direct { address, pin } => {
-                Ok(Self { host: address.ip().to_string(), port: address.port(), pin: Some(pin), foreign: false, address: Some(address) })
-            }
+            Target::Direct { address, pin } => Ok(Self {
+                host: address.ip().to_string(),
+                port: address.port(),
+                pin: Some(pin),
+                foreign: false,
+                address: Some(address),
+                proxy: None,
+            }),
             Target::Relay { url, pin, .. } => {
                 let (host, port) = host_port(&url).map_err(|why| Ended::Local(why.to_string()))?;
-                Ok(Self { host: host.to_owned(), port, pin, foreign: true, address: None })
+                let proxy = proxies.to(host, port).cloned();
+                Ok(Self { host: host.to_owned(), port, pin, foreign: true, address: None, proxy })
             }
         }
     }
@@ -63,7 +77,35 @@ impl Plan {
     /// # Errors
     /// The address that is known.
     pub fn lookup(&self) -> Result<(String, u16), SocketAddr> {
-        self.address.map_or_else(|| Ok((self.host.clone(), self.port)), Err)
+        match (self.address, &self.proxy) {
+            (Some(address), _) => Err(address),
+            (None, Some(proxy)) => Ok(proxy.place()),
+            (None, None) => Ok((self.host.clone(), self.port)),
+        }
+    }
+
+    /// The tunnel that comes before TLS, where there is a proxy.
+    pub fn tunnel(&self) -> Option<Tunnel<'_>> {
+        self.proxy.as_ref().map(|proxy| Tunnel::new(proxy, &self.host, self.port))
+    }
+
+    /// The address of the other end, out of that of the socket: behind a proxy nobody knows it.
+    pub fn remote(&self, of_socket: SocketAddr) -> SocketAddr {
+        if self.proxy.is_some() { SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)) } else { of_socket }
+    }
+
+    /// Why no connection stands, told so that a proxy in between is not taken for the relay.
+    pub fn failed(&self, why: Ended) -> Ended {
+        match (&self.proxy, why) {
+            (Some(proxy), Ended::Resolve(why)) => Ended::Proxy(format!("the name of the proxy {proxy} does not resolve: {why}")),
+            (Some(proxy), why @ (Ended::Refused | Ended::Unreachable)) => {
+                Ended::Proxy(format!("the proxy {proxy} cannot be reached: {why}"))
+            }
+            (Some(proxy), why @ (Ended::TimedOut | Ended::Reset | Ended::ByPeer)) => {
+                Ended::Proxy(format!("by way of the proxy {proxy}: {why}"))
+            }
+            (_, why) => why,
+        }
     }
 
     /// What a look-up found, in the order in which it is tried: both families in turn, as the resolver orders them.
@@ -89,7 +131,8 @@ impl Plan {
 
     /// The look-up failed.
     pub fn unresolved(&self, why: impl core::fmt::Display) -> Ended {
-        Ended::Resolve(format!("{}: {why}", self.host))
+        let host = self.proxy.as_ref().map_or_else(|| self.host.clone(), |proxy| proxy.place().0);
+        Ended::Resolve(format!("{host}: {why}"))
     }
 
     /// How TLS is done.
@@ -121,7 +164,7 @@ mod tests {
     #[test]
     fn both_families_are_tried_in_turn_and_not_too_many() {
         let target = Target::Relay { index: 0, url: "wss://relay.example:443".to_owned(), pin: None };
-        let plan = Plan::new(target).expect("a URL");
+        let plan = Plan::new(target, &Proxies::default()).expect("a URL");
         assert_eq!(plan.lookup(), Ok(("relay.example".to_owned(), 443)));
         let v6 = |n: u16| SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, n], 443));
         let v4 = |n: u8| SocketAddr::from(([192, 0, 2, n], 443));
@@ -133,7 +176,27 @@ mod tests {
     #[test]
     fn an_ipv6_address_stands_in_brackets_in_a_url() {
         let address = "[2001:db8::1]:7".parse().expect("an address");
-        let plan = Plan::new(Target::Direct { address, pin: PeerId([1; 32]) }).expect("an address");
+        let plan = Plan::new(Target::Direct { address, pin: PeerId([1; 32]) }, &through_a_proxy()).expect("an address");
         assert_eq!((plan.lookup(), plan.url()), (Err(address), "wss://[2001:db8::1]:7/".to_owned()));
+        assert!(plan.tunnel().is_none() && plan.remote(address) == address, "peers are dialled without a proxy");
+    }
+
+    #[test]
+    fn a_relay_behind_a_proxy_is_not_looked_up_and_the_proxy_gets_the_blame() {
+        let target = Target::Relay { index: 0, url: "wss://relay.example:443".to_owned(), pin: None };
+        let plan = Plan::new(target, &through_a_proxy()).expect("a URL");
+        assert_eq!(plan.lookup(), Ok(("proxy.example".to_owned(), 3128)));
+        assert!(plan.tunnel().is_some() && plan.remote(([192, 0, 2, 1], 3128).into()).ip().is_unspecified());
+        assert_eq!((plan.host(), plan.url().as_str()), ("relay.example", "wss://relay.example:443/"), "TLS is with the relay");
+        for why in [Ended::Refused, Ended::TimedOut, plan.unresolved("no such name")] {
+            let told = plan.failed(why);
+            assert!(matches!(&told, Ended::Proxy(why) if why.contains("http://***@proxy.example:3128")), "{told}");
+        }
+        assert_eq!(plan.failed(Ended::Tls("x".to_owned())), Ended::Tls("x".to_owned()), "that is between the ends");
+    }
+
+    fn through_a_proxy() -> Proxies {
+        let proxy = "http://me:secret@proxy.example:3128".parse().expect("a proxy");
+        Proxies { proxy: Some(Arc::new(proxy)), ..Proxies::default() }
     }
 }

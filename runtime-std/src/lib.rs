@@ -38,6 +38,7 @@ pub mod room;
 mod threads;
 pub mod tls;
 pub mod tun;
+pub mod tunnel;
 pub mod udp;
 pub mod ws;
 

@@ -101,7 +101,8 @@ impl Node {
         for reason in Drop::ALL {
             drops.add(reason, self.room.drops.get(reason));
         }
-        let relay_remote = |index: usize| self.uplinks.get(index)?.ends().map(|(_, remote)| remote);
+        let relay_remote =
+            |index: usize| self.uplinks.get(index)?.ends().map(|(_, remote)| remote).filter(|remote| !remote.ip().is_unspecified());
         Status {
             id: self.room.own,
             name: self.room.config.name.clone(),

@@ -346,7 +346,8 @@ impl Uplink {
         let relay_at = SocketAddr::new(greeting.ends.1.ip(), established.udp_port);
         let mut reflexive = lane
             .keys()
-            .filter(|_| established.udp_port != 0)
+            // behind a proxy nobody knows where the relay is
+            .filter(|_| established.udp_port != 0 && !relay_at.ip().is_unspecified())
             .map(|keys| Reflexive::new(Arc::clone(&keys.path), greeting.sid, lane.remote(), relay_at));
         if let Some(reflexive) = &mut reflexive {
             reflexive.ask_anew(now, room);

@@ -86,7 +86,10 @@ pub(crate) fn gather(around: &Surroundings, advertise: &[SocketAddr], ports: Por
         }
     }
     for (ip, _) in around.interfaces.iter().filter(|_| advertise.is_empty()) {
-        let own_relay_is_here = around.relay_ends.iter().any(|(local, _)| local.ip().is_loopback() && local.is_ipv4() == ip.is_ipv4());
+        let own_relay_is_here = around
+            .relay_ends
+            .iter()
+            .any(|(local, relay)| local.ip().is_loopback() && relay.ip().is_loopback() && local.is_ipv4() == ip.is_ipv4());
         if is_reachable(*ip) && (!ip.is_loopback() || own_relay_is_here) && !inside_any(&around.overlay, *ip) {
             let faces_relay = around.relay_ends.iter().any(|(local, _)| local.ip() == *ip);
             if let Some(port) = ports.udp_of(*ip) {

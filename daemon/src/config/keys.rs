@@ -26,12 +26,13 @@ const fn key(name: &'static str, default: &'static str, meaning: &'static str) -
 }
 
 /// Every key, in the order in which `config show` prints them.
-pub(crate) const KEYS: [Key; 30] = [
+pub(crate) const KEYS: [Key; 31] = [
     key("identity.file", "identity.key", "the peer's secret key; relative to the state directory"),
     key("network.join", "", "the join token of the network"),
     key("network.join_file", "", "a file that holds the join token"),
     key("network.name", "", "what others call this peer; the host name when unset"),
     key("network.revoked", "[]", "ids of peers that are no members, whatever token they have"),
+    key("network.proxy", "", "HTTP proxy on the way to relays: http://USER:PASSWORD@HOST:PORT, or off"),
     key("interface.mode", "tun", "tun, tap or userspace"),
     key("interface.name", "mesh0", "name of the network interface"),
     key("interface.address", "[]", "overlay addresses besides the derived ones"),

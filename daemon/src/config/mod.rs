@@ -8,6 +8,7 @@
 pub(crate) mod keys;
 mod members;
 pub(crate) mod parse;
+mod proxies;
 mod raw;
 
 pub(crate) use members::Listed;
@@ -21,6 +22,7 @@ use crate::{
 use keys::Key;
 use parse::{InterfaceMode, LogFormat, TransportChoice};
 use shadowmesh_core::{config::Mode, id::PeerId, network::Network, session::Suite};
+use shadowmesh_runtime_std::tunnel::Proxies;
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
@@ -43,6 +45,10 @@ pub(crate) struct Settings {
     pub(crate) name: String,
     /// `network.revoked`.
     pub(crate) revoked: Vec<PeerId>,
+    /// `network.proxy`, or what other programs go by.
+    pub(crate) proxies: Proxies,
+    /// Why the proxy that other programs go by is none for us.
+    pub(crate) unusable_proxy: Option<String>,
     /// `interface.mode`.
     pub(crate) interface_mode: InterfaceMode,
     /// `interface.name`.
@@ -106,7 +112,8 @@ impl Settings {
     pub(crate) fn fixed_that_differ(&self, other: &Self) -> Vec<&'static str> {
         let text = |settings: &Self, key: &str| settings.shown.iter().find(|shown| shown.key == key).map(|shown| shown.text.clone());
         let names = keys::KEYS.iter().map(|key| key.name).filter(|name| !["log.level", "network.revoked"].contains(name));
-        names.filter(|name| text(self, name) != text(other, name)).collect()
+        let hidden_differs = |name: &str| name == "network.proxy" && self.proxies != other.proxies;
+        names.filter(|name| text(self, name) != text(other, name) || hidden_differs(name)).collect()
     }
 }
 
@@ -153,12 +160,14 @@ pub(crate) fn layers(file: Option<&Path>, flags: Vec<Given>) -> Result<Layers, F
         })?,
         None => raw::read_file(Path::new(DEFAULT_FILE))?.unwrap_or_default(),
     };
-    Ok(Layers { flags, variables: raw::environment(&environment()), file: layer })
+    let variables = environment();
+    Ok(Layers { flags, variables: raw::environment(&variables), file: layer, customary: raw::Customary::of(&variables) })
 }
 
 /// Flags and environment only.
 pub(crate) fn without_file(flags: Vec<Given>) -> Layers {
-    Layers { flags, variables: raw::environment(&environment()), ..Layers::default() }
+    let variables = environment();
+    Layers { flags, variables: raw::environment(&variables), customary: raw::Customary::of(&variables), ..Layers::default() }
 }
 
 /// The layers of one file alone, for `config check`.
@@ -205,8 +214,11 @@ impl Taker<'_> {
         let key = key(name);
         let taken = self.layers.take(key, parse)?;
         if let Some((_, raw, source)) = &taken {
-            let secret = key.name == "network.join";
-            let text = if secret { "\"smesh1:(hidden)\"".to_owned() } else { as_toml(key, raw) };
+            let text = match key.name {
+                "network.join" => "\"smesh1:(hidden)\"".to_owned(),
+                "network.proxy" => proxies::shown(raw),
+                _ => as_toml(key, raw),
+            };
             self.show(key.name, text, source.to_string());
         }
         Ok(taken.map(|(value, _, source)| (value, source)))
@@ -262,6 +274,7 @@ pub(crate) fn settings(layers: &Layers) -> Result<Settings, Failure> {
     let join = join(&mut take)?;
     let name = name(&mut take)?;
     let revoked = take.value("network.revoked", parse::peer_ids)?;
+    let (proxies, unusable_proxy) = proxies::understand(&mut take)?;
     let interface_mode = take.value("interface.mode", parse::interface_mode)?;
     let interface_name = take.value("interface.name", parse::interface_name)?;
     let addresses = take.value("interface.address", parse::addresses)?;
@@ -296,6 +309,8 @@ pub(crate) fn settings(layers: &Layers) -> Result<Settings, Failure> {
         join,
         name,
         revoked,
+        proxies,
+        unusable_proxy,
         interface_mode,
         interface_name,
         addresses,

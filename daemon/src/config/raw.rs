@@ -105,6 +105,28 @@ pub(crate) fn environment(variables: &BTreeMap<String, String>) -> Vec<Given> {
         .collect()
 }
 
+/// Variables of other programs that are understood too.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Customary {
+    /// The proxy for TLS, and the variable that names it.
+    pub(crate) proxy: Option<(&'static str, String)>,
+    /// Hosts that are reached without it.
+    pub(crate) no_proxy: Vec<String>,
+}
+
+impl Customary {
+    /// Each is known in small and in large letters; the small ones go first, and an empty one is none.
+    pub(crate) fn of(variables: &BTreeMap<String, String>) -> Self {
+        let first = |names: &[&'static str]| {
+            let mut given = names.iter().filter_map(|name| variables.get(*name).map(|text| (*name, text.trim().to_owned())));
+            given.find(|(_, text)| !text.is_empty())
+        };
+        let listed = first(&["no_proxy", "NO_PROXY"]).map(|(_, text)| text).unwrap_or_default();
+        let no_proxy = listed.split(',').map(|host| host.trim().to_owned()).filter(|host| !host.is_empty()).collect();
+        Self { proxy: first(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]), no_proxy }
+    }
+}
+
 /// Reads and takes apart a configuration file. `Ok(None)`: there is none.
 pub(crate) fn read_file(path: &Path) -> Result<Option<FileLayer>, Failure> {
     let shown = path.display();
@@ -261,6 +283,8 @@ pub(crate) struct Layers {
     pub(crate) variables: Vec<Given>,
     /// File.
     pub(crate) file: FileLayer,
+    /// What other programs go by.
+    pub(crate) customary: Customary,
 }
 
 impl Layers {

@@ -138,6 +138,7 @@ fn actor(runtime: Runtime, name: &'static str, line: Line, network: &Network) ->
             listen_tcp,
             listen_udp: listen_tcp,
             port_mapping: false,
+            proxies: shadowmesh_runtime_std::tunnel::Proxies::default(),
             cert_lifetime: CERT_LIFETIME,
             journal: None,
         }) {

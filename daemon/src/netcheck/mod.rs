@@ -10,7 +10,7 @@ pub(crate) use report::NetReport;
 
 use crate::{
     cli::{NetcheckArgs, Runtime},
-    config::{self, JoinSource},
+    config::{self, JoinSource, Settings},
     control::{Client, Request},
     credentials,
     failure::Failure,
@@ -28,6 +28,7 @@ use shadowmesh_runtime_std::{
     dial,
     mapping::probe,
     peer::{Interface, MemoryInterface, Peer, PeerOptions},
+    tunnel::Proxies,
 };
 use smol::{Timer, future};
 use std::{
@@ -64,7 +65,9 @@ pub(crate) fn run(args: &NetcheckArgs) -> Result<(), Failure> {
 
 /// Without a running peer: one without an interface, for this moment.
 fn alone(args: &NetcheckArgs) -> Result<NetReport, Failure> {
-    let options = ephemeral(network(args)?)?;
+    let settings = settings(args)?;
+    let proxies = settings.proxies.clone();
+    let options = ephemeral(network(settings)?, proxies)?;
     let peer = Runtime::Smol.start_peer(options).map_err(|error| Failure::failed(error.to_string()))?;
     smol::block_on(async {
         let report = look(&peer, "ephemeral", true, None).await.map_err(Failure::failed);
@@ -73,14 +76,18 @@ fn alone(args: &NetcheckArgs) -> Result<NetReport, Failure> {
     })
 }
 
-/// The network that was named, as `up` takes it.
-fn network(args: &NetcheckArgs) -> Result<Network, Failure> {
+/// As `up` would be told.
+fn settings(args: &NetcheckArgs) -> Result<Settings, Failure> {
     let layers = match config::layers(args.files.config.as_deref(), args.layer()) {
         Ok(layers) => layers,
         Err(failure) if args.files.config.is_some() => return Err(failure),
         Err(_) => config::without_file(args.layer()),
     };
-    let settings = config::settings(&layers)?;
+    config::settings(&layers)
+}
+
+/// The network that was named, as `up` takes it.
+fn network(settings: Settings) -> Result<Network, Failure> {
     match settings.join {
         Some(JoinSource::Token(network, _)) => Ok(*network),
         Some(JoinSource::File(path, source)) => {
@@ -94,7 +101,7 @@ fn network(args: &NetcheckArgs) -> Result<Network, Failure> {
     }
 }
 
-fn ephemeral(network: Network) -> Result<PeerOptions, Failure> {
+fn ephemeral(network: Network, proxies: Proxies) -> Result<PeerOptions, Failure> {
     let identity = Identity::from_seed(credentials::secret()?);
     let own = identity.id();
     let mut node = NodeConfig::new(Arc::new(identity), credentials::provider(), network);
@@ -109,6 +116,7 @@ fn ephemeral(network: Network) -> Result<PeerOptions, Failure> {
         listen_tcp: any,
         listen_udp: any,
         port_mapping: false,
+        proxies,
         cert_lifetime: Duration::from_hours(1),
         journal: None,
     })
@@ -125,7 +133,7 @@ pub(crate) async fn look(peer: &Peer, source: &str, uses_udp: bool, overlay: Opt
     peer.examine();
     let found = smol::unblock(move || probe::probe(overlay.as_deref()));
     let gone = RefCell::new(BTreeSet::new());
-    let reached = reach(&status, &gone);
+    let reached = reach(&status, peer.proxies(), &gone);
     let settled = async {
         loop {
             let (now, status) = peer.status().await.ok_or(ENDED)?;
@@ -155,14 +163,14 @@ fn is_settled(since: Instant, now: Instant, uses_udp: bool, relay: &RelayStatus)
 }
 
 /// Opens a connection to each relay, all at once, and closes it again. To which that failed stands in `gone` at once.
-async fn reach(status: &Status, gone: &RefCell<BTreeSet<usize>>) -> Reached {
+async fn reach(status: &Status, proxies: &Arc<Proxies>, gone: &RefCell<BTreeSet<usize>>) -> Reached {
     let tasks: Vec<_> = status
         .relays
         .iter()
         .take(RELAYS_MAX)
         .map(|relay| {
-            let (url, id) = (relay.url.clone(), relay.id);
-            smol::unblock(move || dial::reach(url, id, LOOK_TIME).map_err(|why| why.to_string()))
+            let (url, id, proxies) = (relay.url.clone(), relay.id, Arc::clone(proxies));
+            smol::unblock(move || dial::reach(url, id, &proxies, LOOK_TIME).map_err(|why| why.to_string()))
         })
         .collect();
     let mut reached = Vec::with_capacity(tasks.len());

@@ -7,7 +7,11 @@ use shadowmesh_core::{
     time::{Duration, Instant},
     wire::{PathLabel, Transport},
 };
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use shadowmesh_runtime_std::tunnel::Proxies;
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 
 /// A running peer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,6 +64,9 @@ pub(crate) struct InterfaceReport {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RelayReport {
     pub(crate) url: String,
+    /// The HTTP proxy on the way to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) proxy: Option<String>,
     pub(crate) id: Option<String>,
     /// `connecting`, `connected`, `waiting` or `parked`.
     pub(crate) state: String,
@@ -150,6 +157,8 @@ pub(crate) struct Facts {
     pub(crate) proxy: Option<SocketAddr>,
     /// Where names are answered.
     pub(crate) dns: Option<Ipv6Addr>,
+    /// What lies on the way to relays.
+    pub(crate) proxies: Arc<Proxies>,
     /// Of the interface.
     pub(crate) mtu: u16,
     /// When the daemon started.
@@ -173,7 +182,7 @@ pub(crate) fn from_core(now: Instant, status: &Status, facts: &Facts, been_ready
             dns: facts.dns.map(|address| address.to_string()),
             addresses: status.addresses.iter().map(|(address, length)| format!("{address}/{length}")).collect(),
         },
-        relays: status.relays.iter().map(relay).collect(),
+        relays: status.relays.iter().map(|one| relay(one, &facts.proxies)).collect(),
         port_mapping: port_mapping(now, &status.mappings),
         peers: status.peers.iter().map(|peer| remote(now, peer, &status.relays)).collect(),
         warnings: warnings::list(now, status, known),
@@ -215,7 +224,7 @@ pub(crate) const fn label(label: PathLabel) -> (&'static str, &'static str) {
     }
 }
 
-fn relay(relay: &RelayStatus) -> RelayReport {
+fn relay(relay: &RelayStatus, proxies: &Proxies) -> RelayReport {
     let state = match relay.state {
         RelayState::Connecting => "connecting",
         RelayState::Connected => "connected",
@@ -224,6 +233,7 @@ fn relay(relay: &RelayStatus) -> RelayReport {
     };
     RelayReport {
         url: relay.url.clone(),
+        proxy: proxies.on_the_way_to(&relay.url),
         id: relay.id.map(|id| id.to_string()),
         state: state.to_owned(),
         rtt_ms: relay.rtt.map(millis),

@@ -33,6 +33,9 @@ pub(crate) fn render(report: &Report, colour: bool) -> String {
     for relay in &report.relays {
         let state = paint(&relay.state, state_colour(&relay.state), colour);
         let _ = write!(text, "relay {}  {state}", relay.url);
+        if let Some(proxy) = &relay.proxy {
+            let _ = write!(text, "  by way of {proxy}");
+        }
         if let Some(rtt) = relay.rtt_ms {
             let _ = write!(text, "  {rtt:.1} ms");
         }

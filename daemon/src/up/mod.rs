@@ -33,7 +33,7 @@ use shadowmesh_runtime_std::{
 };
 use smol::{Timer, net::TcpListener};
 use state::{Claims, State};
-use std::{cell::RefCell, fs::DirBuilder, net::Ipv6Addr, os::unix::fs::DirBuilderExt, path::Path, rc::Rc, time::Duration};
+use std::{cell::RefCell, fs::DirBuilder, net::Ipv6Addr, os::unix::fs::DirBuilderExt, path::Path, rc::Rc, sync::Arc, time::Duration};
 
 /// Saying good-bye takes milliseconds; a peer that cannot is ended anyway.
 const LEAVE_TIME: Duration = Duration::from_secs(5);
@@ -46,6 +46,9 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
     let settings = config::settings(&config::layers(args.files.config.as_deref(), args.layer())?)?;
     let levels = logs::start(&settings.log_level, settings.log_format).map_err(Failure::failed)?;
     warn_unknown_variables();
+    if let Some(why) = &settings.unusable_proxy {
+        tracing::warn!("{why}");
+    }
     let state = State::open(&settings.state_dir)?;
     let network = network(&settings, &state)?;
     let identity = credentials::identity_or_new(&settings.identity_file)?;
@@ -220,6 +223,7 @@ fn service(
             interface_mode: settings.interface_mode.name(),
             proxy: userspace.and_then(Userspace::proxy_address),
             dns,
+            proxies: Arc::clone(peer.proxies()),
             mtu: settings.mtu,
             started,
         },

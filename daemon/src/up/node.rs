@@ -66,6 +66,7 @@ pub(crate) fn options(
         listen_tcp: settings.listen_tcp,
         listen_udp: settings.listen_udp,
         port_mapping: settings.port_mapping,
+        proxies: settings.proxies.clone(),
         cert_lifetime: settings.cert_lifetime,
         journal,
     };

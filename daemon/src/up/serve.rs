@@ -343,12 +343,14 @@ mod tests {
             listen_tcp,
             listen_udp: listen_tcp,
             port_mapping: false,
+            proxies: shadowmesh_runtime_std::tunnel::Proxies::default(),
             cert_lifetime: Duration::from_hours(1),
             journal: None,
         })
         .expect("starts");
         Service {
             facts: Facts {
+                proxies: Arc::default(),
                 runtime: "threads",
                 interface_name: peer.interface_name(),
                 interface_mode: "tun",

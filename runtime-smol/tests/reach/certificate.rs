@@ -120,7 +120,7 @@ fn ordinary(dir: &Path, name: &str) -> CertFiles {
 }
 
 /// Takes connections, ends their TLS under this name and does with them what it likes.
-fn middle_box<F: Future<Output = ()> + Send>(
+pub(super) fn middle_box<F: Future<Output = ()> + Send>(
     name: &str,
     serve: impl Fn(TlsStream<Async<TcpStream>>) -> F + Send + 'static,
 ) -> (SocketAddr, Task<()>) {
@@ -141,7 +141,7 @@ fn middle_box<F: Future<Output = ()> + Send>(
 }
 
 /// What a proxy does that looks into TLS: it opens another connection and copies.
-async fn pass_on(near: TlsStream<Async<TcpStream>>, to: SocketAddr) {
+pub(super) async fn pass_on(near: TlsStream<Async<TcpStream>>, to: SocketAddr) {
     let far = Async::<TcpStream>::connect(to).await.expect("the relay listens");
     let connector = TlsConnector::from(tls::client_config(None, true));
     let far = connector.connect(tls::server_name("relay.example").expect("a name"), far).await.expect("TLS");

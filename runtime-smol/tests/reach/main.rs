@@ -4,6 +4,7 @@ mod support;
 
 mod announced;
 mod certificate;
+mod tunnel;
 
 use shadowmesh_core::{
     config::{Access, HubConfig, Limits, NodeConfig, Transports},
@@ -13,10 +14,14 @@ use shadowmesh_core::{
     network::{Network, RelayAddress},
     status::RelayState,
 };
-use shadowmesh_runtime_smol::{dial::dial, ws::Connected};
+use shadowmesh_runtime_smol::{
+    dial::{dial, dial_by},
+    ws::Connected,
+};
 use shadowmesh_runtime_std::{
     peer::{Interface, MemoryInterface, Peer, PeerOptions},
     relay::{Relay, RelayOptions},
+    tunnel::Proxies,
 };
 use smol::{Timer, future};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -71,6 +76,7 @@ fn peer(on: Runtime, number: u8, url: &str, edit: impl FnOnce(&mut PeerOptions))
         listen_tcp: SocketAddr::from(([127, 0, 0, 1], 0)),
         listen_udp: SocketAddr::from(([127, 0, 0, 1], 0)),
         port_mapping: false,
+        proxies: Proxies::default(),
         cert_lifetime: Duration::from_hours(24),
         journal: None,
     };

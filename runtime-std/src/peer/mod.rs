@@ -25,6 +25,7 @@ use crate::{
     mapping::{Listens, PortMapper},
     room::{COMMANDS, Doors},
     tls::{self, CertStore},
+    tunnel::Proxies,
 };
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use core::time::Duration;
@@ -96,6 +97,8 @@ pub struct PeerOptions {
     pub listen_udp: SocketAddr,
     /// Ask the router in front for these ports.
     pub port_mapping: bool,
+    /// What lies between this peer and its relays.
+    pub proxies: Proxies,
     /// Life of a TLS certificate, renewed at two thirds.
     pub cert_lifetime: Duration,
     /// Where the run is recorded, keys included.
@@ -110,6 +113,7 @@ pub struct Peer {
     claims: Broadcast<(IpAddr, PeerId)>,
     certificates: Arc<CertStore>,
     ending: Ending,
+    proxies: Arc<Proxies>,
     interface_name: Arc<str>,
 }
 
@@ -177,6 +181,7 @@ pub struct Setup {
     listen_tcp: SocketAddr,
     listen_udp: SocketAddr,
     port_mapping: bool,
+    proxies: Arc<Proxies>,
     certificates: Arc<CertStore>,
     journal: Option<JournalFile>,
 }
@@ -187,6 +192,8 @@ pub struct Seat {
     pub listen_tcp: SocketAddr,
     /// How the direct listener takes connections.
     pub server_config: Arc<ServerConfig>,
+    /// What lies between this peer and its relays.
+    pub proxies: Arc<Proxies>,
     listen_udp: SocketAddr,
     mapper: Option<PortMapper>,
     node: NodeConfig,
@@ -210,8 +217,8 @@ impl Setup {
         }
         let identity = Arc::clone(&options.node.identity);
         let certificates = CertStore::new(&identity, options.cert_lifetime, clock::now(), SystemTime::now()).map_err(StartError::new)?;
-        let PeerOptions { node, interface, listen_tcp, listen_udp, port_mapping, journal, .. } = options;
-        Ok((Self { node, listen_tcp, listen_udp, port_mapping, certificates, journal }, interface))
+        let PeerOptions { node, interface, listen_tcp, listen_udp, port_mapping, proxies, journal, .. } = options;
+        Ok((Self { node, listen_tcp, listen_udp, port_mapping, proxies: Arc::new(proxies), certificates, journal }, interface))
     }
 
     /// Starts the peer's thread with `run` on it; its second argument is what handles ask, for the control room to
@@ -234,6 +241,7 @@ impl Setup {
             listen_tcp: self.listen_tcp,
             listen_udp: self.listen_udp,
             server_config: tls::server_config(Arc::clone(&self.certificates)),
+            proxies: Arc::clone(&self.proxies),
             node: self.node,
             device_name: device.map(str::to_owned),
             certificates: self.certificates,
@@ -248,7 +256,8 @@ impl Setup {
             remembered.close();
             outcome
         })?;
-        Ok(Peer { commands, notes, claims, certificates, ending, interface_name: device.unwrap_or("memory").into() })
+        let interface_name = device.unwrap_or("memory").into();
+        Ok(Peer { commands, notes, claims, certificates, ending, proxies: self.proxies, interface_name })
     }
 }
 
@@ -357,6 +366,11 @@ impl Peer {
     /// A sentence: the interface vanished, the thread panicked.
     pub async fn finished(&self) -> Result<(), String> {
         self.ending.wait().await
+    }
+
+    /// What lies between this peer and its relays.
+    pub fn proxies(&self) -> &Arc<Proxies> {
+        &self.proxies
     }
 
     /// The name of the interface, as the kernel gave it; "memory" for queues.

@@ -6,6 +6,7 @@ use super::{
 use crate::{
     dial::{Plan, Reach, TCP_WITHIN, patience},
     tls,
+    tunnel::Proxies,
 };
 use core::{net::SocketAddr, time::Duration};
 use rustix::{
@@ -43,19 +44,23 @@ pub(crate) struct Dialled {
     pub(crate) remote: SocketAddr,
 }
 
-/// Opens a connection to `target` before `end`.
+/// Opens a connection to `target` before `end`, through a proxy if there is one for it.
 ///
 /// # Errors
 /// Why it came to nothing; of several addresses, the last one's reason.
-pub(crate) fn dial(target: Target, end: Instant) -> Result<Dialled, Ended> {
-    let plan = Plan::new(target)?;
-    let addresses = addresses(&plan, end)?;
+pub(crate) fn dial(target: Target, proxies: &Proxies, end: Instant) -> Result<Dialled, Ended> {
+    let plan = Plan::new(target, proxies)?;
+    in_turn(&plan, end, open).map_err(|why| plan.failed(why))
+}
+
+/// Tries the addresses of a plan, until one is good.
+fn in_turn<T>(plan: &Plan, end: Instant, attempt: impl Fn(&Plan, SocketAddr, Instant) -> Result<T, Ended>) -> Result<T, Ended> {
+    let addresses = addresses(plan, end)?;
     let mut last = Ended::Unreachable;
     for (tried, address) in addresses.iter().enumerate() {
-        let left = left(end)?;
-        let patience = patience(tried + 1 == addresses.len(), left);
-        match open(&plan, *address, Instant::now() + patience) {
-            Ok(dialled) => return Ok(dialled),
+        let patience = patience(tried + 1 == addresses.len(), left(end)?);
+        match attempt(plan, *address, Instant::now() + patience) {
+            Ok(done) => return Ok(done),
             Err(why) => last = why,
         }
     }
@@ -109,26 +114,16 @@ impl Drop for Lookup {
 ///
 /// # Errors
 /// Why it came to nothing.
-pub fn reach(url: String, pin: Option<PeerId>, time: Duration) -> Result<Reach, Ended> {
-    let end = Instant::now() + time;
-    let plan = Plan::new(Target::Relay { index: 0, url, pin })?;
-    let addresses = addresses(&plan, end)?;
-    let mut last = Ended::Unreachable;
-    for (tried, address) in addresses.iter().enumerate() {
-        let patience = patience(tried + 1 == addresses.len(), left(end)?);
-        match shake_hands(&plan, *address, Instant::now() + patience) {
-            Ok(reach) => return Ok(reach),
-            Err(why) => last = why,
-        }
-    }
-    Err(last)
+pub fn reach(url: String, pin: Option<PeerId>, proxies: &Proxies, time: Duration) -> Result<Reach, Ended> {
+    let plan = Plan::new(Target::Relay { index: 0, url, pin }, proxies)?;
+    in_turn(&plan, Instant::now() + time, shake_hands).map_err(|why| plan.failed(why))
 }
 
 fn shake_hands(plan: &Plan, remote: SocketAddr, end: Instant) -> Result<Reach, Ended> {
     let start = Instant::now();
     let tcp = TcpStream::connect_timeout(&remote, left(end)?).map_err(|why| tls::ended(&why))?;
     let connected = Instant::now();
-    tcp.set_nonblocking(true).map_err(|why| tls::ended(&why))?;
+    tunnel(plan, &tcp, end)?;
     let client = ClientConnection::new(plan.tls(), tls::server_name(plan.host())?).map_err(|why| Ended::Tls(why.to_string()))?;
     let mut stream = TlsStream::new(Connection::Client(client), tcp);
     loop {
@@ -142,17 +137,27 @@ fn shake_hands(plan: &Plan, remote: SocketAddr, end: Instant) -> Result<Reach, E
 
 fn open(plan: &Plan, address: SocketAddr, end: Instant) -> Result<Dialled, Ended> {
     let tcp = TcpStream::connect_timeout(&address, left(end)?.min(TCP_WITHIN)).map_err(|why| tls::ended(&why))?;
-    tcp.set_nonblocking(true).map_err(|why| tls::ended(&why))?;
+    tunnel(plan, &tcp, end)?;
     let mut dialling = Dialling::client(tcp, plan.tls(), plan.host(), plan.url())?;
     loop {
         match dialling.step()? {
             Step::Done((socket, tls)) => {
                 let (local, remote) = dialling.addresses();
-                return Ok(Dialled { socket, tls, local, remote });
+                return Ok(Dialled { socket, tls, local, remote: plan.remote(remote) });
             }
             Step::Wait => wait(&dialling, end)?,
         }
     }
+}
+
+/// From here on the socket does not block; where there is a proxy, the tunnel through it stands.
+fn tunnel(plan: &Plan, tcp: &TcpStream, end: Instant) -> Result<(), Ended> {
+    tcp.set_nonblocking(true).map_err(|why| tls::ended(&why))?;
+    let Some(mut tunnel) = plan.tunnel() else { return Ok(()) };
+    while !tunnel.advance(tcp)? {
+        await_word(tcp.as_fd(), end)?;
+    }
+    Ok(())
 }
 
 /// Waits until the other end has said something. What this end says in a handshake fits into an empty socket, so that it has been
@@ -180,7 +185,7 @@ mod tests {
     const PIN: PeerId = PeerId([1; 32]);
 
     fn try_dial(target: Target, time: Duration) -> Result<(), Ended> {
-        dial(target, Instant::now() + time).map(drop)
+        dial(target, &Proxies::default(), Instant::now() + time).map(drop)
     }
 
     #[test]
@@ -203,10 +208,10 @@ mod tests {
     fn how_far_a_relay_is_needs_tls_at_the_other_end() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let url = format!("wss://{}", listener.local_addr().expect("address"));
-        let silent = reach(url.clone(), None, Duration::from_millis(30));
+        let silent = reach(url.clone(), None, &Proxies::default(), Duration::from_millis(30));
         assert_eq!(silent, Err(Ended::TimedOut));
         drop(listener);
-        assert_eq!(reach(url, None, Duration::from_secs(5)), Err(Ended::Refused));
+        assert_eq!(reach(url, None, &Proxies::default(), Duration::from_secs(5)), Err(Ended::Refused));
     }
 
     #[test]

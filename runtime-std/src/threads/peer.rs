@@ -11,6 +11,7 @@ use crate::{
     peer::{Command, Control, DOOR, Interface, MemoryInterface, Number, Peer, PeerDoors, PeerOptions, Seat, Setup, deliver_to_memory},
     room::{Doors, Room, TURN_PACKETS},
     tun::{Device, Shape},
+    tunnel::Proxies,
 };
 use core::{
     net::SocketAddr,
@@ -73,6 +74,7 @@ struct ThreadDoors {
     link: Link,
     listen_tcp: SocketAddr,
     server_config: Arc<ServerConfig>,
+    proxies: Arc<Proxies>,
     /// Sockets that may have datagrams, that of netlink among them.
     readable: BTreeSet<Number>,
 }
@@ -83,8 +85,9 @@ fn run(seat: Seat, commands: flume::Receiver<Command>, interface: Opened) -> Res
     let (errands, handed_in) = flume::unbounded::<Errand<PeerRoom>>();
     let pumps = Pumps::new(errands).map_err(unusable)?;
     let link = interface.link(&pumps).map_err(unusable)?;
-    let (listen_tcp, server_config) = (seat.listen_tcp, Arc::clone(&seat.server_config));
-    let doors = ThreadDoors { pumps, dials: Workers::new("mesh-dial", DIALS), link, listen_tcp, server_config, readable: BTreeSet::new() };
+    let (listen_tcp, server_config, proxies) = (seat.listen_tcp, Arc::clone(&seat.server_config), Arc::clone(&seat.proxies));
+    let doors =
+        ThreadDoors { pumps, dials: Workers::new("mesh-dial", DIALS), link, listen_tcp, server_config, proxies, readable: BTreeSet::new() };
     drive(seat.control(clock::now(), doors), commands, handed_in)
 }
 
@@ -282,9 +285,9 @@ impl PeerDoors for ThreadDoors {
     }
 
     fn dial(&mut self, conn: ConnId, target: Target, timeout: Duration) {
-        let (errands, end) = (self.pumps.errands(), Instant::now() + timeout);
+        let (errands, proxies, end) = (self.pumps.errands(), Arc::clone(&self.proxies), Instant::now() + timeout);
         self.dials.run(move || {
-            let outcome = dial(target, end);
+            let outcome = dial(target, &proxies, end);
             // A peer that has ended needs no connections.
             let _ = errands.send(Box::new(move |room: &mut PeerRoom| dialled(room, conn, outcome)));
         });

@@ -21,6 +21,7 @@ pub(in crate::status) fn report(peers: usize) -> Report {
             dns: None,
         },
         relays: vec![RelayReport {
+            proxy: None,
             url: "wss://relay.example".to_owned(),
             id: None,
             state: "connected".to_owned(),
