@@ -20,7 +20,7 @@ use crate::{
     bound::Bound,
     drops::Drop,
     edges::{Chart, States, edges, took, turn},
-    event::{Ended, Note, Target, TlsFacts},
+    event::{Note, Target, TlsFacts},
     handshake::{Concluded, HandshakeError, Offer, Outcome, Setup, Ticket, Work},
     id::{ConnId, Handle, PeerId},
     plane::Edit,
@@ -437,49 +437,6 @@ impl Uplink {
             let bytes = up.lane.seal(INNER_CONTROL, |out| message.emit(out));
             room.act(crate::event::Action::Send { conn: up.conn, bytes });
         }
-    }
-
-    /// The connection ended, or the dial failed. True when it stood.
-    pub(crate) fn closed(&mut self, now: Instant, room: &mut Room, why: &Ended) -> bool {
-        let stood = self.up().is_some();
-        if matches!(why, Ended::WrongIdentity { .. }) {
-            room.drops.count(Drop::Identity);
-            room.refuse(self.pin, format!("relay {}: {why}", self.url));
-        }
-        if why.reached_nobody() && matches!(self.state, State::Dialling { .. }) {
-            let wait = self.patience.after_silence(now, &mut room.entropy);
-            self.fail_for(now, room, why.to_string(), wait);
-        } else {
-            self.fail(now, room, why.to_string());
-        }
-        stood
-    }
-
-    fn fail(&mut self, now: Instant, room: &mut Room, why: String) {
-        let wait = self.patience.after_failure(&mut room.entropy);
-        self.fail_for(now, room, why, wait);
-    }
-
-    /// It is over, and tried again after `wait`.
-    fn fail_for(&mut self, now: Instant, room: &mut Room, mut why: String, wait: Duration) {
-        match &self.state {
-            State::Dialling { conn, .. } => room.hang_up(*conn),
-            State::Greeting(greeting) => {
-                why = greeting.blame(why);
-                room.sids.remove(&greeting.sid);
-                room.hang_up(greeting.conn);
-            }
-            State::Up(up) => {
-                room.sids.remove(&up.sid);
-                room.edit(Edit::Relay { conn: up.conn, stands: false });
-                room.hang_up(up.conn);
-            }
-            State::Idle { .. } | State::Parked => {}
-        }
-        self.directory.clear();
-        turn(&mut self.state, State::Idle { retry_at: now + wait });
-        room.note(Note::RelayLost { index: self.index, why: why.clone(), retry_in: wait });
-        self.last_error = Some(why);
     }
 
     /// Data of a peer came over it: received data counts as life (protocol 7.5).

@@ -299,11 +299,8 @@ pub(crate) fn settings(layers: &Layers) -> Result<Settings, Failure> {
     let log_level = take.value("log.level", parse::log_level)?;
     let log_format = take.value("log.format", parse::log_format)?;
     let state_dir = take.value("state.dir", parse::path)?;
-    let (control_socket, socket_source) = control_socket(layers)?;
-    layers.take(key("control.socket"), parse::path)?;
-    take.show("control.socket", format!("{:?}", control_socket.display().to_string()), socket_source);
-    let metrics_asked = layers.take(key("metrics.listen"), parse::socket_or_off)?.is_some();
-    let metrics_listen = take.value("metrics.listen", parse::socket_or_off)?;
+    let control_socket = shown_control_socket(&mut take)?;
+    let (metrics_listen, metrics_asked) = metrics(&mut take)?;
     Ok(Settings {
         identity_file: state_dir.join(identity_file),
         join,
@@ -340,6 +337,20 @@ pub(crate) fn settings(layers: &Layers) -> Result<Settings, Failure> {
         peers: members::understand(&layers.file)?,
         shown: take.shown,
     })
+}
+
+/// Where the running peer is asked.
+fn shown_control_socket(take: &mut Taker<'_>) -> Result<PathBuf, Failure> {
+    let (control_socket, source) = control_socket(take.layers)?;
+    take.layers.take(key("control.socket"), parse::path)?;
+    take.show("control.socket", format!("{:?}", control_socket.display().to_string()), source);
+    Ok(control_socket)
+}
+
+/// Where the metrics are, and whether somebody asked for that.
+fn metrics(take: &mut Taker<'_>) -> Result<(Option<SocketAddr>, bool), Failure> {
+    let asked = take.layers.take(key("metrics.listen"), parse::socket_or_off)?.is_some();
+    Ok((take.value("metrics.listen", parse::socket_or_off)?, asked))
 }
 
 /// Where the proxy listens, and whether somebody asked for that.

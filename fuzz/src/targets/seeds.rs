@@ -54,6 +54,18 @@ fn told(name: &str) -> Vec<Vec<u8>> {
     }
 }
 
+/// What a proxy says first, by both versions of its protocol.
+const ANNOUNCED: [&[u8]; 2] = [
+    b"PROXY TCP6 2001:db8::7 2001:db8::1 41022 443\r\n",
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x10\xcb\0\x71\x07\xc0\0\x02\x01\xa0\x3e\x01\xbb\x04\0\x01\0",
+];
+
+/// The messages of whole handshakes.
+fn handshakes() -> Vec<Vec<u8>> {
+    let genuine = [Role::ClientRelay, Role::PeerPeer].map(cast::genuine);
+    genuine.iter().flat_map(|genuine| [&genuine.init, &genuine.resp, &genuine.fin]).map(|message| [&[10], &message[..]].concat()).collect()
+}
+
 fn wire() -> Vec<Vec<u8>> {
     let [v4, v6]: [SocketAddr; 2] = [SocketAddr::from(([203, 0, 113, 7], 443)), SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, 2], 9))];
     let mut seeds = Vec::new();
@@ -116,14 +128,8 @@ fn wire() -> Vec<Vec<u8>> {
         Bound { receiver: 7, nonce: [8; 8], address: v6, other_port: 9 }.emit(out);
         out.extend([0; 32]);
     });
-    for role in [Role::ClientRelay, Role::PeerPeer] {
-        let genuine = cast::genuine(role);
-        for message in [&genuine.init, &genuine.resp, &genuine.fin] {
-            add(10, &mut |out| out.extend(message));
-        }
-    }
-    add(9, &mut |out| out.extend(b"PROXY TCP6 2001:db8::7 2001:db8::1 41022 443\r\n"));
-    add(9, &mut |out| out.extend(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x10\xcb\0\x71\x07\xc0\0\x02\x01\xa0\x3e\x01\xbb\x04\0\x01\0"));
+    seeds.extend(ANNOUNCED.map(|announced| [&[9], announced].concat()));
+    seeds.extend(handshakes());
     seeds
 }
 

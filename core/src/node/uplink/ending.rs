@@ -1,14 +1,59 @@
-//! A relay connection that ends though nothing is wrong with it: parked after a migration, or left because the relay goes away.
+//! A relay connection that ends: it failed, it is parked after a migration, or the relay goes away.
 use super::{LINGER, State, Uplink};
 use crate::{
+    drops::Drop,
     edges::turn,
+    event::{Ended, Note},
     node::Room,
     plane::Edit,
-    time::Instant,
+    time::{Duration, Instant},
     wire::{CLOSE_DOWN, RelayMessage},
 };
 
 impl Uplink {
+    /// The connection ended, or the dial failed. True when it stood.
+    pub(crate) fn closed(&mut self, now: Instant, room: &mut Room, why: &Ended) -> bool {
+        let stood = self.up().is_some();
+        if matches!(why, Ended::WrongIdentity { .. }) {
+            room.drops.count(Drop::Identity);
+            room.refuse(self.pin, format!("relay {}: {why}", self.url));
+        }
+        if why.reached_nobody() && matches!(self.state, State::Dialling { .. }) {
+            let wait = self.patience.after_silence(now, &mut room.entropy);
+            self.fail_for(now, room, why.to_string(), wait);
+        } else {
+            self.fail(now, room, why.to_string());
+        }
+        stood
+    }
+
+    pub(super) fn fail(&mut self, now: Instant, room: &mut Room, why: String) {
+        let wait = self.patience.after_failure(&mut room.entropy);
+        self.fail_for(now, room, why, wait);
+    }
+
+    /// It is over, and tried again after `wait`.
+    fn fail_for(&mut self, now: Instant, room: &mut Room, mut why: String, wait: Duration) {
+        match &self.state {
+            State::Dialling { conn, .. } => room.hang_up(*conn),
+            State::Greeting(greeting) => {
+                why = greeting.blame(why);
+                room.sids.remove(&greeting.sid);
+                room.hang_up(greeting.conn);
+            }
+            State::Up(up) => {
+                room.sids.remove(&up.sid);
+                room.edit(Edit::Relay { conn: up.conn, stands: false });
+                room.hang_up(up.conn);
+            }
+            State::Idle { .. } | State::Parked => {}
+        }
+        self.directory.clear();
+        turn(&mut self.state, State::Idle { retry_at: now + wait });
+        room.note(Note::RelayLost { index: self.index, why: why.clone(), retry_in: wait });
+        self.last_error = Some(why);
+    }
+
     /// Closed on purpose until `wake`.
     pub(crate) fn park(&mut self, room: &mut Room) {
         if let State::Up(up) = &self.state {
