@@ -354,7 +354,7 @@ pub(crate) struct CaptureArgs {
     #[arg(long, value_name = "D", value_parser = positive_duration)]
     pub(crate) duration: Option<Duration>,
     /// Bytes kept of each packet
-    #[arg(short = 's', long, value_name = "BYTES", default_value_t = 65_550, value_parser = clap::value_parser!(u32).range(1..=65_550))]
+    #[arg(short = 's', long, value_name = "BYTES", default_value_t = 65_554, value_parser = clap::value_parser!(u32).range(1..=65_554))]
     pub(crate) snaplen: u32,
     /// Only packets from or to the addresses of this peer: its name, overlay address, or the beginning of its `PeerId`
     #[arg(long, value_name = "PEER")]
