@@ -47,7 +47,7 @@ fuzz TARGET="" SECONDS="60":
     export CARGO_TARGET_DIR="$CARGO_TARGET_DIR/fuzz"
     mkdir -p "$CARGO_TARGET_DIR/corpus/$1" fuzz/corpus/"$1"
     words=(); if [ -f "fuzz/targets/$1.dict" ]; then words=("-dict=fuzz/targets/$1.dict"); fi
-    with=(--no-default-features); if [ "$1" = config ]; then with=(); fi
+    with=(--no-default-features); if [ "$1" = config ] || [ "$1" = websocket ]; then with=(); fi
     cargo +nightly fuzz run --fuzz-dir fuzz/targets --sanitizer none "${with[@]}" "$1" "$CARGO_TARGET_DIR/corpus/$1" "fuzz/corpus/$1" \
         -- -max_total_time="${2:-60}" -max_len=4096 -timeout=20 -rss_limit_mb=2048 "${words[@]}"
 
@@ -58,7 +58,7 @@ fuzz-keep TARGET:
     export CARGO_TARGET_DIR="$CARGO_TARGET_DIR/fuzz"
     found=$CARGO_TARGET_DIR/corpus/$1 kept=$CARGO_TARGET_DIR/kept/$1
     rm -rf "$kept"; mkdir -p "$kept" "$found" fuzz/corpus/"$1"
-    with=(--no-default-features); if [ "$1" = config ]; then with=(); fi
+    with=(--no-default-features); if [ "$1" = config ] || [ "$1" = websocket ]; then with=(); fi
     cargo +nightly fuzz run --fuzz-dir fuzz/targets --sanitizer none "${with[@]}" "$1" "$kept" "$found" "fuzz/corpus/$1" \
         -- -merge=1 -use_counters=0 -max_len=4096
     rm -rf fuzz/corpus/"$1"; cp -r "$kept" fuzz/corpus/"$1"

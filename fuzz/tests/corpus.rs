@@ -2,6 +2,8 @@
 //! by the next `cargo test`; a file that panics fails the target's test and is named.
 #[path = "../targets/config.rs"]
 mod config;
+#[path = "../targets/websocket.rs"]
+mod websocket;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use shadowmesh_fuzz::targets::{ALL, Target, seeds};
@@ -17,7 +19,7 @@ const MOST_FILES: usize = 300;
 const MOST_BYTES: u64 = 300 * 1024;
 
 fn main() -> ExitCode {
-    let targets = ALL.into_iter().chain([("config", config::config as Target)]);
+    let targets = ALL.into_iter().chain([("config", config::config as Target), ("websocket", websocket::websocket)]);
     let mut trials: Vec<Trial> =
         targets.clone().map(|(name, target)| Trial::test(format!("corpus_{name}"), move || replay(name, target))).collect();
     let names: Vec<&str> = targets.map(|(name, _)| name).collect();
