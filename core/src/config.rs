@@ -2,13 +2,14 @@
 use crate::{
     crypto::{Identity, Provider},
     id::PeerId,
-    network::Network,
+    network::{AccessKey, Network},
     session::Suite,
     time::Duration,
     wire::FRAME_OVERHEAD,
 };
 use core::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use subtle::{Choice, ConstantTimeEq};
 
 pub use crate::path::candidate::inside_any;
 
@@ -207,6 +208,8 @@ pub struct Access {
     pub deny: Vec<(IpAddr, u8)>,
     /// Identities that alone may join; empty: all.
     pub peers: Vec<PeerId>,
+    /// Access tokens of which a client must show one; empty: none is wanted.
+    pub keys: Vec<AccessKey>,
 }
 
 impl Access {
@@ -214,6 +217,13 @@ impl Access {
     pub(crate) fn takes_address(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         (self.allow.is_empty() || inside_any(&self.allow, ip)) && !inside_any(&self.deny, ip)
+    }
+
+    /// Whether a client of the relay with this identity shows what lets it in; how long it takes tells nothing of the tokens.
+    pub(crate) fn takes_pass(&self, relay: PeerId, shown: Option<&[u8; 32]>) -> bool {
+        let shown = shown.copied().unwrap_or_default();
+        let fits = self.keys.iter().fold(Choice::from(0), |fits, key| fits | key.pass(relay).ct_eq(&shown));
+        self.keys.is_empty() || fits.into()
     }
 
     /// Whether this identity may join.

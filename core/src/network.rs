@@ -3,7 +3,7 @@
 //! ```text
 //!   token   = "smesh1:" base64url( version 1 | secret 32 | name | n u8 | n × relay | checksum 4 )
 //!   name    = length u8 | UTF-8
-//!   relay   = flags u8 (1: has an id) | length u8 | URL | id 32 if flagged
+//!   relay   = flags u8 (1: has an id, 2: wants an access key) | length u8 | URL | id 32 if flagged | access key 32 if flagged
 //!   secret ──▶ network_id (peers) · net_r (one for each relay) · IPv6 prefix · the PSK itself
 //!   network_id, PeerId ──▶ IPv6 address · IPv4 address · MAC address
 //! ```
@@ -37,6 +37,7 @@ pub const PREFIX_LEN_V4: u8 = 10;
 const TOKEN_VERSION: u8 = 1;
 const CHECKSUM_LEN: usize = 4;
 const RELAY_HAS_ID: u8 = 1;
+const RELAY_WANTS_ACCESS: u8 = 2;
 const SCHEME: &str = "wss://";
 const DEFAULT_PORT: u16 = 443;
 
@@ -58,13 +59,50 @@ pub struct RelayAddress {
     pub url: String,
     /// The relay's identity, where it is known.
     pub id: Option<PeerId>,
+    /// What the relay lets in by, where it wants that; only of a relay whose identity is known.
+    pub access: Option<AccessKey>,
+}
+
+/// An access token of a relay, hashed: what a join token carries of it (protocol 2.7). Wiped when it is dropped and never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AccessKey(pub [u8; 32]);
+
+impl AccessKey {
+    /// Of the text that the operator of the relay chose.
+    pub fn of(token: &str) -> Self {
+        Self(sha512_prefix(&[b"shadowmesh/1 relay token", token.as_bytes()]))
+    }
+
+    /// What this relay is shown: of no use at another.
+    pub fn pass(&self, relay: PeerId) -> [u8; 32] {
+        // protocol 2.7
+        sha512_prefix(&[b"shadowmesh/1 relay access", &self.0, &relay.0])
+    }
+}
+
+impl Drop for AccessKey {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl fmt::Debug for AccessKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
 }
 
 impl RelayAddress {
     /// Checks the URL.
     pub fn new(url: &str, id: Option<PeerId>) -> Result<Self, NetworkError> {
         host_port(url)?;
-        Ok(Self { url: url.to_owned(), id })
+        Ok(Self { url: url.to_owned(), id, access: None })
+    }
+
+    /// The same for a relay that wants an access token.
+    #[must_use]
+    pub fn with_access(self, access: Option<AccessKey>) -> Self {
+        Self { access, ..self }
     }
 
     /// Host (an IPv6 address without its brackets) and port of the URL.
@@ -145,6 +183,8 @@ pub enum NetworkError {
     Name,
     /// There are none or more than 8.
     Relays(usize),
+    /// A relay wants an access key, and nobody knows whether it is that relay.
+    Access,
     /// A relay's URL is wrong.
     Url {
         /// The URL, cut to 80 characters.
@@ -171,6 +211,7 @@ impl fmt::Display for NetworkError {
             Self::Layout(field) => write!(f, "the join token is malformed at: {field}"),
             Self::Name => write!(f, "the network's name has at most {NETWORK_NAME_LEN_MAX} bytes and no control characters"),
             Self::Relays(have) => write!(f, "a network has 1 to {RELAYS_MAX} relays, this one has {have}"),
+            Self::Access => f.write_str("an access token is only for a relay whose id is known: give its --relay-id too"),
             Self::Url { url, why } => write!(f, "relay URL {url:?}: {why}; right would be wss://relay.example.org:443"),
         }
     }
@@ -194,6 +235,9 @@ impl Network {
         if !(1..=RELAYS_MAX).contains(&self.relays.len()) {
             return Err(NetworkError::Relays(self.relays.len()));
         }
+        if self.relays.iter().any(|relay| relay.access.is_some() && relay.id.is_none()) {
+            return Err(NetworkError::Access);
+        }
         self.relays.iter().try_for_each(|relay| relay.host_port().map(|_| ()))
     }
 
@@ -207,11 +251,15 @@ impl Network {
         bytes.extend_from_slice(self.name.as_bytes());
         bytes.push(self.relays.len() as u8);
         for relay in &self.relays {
-            bytes.push(if relay.id.is_some() { RELAY_HAS_ID } else { 0 });
+            let flag = |flag, is_set| if is_set { flag } else { 0 };
+            bytes.push(flag(RELAY_HAS_ID, relay.id.is_some()) | flag(RELAY_WANTS_ACCESS, relay.access.is_some()));
             bytes.push(relay.url.len() as u8);
             bytes.extend_from_slice(relay.url.as_bytes());
             if let Some(id) = relay.id {
                 bytes.extend_from_slice(&id.0);
+            }
+            if let Some(access) = &relay.access {
+                bytes.extend_from_slice(&access.0);
             }
         }
         let sum = checksum(&bytes);
@@ -337,12 +385,13 @@ impl<'a> Reader<'a> {
         }
         for _ in 0..count {
             let flags = self.byte("relay flags")?;
-            if flags & !RELAY_HAS_ID != 0 {
+            if flags & !(RELAY_HAS_ID | RELAY_WANTS_ACCESS) != 0 {
                 return Err(NetworkError::Layout("relay flags"));
             }
             let url = self.text("relay URL")?.to_owned();
-            let id = if flags == RELAY_HAS_ID { Some(PeerId(*self.take("relay id")?)) } else { None };
-            network.relays.push(RelayAddress { url, id });
+            let id = if flags & RELAY_HAS_ID != 0 { Some(PeerId(*self.take("relay id")?)) } else { None };
+            let access = if flags & RELAY_WANTS_ACCESS != 0 { Some(AccessKey(*self.take("relay access key")?)) } else { None };
+            network.relays.push(RelayAddress { url, id, access });
         }
         if self.0.is_empty() { Ok(network) } else { Err(NetworkError::Layout("end")) }
     }
@@ -401,7 +450,9 @@ mod tests {
             ([&[1][..], &secret, &[0]].concat(), NetworkError::Layout("number of relays")),
             ([&[1][..], &secret, &[0, 0]].concat(), NetworkError::Relays(0)),
             ([&[1][..], &secret, &[0, 9]].concat(), NetworkError::Relays(9)),
-            ([&[1][..], &secret, &[0, 1, 2]].concat(), NetworkError::Layout("relay flags")),
+            ([&[1][..], &secret, &[0, 1, 4]].concat(), NetworkError::Layout("relay flags")),
+            ([&[1][..], &secret, &[0, 1, 2, 7], b"wss://a", &secret[1..]].concat(), NetworkError::Layout("relay access key")),
+            ([&[1][..], &secret, &[0, 1, 2, 7], b"wss://a", &secret].concat(), NetworkError::Access),
             ([&[1][..], &secret, &[0, 1, 0, 3, b'w']].concat(), NetworkError::Layout("relay URL")),
             ([&[1][..], &secret, &[0, 1, 1, 7], b"wss://a"].concat(), NetworkError::Layout("relay id")),
             ([&[1][..], &secret, &[0, 1, 0, 7], b"wss://a", b"!"].concat(), NetworkError::Layout("end")),
@@ -463,7 +514,11 @@ mod tests {
         assert!(RelayAddress::new("http://a", None).is_err());
         let url = format!("wss://{}.example", ["a".repeat(60), "b".repeat(60), "c".repeat(60), "d".repeat(57)].join("."));
         assert!(url.len() > 250);
-        let largest = Network::new([0; 32], &"n".repeat(63), vec![RelayAddress::new(&url, Some(PeerId([1; 32]))).expect("fits"); 8]);
+        let largest = Network::new(
+            [0; 32],
+            &"n".repeat(63),
+            vec![RelayAddress::new(&url, Some(PeerId([1; 32]))).expect("fits").with_access(Some(AccessKey::of("token"))); 8],
+        );
         let token = largest.as_ref().expect("within limits").token().expect("within limits");
         assert!(token.len() <= TOKEN_LEN_MAX, "{} characters", token.len());
         assert_eq!(token.parse(), largest);
@@ -524,9 +579,14 @@ mod tests {
         // protocol 2.1
         #[test]
         fn networks_survive_their_token(
-            secret: [u8; 32], name in "\\PC{0,15}", relays in proptest::collection::vec(("[a-z]{1,20}", any::<u16>(), any::<Option<[u8; 32]>>()), 1..=8)
+            secret: [u8; 32], name in "\\PC{0,15}",
+            relays in proptest::collection::vec(("[a-z]{1,20}", any::<u16>(), any::<Option<[u8; 32]>>(), any::<Option<[u8; 32]>>()), 1..=8)
         ) {
-            let relays = relays.into_iter().map(|(host, port, id)| RelayAddress { url: format!("wss://{host}:{}", port.max(1)), id: id.map(PeerId) });
+            let relays = relays.into_iter().map(|(host, port, id, access)| RelayAddress {
+                url: format!("wss://{host}:{}", port.max(1)),
+                id: id.map(PeerId),
+                access: id.and(access).map(AccessKey),
+            });
             let network = Network { secret, name, relays: relays.collect() };
             prop_assert_eq!(network.token().and_then(|token| token.parse()), Ok(network));
         }
@@ -548,7 +608,7 @@ mod tests {
     }
 
     fn sample() -> Network {
-        let relay = |url, id| RelayAddress { url: String::from(url), id };
+        let relay = |url, id| RelayAddress { url: String::from(url), id, access: None };
         let relays = vec![relay("wss://192.0.2.1:443", Some(PeerId([3; 32]))), relay("wss://relay.example.org", None)];
         Network { secret: [7; 32], name: "home".into(), relays }
     }

@@ -326,6 +326,7 @@ fn full_params() -> Params {
         withhold_address: true,
         version: Some("shadowmesh 0.1".to_owned()),
         udp_port: Some(4443),
+        pass: None,
     }
 }
 

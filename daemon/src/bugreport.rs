@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn a_token_that_got_into_the_text_does_not_leave() {
-        let network = credentials::new_network("n", &["wss://192.0.2.1:443".to_owned()], &[]).expect("a network");
+        let network = credentials::new_network("n", &["wss://192.0.2.1:443".to_owned()], &[], &[]).expect("a network");
         let secret = network.trim_start_matches(TOKEN_PREFIX);
         let text = without_tokens(&format!("started with --join {network}, then \"{network}\"\nsmesh1:(hidden) smesh1:"));
         assert_eq!(text, "started with --join smesh1:(hidden), then \"smesh1:(hidden)\"\nsmesh1:(hidden) smesh1:");

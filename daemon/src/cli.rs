@@ -132,6 +132,9 @@ pub(crate) enum NetworkCommand {
         /// The relays' ids in the same order, as `shadowmesh-relay id` prints them
         #[arg(long, value_name = "ID")]
         relay_id: Vec<String>,
+        /// The relays' access tokens in the same order, where their operators gave one; `-` for a relay without
+        #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
+        relay_token: Vec<String>,
     },
 }
 

@@ -44,8 +44,8 @@ fn identity_path(named: Option<PathBuf>, files: &FileArgs) -> Result<PathBuf, Fa
 }
 
 /// Runs `shadowmesh network new`.
-pub(crate) fn network_new(name: &str, relays: &[String], ids: &[String]) -> Result<(), Failure> {
-    out::line(credentials::new_network(name, relays, ids)?);
+pub(crate) fn network_new(name: &str, relays: &[String], ids: &[String], tokens: &[String]) -> Result<(), Failure> {
+    out::line(credentials::new_network(name, relays, ids, tokens)?);
     Ok(())
 }
 

@@ -3,7 +3,7 @@ use crate::failure::Failure;
 use shadowmesh_core::{
     crypto::{Identity, Provider, awslc::AwsLc},
     id::PeerId,
-    network::{Network, RelayAddress},
+    network::{AccessKey, Network, RelayAddress},
 };
 use shadowmesh_runtime_std::identity::{self, IdentityError};
 use std::{io::Read, path::Path, sync::Arc};
@@ -41,18 +41,21 @@ pub(crate) fn network_of(from: impl Read, shown: &str) -> Result<(Network, Strin
 }
 
 /// A new network: its join token.
-pub(crate) fn new_network(name: &str, urls: &[String], ids: &[String]) -> Result<String, Failure> {
-    if ids.len() > urls.len() {
-        return Err(Failure::usage(format!(
-            "--relay-id is given {} times and --relay {} times; give each relay at most one id, in the same order",
-            ids.len(),
-            urls.len()
-        )));
+pub(crate) fn new_network(name: &str, urls: &[String], ids: &[String], tokens: &[String]) -> Result<String, Failure> {
+    for (flag, count, what) in [("--relay-id", ids.len(), "id"), ("--relay-token", tokens.len(), "token")] {
+        if count > urls.len() {
+            let relays = urls.len();
+            return Err(Failure::usage(format!(
+                "{flag} is given {count} times and --relay {relays} times; give each relay at most one {what}, in the same order"
+            )));
+        }
     }
     let mut relays = Vec::with_capacity(urls.len());
     for (index, url) in urls.iter().enumerate() {
         let id = ids.get(index).map(|text| peer_id(text)).transpose().map_err(|why| Failure::usage(format!("--relay-id: {why}")))?;
-        relays.push(RelayAddress::new(url, id).map_err(|why| Failure::usage(format!("--relay: {why}")))?);
+        let relay = RelayAddress::new(url, id).map_err(|why| Failure::usage(format!("--relay: {why}")))?;
+        let access = tokens.get(index).filter(|token| *token != "-").map(|token| AccessKey::of(token.trim()));
+        relays.push(relay.with_access(access));
     }
     let network = Network::new(secret()?, name, relays).and_then(|network| network.token());
     network.map_err(|why| Failure::usage(format!("network new: {why}")))

@@ -95,7 +95,9 @@ fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Keygen { out, files } => commands::keygen(out, &files),
         Command::Id { identity, files } => commands::id(identity, &files),
-        Command::Network(NetworkCommand::New { name, relay, relay_id }) => commands::network_new(&name, &relay, &relay_id),
+        Command::Network(NetworkCommand::New { name, relay, relay_id, relay_token }) => {
+            commands::network_new(&name, &relay, &relay_id, &relay_token)
+        }
         Command::Join(args) => up::join(&args),
         Command::Up(args) => up::run(&args),
         Command::Down { files } => Client::connect(&files)?.leave(),

@@ -126,6 +126,8 @@ const COMMANDS: &[(&[&str], i32, &[&str])] = &[
     (&["network", "new", "--relay", "wss://a:0"], 2, &["--relay", "port"]),
     (&["network", "new", "--relay", "wss://a", "--relay-id", "sm-x"], 2, &["--relay-id", "is not a PeerId"]),
     (&["network", "new", "--relay", "wss://a", "--relay-id", "x", "--relay-id", "y"], 2, &["--relay-id is given 2 times"]),
+    (&["network", "new", "--relay", "wss://a", "--relay-token", "0123456789abcdef"], 2, &["access token", "give its --relay-id too"]),
+    (&["network", "new", "--relay", "wss://a", "--relay-token", "x", "--relay-token", "-"], 2, &["--relay-token is given 2 times"]),
     (&["keygen", "--out", "DIR/no/such/place"], 1, &["no such directory", "--out"]),
     (&["id", "--identity", "DIR/none"], 1, &["DIR/none", "does not exist", "shadowmesh keygen"]),
     (&["id", "--identity", "DIR"], 2, &["DIR", "not a regular file"]),

@@ -3,7 +3,7 @@ use crate::Failure;
 use core::net::SocketAddr;
 use shadowmesh_core::{
     id::PeerId,
-    network::{Network, RelayAddress},
+    network::{AccessKey, Network, RelayAddress},
 };
 use shadowmesh_runtime_std::entropy;
 use std::{
@@ -17,7 +17,7 @@ use std::{
 const NETWORK_NAME: &str = "dev";
 
 /// Writes the token to `join.token` in `state_dir` (mode 0600) and gives it back.
-pub fn join_token(state_dir: &Path, id: PeerId, addresses: &[SocketAddr]) -> Result<String, Failure> {
+pub fn join_token(state_dir: &Path, id: PeerId, addresses: &[SocketAddr], access: Option<AccessKey>) -> Result<String, Failure> {
     let path = state_dir.join("join.token");
     let secret = match fs::read_to_string(&path).ok().and_then(|text| Network::from_token(&text).ok()) {
         // Another relay's token would name another relay: its network is not ours to keep.
@@ -26,7 +26,7 @@ pub fn join_token(state_dir: &Path, id: PeerId, addresses: &[SocketAddr]) -> Res
     };
     let url = format!("wss://{}", reachable(addresses));
     let token = RelayAddress::new(&url, Some(id))
-        .and_then(|relay| Network::new(secret, NETWORK_NAME, vec![relay]))
+        .and_then(|relay| Network::new(secret, NETWORK_NAME, vec![relay.with_access(access)]))
         .and_then(|network| network.token());
     let token = token.map_err(|error| Failure::failed(format!("no join token for {url}: {error}")))?;
     write_private(&path, &token).map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn the_network_is_kept_as_long_as_the_relay_is_the_same() {
         let dir = tempfile::tempdir().expect("temp dir");
-        let token = |id: u8, list: &[&str]| join_token(dir.path(), PeerId([id; 32]), &addresses(list)).expect("a token");
+        let token = |id: u8, list: &[&str]| join_token(dir.path(), PeerId([id; 32]), &addresses(list), None).expect("a token");
         let first = Network::from_token(&token(1, &["127.0.0.1:1"])).expect("good");
         let moved = Network::from_token(&token(1, &["192.0.2.5:2"])).expect("good");
         assert_eq!(

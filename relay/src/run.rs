@@ -135,7 +135,8 @@ fn listen_addresses(settings: &Settings) -> Vec<SocketAddr> {
 
 /// The one line that says where the relay is and who it is, and with `--dev` the token.
 fn announce(settings: &Settings, id: PeerId, addresses: &[SocketAddr]) -> Result<(), Failure> {
-    let token = if settings.dev { Some(dev::join_token(&settings.state_dir, id, addresses)?) } else { None };
+    let token =
+        if settings.dev { Some(dev::join_token(&settings.state_dir, id, addresses, settings.access.keys.first().cloned())?) } else { None };
     say(format!("shadowmesh-relay listening on {} id {id}", urls(addresses).join(", ")));
     if let Some(token) = token {
         say(token);

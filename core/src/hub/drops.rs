@@ -51,6 +51,8 @@ reasons! {
     BadResponse = "bad_response",
     /// An identity that this relay does not take.
     PeerDenied = "peer_denied",
+    /// An access token is wanted, and none or another was shown.
+    AccessDenied = "access_denied",
     /// A RESPONSE that names no network.
     NoNetwork = "no_network",
     /// A message that has no place in this state.

@@ -407,19 +407,25 @@ impl Hub {
     /// The client has proven who it is: a place in the directory, and ESTABLISHED. Its state is `Parting` until it has both.
     fn proven(&mut self, now: Instant, conn: ConnId, challenge: &Challenge, verified: &Verified, actions: &mut Vec<HubAction>) {
         let client = self.clients.get_mut(&conn).expect("the caller found it");
+        let id = verified.peer.id();
+        let mut channel = Channel::new(now, challenge.answer.sid(), verified, &*self.config.crypto);
+        // Before anything is given back: identities cost nothing to make, tries at a token must.
+        let access = &self.config.access;
+        if !access.takes_pass(self.config.identity.id(), verified.params.pass.as_ref()) {
+            return self.refuse_proven(now, conn, &mut channel, Reason::AccessDenied, actions);
+        }
+        if !access.takes_peer(id) {
+            return self.refuse_proven(now, conn, &mut channel, Reason::PeerDenied, actions);
+        }
         if let Some(source) = client.source.take() {
             self.admission.prove(source);
         }
-        let id = verified.peer.id();
         let Some(net_r) = verified.params.net_r else {
-            return self.refuse_proven(now, conn, Reason::NoNetwork, actions);
+            return self.refuse_proven(now, conn, &mut channel, Reason::NoNetwork, actions);
         };
-        if !self.config.access.takes_peer(id) {
-            return self.refuse_proven(now, conn, Reason::PeerDenied, actions);
-        }
         let replaces = self.directory.find(&net_r, id).is_some();
         if self.established >= self.config.limits.clients && !replaces {
-            return self.refuse_proven(now, conn, Reason::ClientsFull, actions);
+            return self.refuse_proven(now, conn, &mut channel, Reason::ClientsFull, actions);
         }
         let member = Member {
             conn,
@@ -429,9 +435,8 @@ impl Hub {
             supports_direct: verified.params.supports_direct,
         };
         let Some(joined) = self.directory.join(now, net_r, id, member) else {
-            return self.refuse_proven(now, conn, Reason::ClientsFull, actions);
+            return self.refuse_proven(now, conn, &mut channel, Reason::ClientsFull, actions);
         };
-        let channel = Channel::new(now, challenge.answer.sid(), verified, &*self.config.crypto);
         let session_id = channel.session_id().0;
         let (remote, handle, network) = (client.remote, joined.handle, joined.network);
         self.reflector.add(channel.own_sid(), conn);

@@ -3,7 +3,7 @@ use super::codec::{Field, record};
 use crate::{
     config::{Access, HubConfig, Limits, Member, NodeConfig, Transports},
     crypto::{Identity, Provider, rustcrypto::RustCrypto},
-    network::{Network, RelayAddress},
+    network::{AccessKey, Network, RelayAddress},
     wire::{Malformed, Reader},
 };
 use std::sync::Arc;
@@ -31,11 +31,11 @@ record!(NodeConfig {
     version,
 });
 record!(Network { secret, name, relays });
-record!(RelayAddress { url, id });
+record!(RelayAddress { url, id, access });
 record!(Transports { udp, wss });
 record!(Member { id, name, allowed });
 record!(HubConfig { identity, crypto, suites, limits, access, keepalive, udp_ports });
-record!(Access { allow, deny, peers });
+record!(Access { allow, deny, peers, keys });
 record!(Limits {
     frame_bytes,
     control_bytes,
@@ -60,6 +60,15 @@ record!(Limits {
     refuse_time,
     memory,
 });
+
+impl Field for AccessKey {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.0.put(out);
+    }
+    fn take(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Field::take(from).map(Self)
+    }
+}
 
 impl Field for Arc<Identity> {
     fn put(&self, out: &mut Vec<u8>) {

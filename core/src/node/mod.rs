@@ -72,7 +72,7 @@ impl Node {
     /// A peer that does nothing until `Event::Start`. The first event must be `Event::Entropy`.
     pub fn new(config: NodeConfig) -> Self {
         let relays = config.network.relays.iter().enumerate();
-        let uplinks = relays.map(|(index, relay)| Uplink::new(index, relay.url.clone(), relay.id)).collect();
+        let uplinks = relays.map(|(index, relay)| Uplink::new(index, relay)).collect();
         Self {
             room: Room::new(config),
             uplinks,

@@ -9,6 +9,8 @@
 mod ending;
 mod foreign;
 mod patience;
+mod reasons;
+mod report;
 mod udp;
 
 use super::{
@@ -23,14 +25,15 @@ use crate::{
     event::{Note, Target, TlsFacts},
     handshake::{Concluded, HandshakeError, Offer, Outcome, Setup, Ticket, Work},
     id::{ConnId, Handle, PeerId},
+    network::{AccessKey, RelayAddress},
     plane::Edit,
     session::Side,
-    status::{RelayState, RelayStatus, SHARED_IDENTITY},
     time::{Duration, Instant},
-    wire::{CLOSE_SHARED_IDENTITY, DirectoryEntry, Established, FrameHeader, INNER_CONTROL, Params, RelayMessage, TYPE_FRAME, TYPE_RESP},
+    wire::{DirectoryEntry, Established, FrameHeader, INNER_CONTROL, Params, RelayMessage, TYPE_FRAME, TYPE_RESP},
 };
 use core::net::{IpAddr, SocketAddr};
 use patience::Patience;
+use reasons::meaning;
 use std::{collections::BTreeMap, sync::Arc};
 
 /// Dial and handshake together.
@@ -141,6 +144,8 @@ pub(crate) struct Uplink {
     url: String,
     /// Its identity: from the token, or from the first certificate.
     pin: Option<PeerId>,
+    /// What it lets in by, from the token.
+    access: Option<AccessKey>,
     state: State,
     patience: Patience,
     last_error: Option<String>,
@@ -156,11 +161,13 @@ impl Uplink {
         }
     }
 
-    pub(crate) fn new(index: usize, url: String, pin: Option<PeerId>) -> Self {
+    pub(crate) fn new(index: usize, relay: &RelayAddress) -> Self {
+        let RelayAddress { url, id, access } = relay.clone();
         Self {
             index,
             url,
-            pin,
+            pin: id,
+            access,
             state: State::Idle { retry_at: Instant::ZERO },
             patience: Patience::new(),
             last_error: None,
@@ -273,6 +280,8 @@ impl Uplink {
                     }
                     let params = Params {
                         net_r: Some(room.config.network.net_r(greeting.relay)),
+                        // sealed in FIN, for a relay whose RESP has verified: nobody else sees it (protocol 2.7)
+                        pass: self.access.as_ref().map(|access| access.pass(greeting.relay)),
                         supports_direct: room.config.direct.any(),
                         version: Some(room.config.version.clone()),
                         ..Params::default()
@@ -315,7 +324,7 @@ impl Uplink {
         let established = match open(now, lane, bytes) {
             Ok(RelayMessage::Established(established)) => established,
             Ok(RelayMessage::Close { reason }) => {
-                self.fail(now, room, format!("the relay refused us (reason {reason})"));
+                self.fail(now, room, format!("the relay refused us: {}", meaning(reason)));
                 return News { lost: true, ..News::default() };
             }
             Ok(_) => {
@@ -395,8 +404,7 @@ impl Uplink {
                 News::default()
             }
             RelayMessage::Close { reason } => {
-                let meaning = if reason == CLOSE_SHARED_IDENTITY { format!(": {SHARED_IDENTITY}") } else { String::new() };
-                self.fail(now, room, format!("closed by the relay (reason {reason}){meaning}"));
+                self.fail(now, room, format!("closed by the relay: {}", meaning(reason)));
                 News { lost: true, ..News::default() }
             }
             RelayMessage::GoAway { within_s } => {
@@ -525,28 +533,6 @@ impl Uplink {
         }
         false
     }
-
-    pub(crate) fn status(&self) -> RelayStatus {
-        let state = match &self.state {
-            State::Idle { .. } => RelayState::Waiting,
-            State::Parked => RelayState::Parked,
-            State::Dialling { .. } | State::Greeting(_) => RelayState::Connecting,
-            State::Up(_) => RelayState::Connected,
-        };
-        RelayStatus {
-            url: self.url.clone(),
-            id: self.pin,
-            state,
-            rtt: self.up().and_then(|up| up.rtt),
-            observed: self.observed(),
-            reflexive: self.mapped().map(|mapped| mapped.address),
-            reflexive_at: self.up().and_then(|up| up.reflexive.as_ref()).and_then(Reflexive::answered_at),
-            draining: self.goes(),
-            has_reflector: self.up().is_some_and(|up| up.reflexive.is_some()),
-            mapping_varies: self.mapping_varies(),
-            last_error: self.last_error.clone(),
-        }
-    }
 }
 
 /// Opens a sealed frame of the session with a relay.
@@ -572,10 +558,14 @@ mod tests {
         Instant::from_millis(millis)
     }
 
+    fn relay(id: Option<PeerId>) -> RelayAddress {
+        RelayAddress::new("wss://relay.example", id).expect("a good URL")
+    }
+
     fn up() -> Uplink {
         let keys = Chain::start(Zeroizing::new([1; 64]), Suite::ChaCha20Poly1305).keys(Side::Initiator, &RustCrypto);
         let end = SocketAddr::from(([192, 0, 2, 1], 443));
-        let mut uplink = Uplink::new(0, "wss://relay.example".into(), None);
+        let mut uplink = Uplink::new(0, &relay(None));
         uplink.state = State::Up(Box::new(Up {
             conn: ConnId(0),
             window: 256,
@@ -633,7 +623,7 @@ mod tests {
     #[test]
     fn dial_and_handshake_have_ten_seconds_together() {
         let room = &mut crate::link::tests::room(Vec::new());
-        let mut uplink = Uplink::new(0, "wss://relay.example".into(), Some(PeerId([7; 32])));
+        let mut uplink = Uplink::new(0, &relay(Some(PeerId([7; 32]))));
         uplink.dial(at(1_000), room);
         let end = SocketAddr::from(([192, 0, 2, 1], 443));
         uplink.opened(at(8_000), room, &TlsFacts { exporter: [4; 32], identity: None, subject: None }, (end, end));
@@ -644,7 +634,7 @@ mod tests {
     fn a_relay_that_is_not_dialled_while_leaving_rings_once() {
         let room = &mut crate::link::tests::room(Vec::new());
         room.leaving = true;
-        let mut uplink = Uplink::new(0, "wss://relay.example".into(), None);
+        let mut uplink = Uplink::new(0, &relay(None));
         uplink.alarm(at(1), room);
         assert_eq!(uplink.deadline(), None);
     }

@@ -34,6 +34,8 @@ pub const CLOSE_SHARED_IDENTITY: u8 = 5;
 pub const CLOSE_SESSION_OLD: u8 = 6;
 /// Reason in CLOSE: nothing was heard for too long.
 pub const CLOSE_SILENT: u8 = 7;
+/// Reason in CLOSE: the relay wants an access token, and none or another was shown.
+pub const CLOSE_NO_ACCESS: u8 = 8;
 
 const STREAM: u8 = 0x10;
 const ACK: u8 = 0x11;

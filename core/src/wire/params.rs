@@ -3,7 +3,7 @@
 //! ```text
 //!   params = n × { type u16 | length u16 | value }        at most 1 KiB together
 //!   1 name, UTF-8 · 2 address, 4 or 16 bytes, repeated · 3 mtu u16 · 4 layer 2, empty · 5 net_r 32 · 6 supports direct, empty
-//!   7 withhold my address, empty · 8 version, ASCII · 9 udp port u16
+//!   7 withhold my address, empty · 8 version, ASCII · 9 udp port u16 · 10 pass of the relay 32
 //! ```
 //! Unknown types are skipped, so that later versions can say more.
 use super::{Malformed, Reader};
@@ -27,6 +27,7 @@ const SUPPORTS_DIRECT: u16 = 6;
 const WITHHOLD_ADDRESS: u16 = 7;
 const VERSION: u16 = 8;
 const UDP_PORT: u16 = 9;
+const PASS: u16 = 10;
 
 /// What one end says about itself. All of it is a claim until something else bears it out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,6 +50,8 @@ pub struct Params {
     pub version: Option<String>,
     /// The UDP port on which it takes direct traffic.
     pub udp_port: Option<u16>,
+    /// What the relay lets in by (protocol 2.7); only in FIN to a relay.
+    pub pass: Option<[u8; 32]>,
 }
 
 impl Params {
@@ -64,7 +67,7 @@ impl Params {
             let kind = reader.u16("params: cut in a header")?;
             let len = reader.u16("params: cut in a header")?;
             let value = reader.bytes(usize::from(len), "params: cut in a value")?;
-            if (NAME..=UDP_PORT).contains(&kind) {
+            if (NAME..=PASS).contains(&kind) {
                 if kind != ADDRESS && seen & (1 << kind) != 0 {
                     return Err(Malformed("params: a type twice"));
                 }
@@ -103,6 +106,9 @@ impl Params {
         if let Some(port) = self.udp_port {
             put(out, UDP_PORT, &port.to_be_bytes());
         }
+        if let Some(pass) = &self.pass {
+            put(out, PASS, pass);
+        }
     }
 
     fn take(&mut self, kind: u16, value: &[u8]) -> Result<(), Malformed> {
@@ -118,6 +124,7 @@ impl Params {
             SUPPORTS_DIRECT => self.supports_direct = fixed(value, "params: supports direct").map(|[]| true)?,
             WITHHOLD_ADDRESS => self.withhold_address = fixed(value, "params: withhold address").map(|[]| true)?,
             VERSION => self.version = Some(text(value, is_version).ok_or(Malformed("params: version"))?),
+            PASS => self.pass = Some(fixed(value, "params: pass")?),
             UDP_PORT => self.udp_port = Some(u16::from_be_bytes(fixed(value, "params: udp port")?)),
             _ => {}
         }
@@ -176,6 +183,7 @@ mod tests {
             withhold_address: true,
             version: Some("v".repeat(VERSION_LEN_MAX)),
             udp_port: Some(1),
+            pass: Some([7; 32]),
         };
         let bytes = emitted(&params);
         assert!(bytes.len() <= PARAMS_LEN_MAX, "{} bytes", bytes.len());
@@ -218,6 +226,7 @@ mod tests {
             (&[0, 7, 0, 1, 1], "params: withhold address"),
             (&[0, 8, 0, 1, 7], "params: version"),
             (&[0, 9, 0, 1, 1], "params: udp port"),
+            (&[0, 10, 0, 1, 1], "params: pass"),
             (&[0; PARAMS_LEN_MAX + 1], "params: more than 1 KiB"),
         ] {
             assert_eq!(Params::parse(bytes), Err(Malformed(want)));
@@ -236,11 +245,11 @@ mod tests {
         fn what_was_emitted_is_parsed(
             name in proptest::option::of("[A-Za-z0-9._-]{1,63}"),
             addresses in proptest::collection::vec(any::<IpAddr>().prop_map(|ip| ip.to_canonical()), 0..=ADDRESSES_MAX),
-            mtu: Option<u16>, net_r: Option<[u8; 32]>, udp_port: Option<u16>, flags: [bool; 3],
+            mtu: Option<u16>, net_r: Option<[u8; 32]>, pass: Option<[u8; 32]>, udp_port: Option<u16>, flags: [bool; 3],
             version in proptest::option::of("[ -~]{1,32}"),
         ) {
             let [layer2, supports_direct, withhold_address] = flags;
-            let params = Params { name, addresses, mtu, layer2, net_r, supports_direct, withhold_address, version, udp_port };
+            let params = Params { name, addresses, mtu, layer2, net_r, supports_direct, withhold_address, version, udp_port, pass };
             prop_assert_eq!(Params::parse(&emitted(&params)), Ok(params));
         }
 

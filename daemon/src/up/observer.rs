@@ -206,7 +206,7 @@ mod tests {
         assert_eq!((observer.missed_relays.get(&0), observer.shared_identity_at), (Some(&at(1)), None));
         observer.note(at(3), &Note::RelayConnected { index: 0, id: PEER, observed: ([192, 0, 2, 1], 1).into() });
         assert!(observer.missed_relays.is_empty());
-        observer.note(at(4), &lost(&format!("closed by the relay (reason 5): {SHARED_IDENTITY}")));
+        observer.note(at(4), &lost(&format!("closed by the relay: {SHARED_IDENTITY}")));
         assert_eq!((observer.missed_relays.get(&0), observer.shared_identity_at), (Some(&at(4)), Some(at(4))));
     }
 

@@ -18,7 +18,7 @@ const SCRIPT_LEN: usize = 400;
 
 /// Inputs for each target by its name.
 pub fn all() -> Vec<(&'static str, Vec<Vec<u8>>)> {
-    let mut all = vec![("wire", wire()), ("token", token()), ("handshake", handshake()), ("rekey", rekey())];
+    let mut all = vec![("wire", [wire(), proxy_headers()].concat()), ("token", token()), ("handshake", handshake()), ("rekey", rekey())];
     for (place, name) in
         ["rehandshake", "control", "relay_door", "peer_door", "plane", "lanes", "bridge", "scenario", "offload"].into_iter().enumerate()
     {
@@ -53,12 +53,6 @@ fn told(name: &str) -> Vec<Vec<u8>> {
         _ => Vec::new(),
     }
 }
-
-/// What a proxy says first, by both versions of its protocol.
-const ANNOUNCED: [&[u8]; 2] = [
-    b"PROXY TCP6 2001:db8::7 2001:db8::1 41022 443\r\n",
-    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x10\xcb\0\x71\x07\xc0\0\x02\x01\xa0\x3e\x01\xbb\x04\0\x01\0",
-];
 
 /// The messages of whole handshakes.
 fn handshakes() -> Vec<Vec<u8>> {
@@ -128,9 +122,15 @@ fn wire() -> Vec<Vec<u8>> {
         Bound { receiver: 7, nonce: [8; 8], address: v6, other_port: 9 }.emit(out);
         out.extend([0; 32]);
     });
-    seeds.extend(ANNOUNCED.map(|announced| [&[9], announced].concat()));
     seeds.extend(handshakes());
     seeds
+}
+
+/// Both forms, each behind the number of its parser.
+fn proxy_headers() -> Vec<Vec<u8>> {
+    let text = b"PROXY TCP6 2001:db8::7 2001:db8::1 41022 443\r\n";
+    let binary = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x10\xcb\0\x71\x07\xc0\0\x02\x01\xa0\x3e\x01\xbb\x04\0\x01\0";
+    [&text[..], binary].map(|header| [&[9], header].concat()).to_vec()
 }
 
 fn receipt() -> Receipt {
@@ -148,6 +148,7 @@ fn params(v4: SocketAddr, v6: SocketAddr) -> Params {
         withhold_address: true,
         version: Some("0.1.0".into()),
         udp_port: Some(9),
+        pass: Some([2; 32]),
     }
 }
 

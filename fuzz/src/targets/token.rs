@@ -61,7 +61,8 @@ fn made(bytes: &[u8]) {
     let mut parts = bytes.split(|byte| *byte == 0).map(String::from_utf8_lossy);
     let name = parts.next().unwrap_or_default();
     let id = |number: usize| number.is_multiple_of(2).then_some(PeerId([number as u8; 32]));
-    let relays = parts.take(10).enumerate().map(|(number, url)| RelayAddress { url: url.into_owned(), id: id(number) }).collect();
+    let relays =
+        parts.take(10).enumerate().map(|(number, url)| RelayAddress { url: url.into_owned(), id: id(number), access: None }).collect();
     match Network::new([0x5e; 32], &name, relays) {
         Ok(network) => {
             let token = network.token().expect("within limits");

@@ -123,6 +123,7 @@ pub(super) struct Wire {
 }
 
 /// What will happen.
+#[expect(clippy::large_enum_variant, reason = "a job's outcome waits in it for a moment of virtual time")]
 pub(super) enum Tick {
     Arrive {
         wire: WireId,

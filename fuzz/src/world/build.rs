@@ -54,7 +54,7 @@ impl World {
     /// An empty world on this back end.
     pub fn with_crypto(seed: u64, crypto: Arc<dyn Provider>) -> Self {
         let mut air = Air::new(seed);
-        let nowhere = RelayAddress { url: "wss://192.0.2.1".into(), id: None };
+        let nowhere = RelayAddress { url: "wss://192.0.2.1".into(), id: None, access: None };
         let network = Network::new(air.rng.seed(), "proving-ground", vec![nowhere]).expect("a network within all limits");
         Self {
             air,

@@ -5,7 +5,7 @@ use core::{
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
-use shadowmesh_core::id::PeerId;
+use shadowmesh_core::{id::PeerId, network::AccessKey};
 use std::path::PathBuf;
 
 /// One key of relay.toml.
@@ -26,6 +26,7 @@ enum Set {
     Addresses(fn(&mut Settings, Vec<SocketAddr>)),
     Networks(fn(&mut Settings, Vec<(IpAddr, u8)>)),
     Peers(fn(&mut Settings, Vec<PeerId>)),
+    Tokens(fn(&mut Settings, Vec<AccessKey>)),
     Path(fn(&mut Settings, PathBuf)),
     Filter(fn(&mut Settings, &str)),
 }
@@ -51,6 +52,9 @@ const fn span(section: &'static str, name: &'static str, least: Duration, most: 
     key(section, name, Set::Duration { least, most, set })
 }
 
+/// Fewer could be tried out.
+const TOKEN_LEN_MIN: usize = 16;
+const TOKEN_LEN_MAX: usize = 128;
 const SECOND: Duration = Duration::from_secs(1);
 const GIB: u64 = 1 << 30;
 
@@ -69,6 +73,7 @@ pub(super) const KEYS: &[Key] = &[
     key("metrics", "listen", Set::Address(|s, address| s.metrics = Some(address))),
     key("access", "allow", Set::Networks(|s, list| s.access.allow = list)),
     key("access", "deny", Set::Networks(|s, list| s.access.deny = list)),
+    key("access", "token", Set::Tokens(|s, list| s.access.keys = list)),
     key("access", "trusted_proxies", Set::Networks(|s, list| s.trusted_proxies = list)),
     key("access", "peers", Set::Peers(|s, list| s.access.peers = list)),
     span("limits", "keepalive", SECOND, Duration::from_hours(1), |s, time| s.keepalive = time),
@@ -137,7 +142,7 @@ impl Key {
     fn read(&self, text: String) -> Given {
         match &self.set {
             Set::Number { .. } => text.trim().parse().map_or(Given::Text(text), Given::Number),
-            Set::Addresses(_) | Set::Networks(_) | Set::Peers(_) => {
+            Set::Addresses(_) | Set::Networks(_) | Set::Peers(_) | Set::Tokens(_) => {
                 Given::List(text.split(',').map(|part| part.trim().to_owned()).collect())
             }
             Set::Duration { .. } | Set::Word { .. } | Set::Address(_) | Set::Path(_) | Set::Filter(_) => Given::Text(text),
@@ -161,6 +166,8 @@ impl Key {
             (Set::Addresses(set), Given::List(list)) if !list.is_empty() => set(settings, self.each(list, |text| text.parse().ok())?),
             (Set::Networks(set), Given::List(list)) if !list.is_empty() => set(settings, self.each(list, network)?),
             (Set::Peers(set), Given::List(list)) if !list.is_empty() => set(settings, self.each(list, |text| text.parse().ok())?),
+            (Set::Tokens(set), Given::List(list)) if !list.is_empty() => set(settings, self.each(list, token)?),
+            (Set::Tokens(set), Given::Text(text)) => set(settings, vec![token(text).ok_or_else(|| self.wrong(given))?]),
             (Set::Path(set), Given::Text(text)) if !text.is_empty() => set(settings, text.into()),
             (Set::Filter(set), Given::Text(text)) if is_filter(text) => set(settings, text),
             _ => return Err(self.wrong(given)),
@@ -175,6 +182,7 @@ impl Key {
 
     fn wrong(&self, given: &Given) -> String {
         let given = match given {
+            Given::Text(_) if matches!(self.set, Set::Tokens(_)) => "what stands there".into(),
             Given::Text(text) => format!("{:?}", text.chars().take(60).collect::<String>()),
             Given::Number(number) => number.to_string(),
             Given::List(list) if list.is_empty() => "an empty list".into(),
@@ -195,6 +203,9 @@ impl Key {
             Set::Addresses(_) => "addresses with ports like [\"0.0.0.0:443\", \"[::]:443\"]".into(),
             Set::Networks(_) => "networks like [\"192.0.2.0/24\", \"2001:db8::/32\"], not an empty list".into(),
             Set::Peers(_) => "ids of peers like [\"sm-…\"], as `shadowmesh id` prints them, not an empty list".into(),
+            Set::Tokens(_) => format!(
+                "{TOKEN_LEN_MIN} to {TOKEN_LEN_MAX} letters, digits and -._~+/= that nobody guesses, like those of `openssl rand -hex 16`, or a list of such"
+            ),
             Set::Path(_) => "a path".into(),
             Set::Filter(_) => {
                 "\"error\", \"warn\", \"info\", \"debug\", \"trace\" or filters by module like \"info,shadowmesh_core=debug\"".into()
@@ -202,6 +213,13 @@ impl Key {
         };
         format!("{} cannot be {given}; right would be {right}", self.dotted())
     }
+}
+
+/// An access token, hashed.
+fn token(text: &str) -> Option<AccessKey> {
+    let fits = (TOKEN_LEN_MIN..=TOKEN_LEN_MAX).contains(&text.len());
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte));
+    (fits && is_plain).then(|| AccessKey::of(text))
 }
 
 /// `192.0.2.0/24`, or one address.

@@ -1,6 +1,7 @@
 //! Settings of the relay: precedence, and what a wrong one is answered with.
 use super::*;
 use core::fmt::Write;
+use shadowmesh_core::network::AccessKey;
 
 fn nothing(_: &str) -> Option<String> {
     None
@@ -57,6 +58,7 @@ fn every_key_has_a_variable_and_can_be_set_in_the_file() {
             "file" | "dir" | "certificate" | "key" => "\"x\"",
             "allow" | "deny" | "trusted_proxies" => "[\"192.0.2.0/24\", \"2001:db8::1\"]",
             "peers" => "[]",
+            "token" => "[\"0123456789abcdef\", \"fedcba9876543210\"]",
             "tcp" => "[\"127.0.0.1:1\"]",
             "listen" | "udp" => "\"127.0.0.1:1\"",
             "level" => "\"debug\"",
@@ -74,6 +76,8 @@ fn every_key_has_a_variable_and_can_be_set_in_the_file() {
     let mut settings = from_text(&text).expect("good");
     assert_eq!(settings.access.allow, [("192.0.2.0".parse().expect("address"), 24), ("2001:db8::1".parse().expect("address"), 128)]);
     assert_eq!((settings.access.deny.len(), settings.access.peers.as_slice()), (2, &[peer][..]));
+    assert_eq!(settings.access.keys, ["0123456789abcdef", "fedcba9876543210"].map(AccessKey::of));
+    assert!(!format!("{settings:?}").contains("0123456789abcdef"), "it is hidden");
     let limits = core::mem::take(&mut settings.limits);
     assert_eq!((limits.frame_bytes, limits.clients, limits.client_bytes_per_second), (20_000, 20_000, 20_000));
     assert!(settings.log_json && settings.certificate_files().is_some());
@@ -106,6 +110,9 @@ const WRONG: &[(&str, &str)] = &[
     ("[access]\ndeny = [\"example.com\"]\n", "access.deny cannot be \"example.com\""),
     ("[access]\ntrusted_proxies = \"192.0.2.1\"\n", "access.trusted_proxies cannot be \"192.0.2.1\"; right would be networks like"),
     ("[access]\nallow = []\n", "access.allow cannot be an empty list"),
+    ("[access]\ntoken = \"short\"\n", "access.token cannot be what stands there; right would be 16 to 128 letters, digits"),
+    ("[access]\ntoken = [\"0123456789 abcdef\"]\n", "access.token cannot be what stands there; right would be"),
+    ("[access]\ntoken = []\n", "access.token cannot be an empty list"),
     ("[access]\npeers = [\"sm-nobody\"]\n", "access.peers cannot be \"sm-nobody\"; right would be ids of peers"),
     ("[listen]\ntcp = []\n", "listen.tcp cannot be an empty list; right would be addresses with ports"),
     ("[listen]\ntcp = [\"localhost\"]\n", "listen.tcp cannot be \"localhost\""),

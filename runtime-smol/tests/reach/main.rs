@@ -4,6 +4,7 @@ mod support;
 
 mod announced;
 mod certificate;
+mod token;
 mod tunnel;
 
 use shadowmesh_core::{

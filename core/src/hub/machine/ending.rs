@@ -2,10 +2,10 @@
 use super::{Hub, REFUSALS, edit};
 use crate::{
     edges::{States, took, turn},
-    hub::{Edit, HubAction, HubNote, client::State, drops::Reason},
+    hub::{Edit, HubAction, HubNote, channel::Channel, client::State, drops::Reason},
     id::ConnId,
     time::Instant,
-    wire::{CLOSE_SESSION_OLD, RelayMessage},
+    wire::{CLOSE_NO_ACCESS, CLOSE_OVERLOAD, CLOSE_PROTOCOL, CLOSE_REFUSED, CLOSE_SESSION_OLD, RelayMessage},
 };
 use core::net::SocketAddr;
 
@@ -19,8 +19,22 @@ impl Hub {
         self.part(now, conn, None, why, actions);
     }
 
-    /// Hangs up on a client that has proven who it is but cannot come in.
-    pub(super) fn refuse_proven(&mut self, now: Instant, conn: ConnId, reason: Reason, actions: &mut Vec<HubAction>) {
+    /// Tells a client that has proven who it is why it cannot come in, and hangs up.
+    pub(super) fn refuse_proven(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        channel: &mut Channel,
+        reason: Reason,
+        actions: &mut Vec<HubAction>,
+    ) {
+        let close = match reason {
+            Reason::AccessDenied => CLOSE_NO_ACCESS,
+            Reason::ClientsFull => CLOSE_OVERLOAD,
+            Reason::NoNetwork => CLOSE_PROTOCOL,
+            _ => CLOSE_REFUSED,
+        };
+        actions.push(HubAction::Send { conn, bytes: channel.seal(&RelayMessage::Close { reason: close }) });
         self.drops.count(reason);
         self.failed += 1;
         let client = self.clients.get(&conn).expect("the caller found it");

@@ -1,5 +1,6 @@
 //! The way in: each limit before the proof, with its counter (protocol 9.4), and the order of the handshake (protocol 3.8, 9.3).
 use super::*;
+use crate::{network::AccessKey, wire::CLOSE_NO_ACCESS};
 
 fn limited(change: impl FnOnce(&mut Limits)) -> Stage {
     let mut limits = Limits::default();
@@ -123,7 +124,7 @@ fn a_connection_that_would_not_fit_into_the_memory_is_refused_and_all_others_sta
 fn a_relay_takes_addresses_and_identities_as_it_is_told() {
     let prefix = |text: &str, len| (address(text).ip(), len);
     let allow = vec![prefix("192.0.2.0:0", 24), prefix("[2001:db8::]:0", 32)];
-    let access = Access { allow, deny: vec![prefix("192.0.2.128:0", 25)], peers: vec![identity(1).id()] };
+    let access = Access { allow, deny: vec![prefix("192.0.2.128:0", 25)], peers: vec![identity(1).id()], keys: Vec::new() };
     let mut stage = Stage::with_access(Limits::default(), access);
     for (remote, taken) in [
         ("192.0.2.5:1", true),
@@ -140,6 +141,39 @@ fn a_relay_takes_addresses_and_identities_as_it_is_told() {
     let stranger = proves_itself(&mut stage, 2);
     assert!(stage.hung.contains_key(&stranger));
     assert_eq!((stage.dropped("peer_denied"), stage.status().clients.len()), (1, 1));
+}
+
+// protocol 2.7
+#[test]
+fn a_relay_with_access_tokens_takes_who_shows_one_and_says_why_it_takes_nobody_else() {
+    let (key, other) = (AccessKey::of("the token of this relay"), AccessKey::of("the next token"));
+    let relay = identity(200).id();
+    let mut stage = Stage::with_access(Limits::default(), Access { keys: vec![key.clone(), other.clone()], ..Access::default() });
+    for (number, pass, is_taken) in [
+        (1, Some(key.pass(relay)), true),
+        (2, Some(other.pass(relay)), true),
+        (3, None, false),
+        (4, Some(AccessKey::of("a guess").pass(relay)), false),
+        (5, Some(key.pass(identity(9).id())), false),
+        (6, Some([0; 32]), false),
+    ] {
+        let (conn, told) = shows(&mut stage, number, pass);
+        assert_eq!(stage.hung.contains_key(&conn), !is_taken, "{number}");
+        let is_told = matches!(told, RelayMessage::Close { reason: CLOSE_NO_ACCESS });
+        assert_eq!(is_told, !is_taken, "{number}: {told:?}");
+    }
+    assert_eq!((stage.dropped("access_denied"), stage.status().clients.len()), (4, 2));
+}
+
+// protocol 9.4
+#[test]
+fn tries_at_an_access_token_are_limited_like_connections_that_prove_nothing() {
+    let limits = Limits { join_burst: 3, joins_per_second: 1, ..Limits::default() };
+    let mut stage = Stage::with_access(limits, Access { keys: vec![AccessKey::of("the token")], ..Access::default() });
+    for number in 1..=3 {
+        shows(&mut stage, number, Some([number; 32]));
+    }
+    assert_eq!(stage.hub.admit(stage.now, address(ADDRESS)), Err(Refusal::Because("join_rate")), "though each had an identity");
 }
 
 // protocol 9.4
@@ -209,6 +243,27 @@ fn wire_resp() -> u8 {
 }
 
 /// Somebody new goes through the handshake up to the proof, whatever comes of it.
+/// Proves who it is and shows this; what the relay says to it first.
+fn shows(stage: &mut Stage, number: u8, pass: Option<[u8; 32]>) -> (ConnId, RelayMessage) {
+    let caller = stage.call(&identity(number), ADDRESS);
+    stage.message(caller.conn, caller.offer.init());
+    let work = Work::Conclude {
+        setup: caller.setup.clone(),
+        identity: Arc::clone(&caller.identity),
+        responder: stage.relay,
+        offer: Arc::clone(&caller.offer),
+        resp: stage.mail(caller.conn).expect("CHALLENGE"),
+        params: Params { pass, ..params(NETWORK) },
+        coins: Zeroizing::new([1; 32]),
+    };
+    let Outcome::Concluded(Ok(concluded)) = run(work) else { panic!("a good CHALLENGE") };
+    stage.message(caller.conn, &concluded.fin);
+    let mut told = stage.mail(caller.conn).expect("a word of the relay");
+    let keys = concluded.chain.keys(Side::Initiator, &AwsLc);
+    let plain = keys.open.open(&mut told).expect("sealed by the relay");
+    (caller.conn, RelayMessage::parse(&plain[1..]).expect("a message"))
+}
+
 fn proves_itself(stage: &mut Stage, number: u8) -> ConnId {
     let caller = stage.call(&identity(number), ADDRESS);
     stage.message(caller.conn, caller.offer.init());
@@ -274,5 +329,7 @@ fn a_response_without_a_network_is_refused() {
     let (fin, _) = caller.conclude(stage.relay, resp, Params::default()).expect("good");
     stage.message(caller.conn, &fin);
     assert_eq!((stage.hung[&caller.conn], stage.dropped("no_network")), ("no_network", 1));
+    let close = FRAME_HEADER_LEN + 1 + 2 + TAG_LEN;
+    assert_eq!(stage.mail(caller.conn).map(|told| told.len()), Some(close), "told why, and not ESTABLISHED");
     assert!(stage.mail(caller.conn).is_none());
 }
