@@ -97,8 +97,8 @@ pub struct Proxies {
     pub proxy: Option<Arc<HttpProxy>>,
     /// Hosts that are reached without it, as `NO_PROXY` lists them: names and all below them, addresses, networks, or `*`.
     pub not_for: Vec<String>,
-    /// This host is never reached through it.
-    pub not_for_loopback: bool,
+    /// This host, and addresses that mean nothing outside of their own network, are never reached through it.
+    pub not_for_local: bool,
 }
 
 impl Proxies {
@@ -112,9 +112,21 @@ impl Proxies {
     pub(crate) fn to(&self, host: &str, port: u16) -> Option<&Arc<HttpProxy>> {
         let host = host.trim_matches(['[', ']']).trim_end_matches('.').to_ascii_lowercase();
         let ip = host.parse::<IpAddr>().ok();
-        let is_loopback = host == "localhost" || ip.is_some_and(|ip| ip.is_loopback());
-        let passed_by = (is_loopback && self.not_for_loopback) || self.not_for.iter().any(|rule| is_meant(rule, &host, port, ip));
+        let is_local = host == "localhost" || ip.is_some_and(is_local);
+        let passed_by = (is_local && self.not_for_local) || self.not_for.iter().any(|rule| is_meant(rule, &host, port, ip));
         self.proxy.as_ref().filter(|_| !passed_by)
+    }
+}
+
+/// Whether this is an address of this host, of a private network, of shared address space, or of no network at all (RFC 6890).
+fn is_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [first, second, ..] = ip.octets();
+            let is_shared = (first == 100 && second & 0xc0 == 64) || (first == 198 && second & 0xfe == 18);
+            ip.is_loopback() || ip.is_private() || ip.is_link_local() || ip.is_documentation() || is_shared
+        }
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local() || ip.segments()[..2] == [0x2001, 0x0db8],
     }
 }
 

@@ -9,14 +9,14 @@ pub(super) fn understand(take: &mut Taker<'_>) -> Result<(Proxies, Option<String
     let customary = take.layers.customary.clone();
     let not_for = customary.no_proxy;
     if let Some((proxy, _)) = asked {
-        return Ok((Proxies { proxy: proxy.map(Arc::new), not_for, not_for_loopback: false }, None));
+        return Ok((Proxies { proxy: proxy.map(Arc::new), not_for, not_for_local: false }, None));
     }
     let Some((variable, text)) = customary.proxy else { return Ok((Proxies::default(), None)) };
     match text.parse::<HttpProxy>() {
         Ok(proxy) => {
             take.show("network.proxy", format!("\"{proxy}\""), variable.to_owned());
-            // what is on this machine is tried out here, and no proxy elsewhere knows it
-            Ok((Proxies { proxy: Some(Arc::new(proxy)), not_for, not_for_loopback: true }, None))
+            // what is on this machine or in its own network is no matter for a proxy, which may not even know it
+            Ok((Proxies { proxy: Some(Arc::new(proxy)), not_for, not_for_local: true }, None))
         }
         Err(why) => Ok((
             Proxies::default(),

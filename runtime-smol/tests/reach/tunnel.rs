@@ -103,7 +103,7 @@ fn who_is_reached_without_the_proxy_is(on: Runtime) {
     story(async {
         let proxy = Some(Arc::new("http://127.0.0.1:1".parse().expect("a proxy")));
         let not_for = vec!["127.0.0.0/8".to_owned()];
-        let peer = peer(on, 1, &at(&relay), |options| options.proxies = Proxies { proxy, not_for, not_for_loopback: false });
+        let peer = peer(on, 1, &at(&relay), |options| options.proxies = Proxies { proxy, not_for, not_for_local: false });
         connected(&peer).await;
         peer.leave().await;
     });

@@ -47,10 +47,10 @@ fn what_is_no_proxy_is_refused_with_what_would_be_right() {
 
 #[test]
 fn some_hosts_are_reached_without_it() {
-    let proxies = |list: &str, not_for_loopback| Proxies {
+    let proxies = |list: &str, not_for_local| Proxies {
         proxy: Some(Arc::new(proxy("http://p:1"))),
         not_for: list.split(',').map(str::to_owned).collect(),
-        not_for_loopback,
+        not_for_local,
     };
     let through = |list: &str, host: &str| proxies(list, false).to(host, 443).is_some();
     for (list, host) in [
@@ -79,8 +79,22 @@ fn some_hosts_are_reached_without_it() {
     ] {
         assert!(through(list, host), "{list} does not mean {host}");
     }
-    for host in ["localhost", "127.0.0.1", "[::1]"] {
+    for host in [
+        "localhost",
+        "127.0.0.1",
+        "[::1]",
+        "10.98.0.1",
+        "172.31.0.1",
+        "100.64.0.1",
+        "198.19.0.1",
+        "203.0.113.7",
+        "[fd00::1]",
+        "[2001:db8::1]",
+    ] {
         assert!(through("", host) && proxies("", true).to(host, 443).is_none(), "{host}");
+    }
+    for host in ["relay.example", "9.9.9.9", "172.32.0.1", "100.128.0.1", "198.20.0.1", "[2620:fe::fe]"] {
+        assert!(proxies("", true).to(host, 443).is_some(), "{host}");
     }
     assert!(Proxies::default().to("relay.example", 443).is_none());
 }
