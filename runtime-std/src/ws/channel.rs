@@ -12,12 +12,23 @@ use std::{
     net::TcpStream,
 };
 
+/// Frames shorter than this share a record of TLS: each record costs 22 bytes and a cipher's beginning and end.
+const SHARED_BYTES: usize = 4 * 1024;
+
+/// Bytes of frames that make a record.
+const RECORD_BYTES: usize = 12 * 1024;
+
+/// What is kept for the next short frames; an idle connection holds no more.
+const KEPT_BYTES: usize = 512;
+
 /// A connection without its socket.
 pub struct Channel {
     tls: Connection,
     ahead: ReadAhead,
     incoming: Incoming,
     masks: Masks,
+    /// Short frames that are not sealed yet.
+    short: Vec<u8>,
     /// Bytes of messages of which the kernel has not taken all yet.
     in_hand: usize,
     /// A close frame is the last that will be written.
@@ -58,7 +69,7 @@ impl Channel {
         // who writes looks at `is_full`
         tls.set_buffer_limit(None);
         ahead.handshake_is_over();
-        Self { tls, ahead, incoming: Incoming::new(side), masks: Masks::new(side), in_hand: 0, closing: false }
+        Self { tls, ahead, incoming: Incoming::new(side), masks: Masks::new(side), short: Vec::new(), in_hand: 0, closing: false }
     }
 
     /// The next message, or why there is none now.
@@ -88,6 +99,7 @@ impl Channel {
                 Some(Item::Ping(content)) => {
                     if !self.closing {
                         self.put(Kind::Pong, content)?;
+                        self.seal_short()?;
                         blocked_is_fine(self.push(tcp))?;
                     }
                     return Ok(Came::Later);
@@ -119,6 +131,7 @@ impl Channel {
     pub fn say_goodbye(&mut self) -> Result<(), Ended> {
         if !core::mem::replace(&mut self.closing, true) {
             self.put(Kind::Close, Vec::new())?;
+            self.seal_short()?;
             self.tls.send_close_notify();
         }
         Ok(())
@@ -129,6 +142,7 @@ impl Channel {
     /// # Errors
     /// Why the connection is gone.
     pub fn flush(&mut self, tcp: &TcpStream) -> Result<Flushed, Ended> {
+        self.seal_short()?;
         match self.push(tcp) {
             Err(why) if why.kind() == ErrorKind::WouldBlock => Ok(Flushed::Blocked),
             Err(why) => Err(tls::ended(&why)),
@@ -140,10 +154,33 @@ impl Channel {
         }
     }
 
-    /// Seals a frame: a message of at most 16 KiB less its header is one record of TLS.
+    /// Takes a frame: a message of at most 16 KiB less its header is one record of TLS, short ones are gathered.
     fn put(&mut self, kind: Kind, mut content: Vec<u8>) -> Result<(), Ended> {
         let head = Head::of(kind, &mut content, self.masks.next());
-        let (mut head, mut content) = (head.as_bytes(), content.as_slice());
+        if content.len() < SHARED_BYTES {
+            self.short.extend_from_slice(head.as_bytes());
+            self.short.extend_from_slice(&content);
+            return if self.short.len() < RECORD_BYTES { Ok(()) } else { self.seal_short() };
+        }
+        self.seal_short()?;
+        self.seal(head.as_bytes(), &content)
+    }
+
+    /// Seals the short frames that were gathered.
+    fn seal_short(&mut self) -> Result<(), Ended> {
+        if self.short.is_empty() {
+            return Ok(());
+        }
+        let mut short = core::mem::take(&mut self.short);
+        self.seal(&short, &[])?;
+        short.clear();
+        if short.capacity() <= KEPT_BYTES {
+            self.short = short;
+        }
+        Ok(())
+    }
+
+    fn seal(&mut self, mut head: &[u8], mut content: &[u8]) -> Result<(), Ended> {
         let mut writer = self.tls.writer();
         while !head.is_empty() || !content.is_empty() {
             let taken = writer.write_vectored(&[IoSlice::new(head), IoSlice::new(content)]).map_err(|why| tls::ended(&why))?;

@@ -111,6 +111,32 @@ fn a_gathered_message_is_one_record_of_tls() {
 }
 
 #[test]
+fn short_messages_share_records_and_keep_their_order() {
+    let mut pair = Pair::new();
+    let messages: Vec<Vec<u8>> = [100, 100, 5_000, 100, 4_095, 4_095, 4_095, 100].map(|len: usize| vec![(len % 251) as u8; len]).into();
+    for message in &messages {
+        pair.client.0.send(message.clone()).expect("it stands");
+    }
+    pair.client.0.seal_short().expect("it stands");
+    let mut sealed = Vec::new();
+    while pair.client.0.tls.wants_write() {
+        pair.client.0.tls.write_tls(&mut sealed).expect("room");
+    }
+    let (mut records, mut rest) = (0, sealed.as_slice());
+    while let [_, _, _, high, low, after @ ..] = rest {
+        (records, rest) = (records + 1, &after[usize::from(u16::from_be_bytes([*high, *low]))..]);
+    }
+    assert_eq!(records, 4, "two short ones, the long one, four short ones, the last");
+    assert!(pair.client.0.short.capacity() <= KEPT_BYTES);
+    (&pair.client.1).write_all(&sealed).expect("room");
+    let mut came = Vec::new();
+    while came.len() < messages.len() {
+        assert_eq!(read_all(&mut pair.server, &mut came), None);
+    }
+    assert!(came == messages);
+}
+
+#[test]
 fn a_ping_is_answered_and_a_goodbye_comes_behind_what_was_sent() {
     let mut pair = Pair::new();
     let mut came = Vec::new();
