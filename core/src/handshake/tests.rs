@@ -51,6 +51,7 @@ fn the_fields_stand_where_protocol_3_puts_them() {
     assert_eq!(offer.init()[1620..1622], [0, 0], "no extensions");
     assert_eq!(offer.init()[1638..], [0; 16], "mac2");
     assert_eq!(answer.resp()[..12], [2, 1, 0, 2, 0, 0, 0, 22, 0, 0, 0, 11]);
+    assert_eq!((offer.sid(), answer.sid(), answer.peer_sid()), (11, 22, 11));
     let fin = world.conclude(&offer, answer.resp()).expect("a good RESP").fin;
     assert_eq!(fin[..12], [3, 0, 0, 0, 0, 0, 0, 22, 0, 0, 0, 11]);
     let info = peek_init(offer.init()).expect("well formed");
@@ -382,6 +383,31 @@ fn the_rekey_chain_agrees_and_old_keys_do_not_open() {
             }
         }
     }
+}
+
+// protocol 4.5: the new chain hangs on both messages, epochs included, and on both secrets
+#[test]
+fn the_chain_of_a_new_epoch_is_the_one_of_protocol_4_5() {
+    let (_, verified) = World::default().run();
+    let offer = rekey_offer(1, &RustCrypto);
+    assert_eq!((offer.epoch(), rekey_offer(2, &RustCrypto).epoch()), (1, 2));
+    let rekey1 = offer.rekey1();
+    let (rekey2, next) = rekey_answer(1, rekey1.to_vec(), &verified.chain, &RustCrypto).expect("it fits");
+    let (share, public_key) = rekey1.split_first_chunk::<32>().expect("32 bytes");
+    let public_key = public_key.try_into().expect("the rest is the key");
+    let ss_mlkem = RustCrypto.kem_encapsulate(public_key, &[44; 32]).expect("a good key").shared;
+    let ss_x25519 = crate::crypto::x25519::Scalar::new([44; 32]).agree(share).expect("a good share");
+    let epoch = [0, 0, 0, 1];
+    let hash = hash::sha512(&[&epoch, rekey1, &epoch, &rekey2]);
+    agree(&verified.chain.next(&ss_mlkem, &ss_x25519, &hash), &next);
+}
+
+#[test]
+fn each_coin_is_spent_once() {
+    let coins: [u8; 96] = core::array::from_fn(|i| i as u8);
+    let (for_kem, for_x25519) = initiator::split(&coins);
+    assert_eq!([for_kem.as_slice(), for_x25519.as_slice()].concat(), coins);
+    assert_eq!(responder::thirds(&coins).map(|third| *third).concat(), coins);
 }
 
 // protocol 4.5

@@ -278,6 +278,9 @@ impl RecvLane {
     }
 }
 
+#[cfg(test)]
+mod tests;
+
 /// What the exhaustive models need of the real lane.
 #[cfg(test)]
 mod model {

@@ -10,6 +10,8 @@
 //! that takes whatever copy comes first delivers in order without waiting (protocol 7.2, 7.5).
 mod clock;
 mod copies;
+#[cfg(test)]
+mod tests;
 mod words;
 
 use super::{

@@ -75,6 +75,19 @@ mod tests {
 
     // protocol 7.6
     #[test]
+    fn the_minutes_of_hurry_are_over_to_the_instant() {
+        for (after, wait) in [(UNREACHED_TIME.saturating_sub(Duration::from_millis(1)), RETRY_UNREACHED), (UNREACHED_TIME, RETRY_MOST)] {
+            let (entropy, mut patience) = (&mut Entropy::new(&[7; 32]), Patience::new());
+            for _ in 0..12 {
+                patience.after_silence(Instant::ZERO, entropy);
+            }
+            let waits = patience.after_silence(Instant::ZERO + after, entropy);
+            assert!(waits <= wait && waits >= wait * 9 / 10, "{waits:?} after {after:?}");
+        }
+    }
+
+    // protocol 7.6
+    #[test]
     fn a_relay_that_answers_is_not_pressed_though_some_dials_do_not_reach_it() {
         let (entropy, mut patience) = (&mut Entropy::new(&[7; 32]), Patience::new());
         for _ in 0..9 {

@@ -1,0 +1,514 @@
+//! One sending lane alone: what goes where, and what a receipt changes. Each of these tests was written because a change of the code went
+//! unnoticed by the stories of two planes.
+use super::*;
+use crate::{
+    crypto::rustcrypto::RustCrypto,
+    id::{ConnId, Handle},
+    offload::Checksum,
+    plane::{Noticed, Via},
+    session::{Chain, EpochKeys, Side, Suite},
+    wire::LaneControl,
+};
+use zeroize::Zeroizing;
+
+const RELAY: Via = Via { conn: ConnId(0), handle: Some(Handle(9)) };
+const DIRECT: Via = Via { conn: ConnId(2), handle: None };
+const OTHER: Via = Via { conn: ConnId(3), handle: None };
+const DIRECT_PATH: PathId = PathId(2);
+const OTHER_PATH: PathId = PathId(4);
+
+// protocol 7.2, 7.5
+#[test]
+fn copies_are_owed_as_long_as_their_path_has_no_room() {
+    let mut world = World::new(Mode::SwitchLossless, DIRECT_PATH);
+    world.packets(3);
+    assert!(!world.lane.owes_copies(), "nobody asked for any");
+    world.out.full.push(RELAY.conn);
+    world.lane.hedge(&world.paths, PathId::RELAY);
+    world.pump();
+    assert!(world.lane.owes_copies(), "the relay's writer is full");
+    world.out.full.clear();
+    world.pump();
+    assert!(!world.lane.owes_copies());
+    assert_eq!(world.data(RELAY), [0, 1, 2]);
+    // the same of what a fallback owes
+    world.out.full.push(OTHER.conn);
+    world.lane.fall_back(world.now, &world.paths, OTHER_PATH, &mut world.out);
+    assert!(world.lane.owes_copies());
+    world.out.full.clear();
+    world.pump();
+    assert!(!world.lane.owes_copies());
+}
+
+#[test]
+fn a_lane_is_owed_receipts_from_its_first_frame_to_its_last_receipt() {
+    let mut world = World::new(Mode::SwitchLossless, DIRECT_PATH);
+    assert!(!world.lane.is_owed());
+    world.packets(2);
+    assert!(world.lane.is_owed());
+    world.receipt(1, 1, &[]);
+    assert!(world.lane.is_owed());
+    world.receipt(2, 2, &[]);
+    assert!(!world.lane.is_owed());
+}
+
+// protocol 5.4
+#[test]
+fn an_ended_lane_names_no_path_whose_number_is_given_anew() {
+    let mut world = World::new(Mode::SwitchLossless, OTHER_PATH);
+    world.lane.switch(world.now, &world.paths, DIRECT_PATH, &mut world.out);
+    world.out.sent.clear();
+    // a number that nothing here has: nothing changes
+    world.lane.forget_path(PathId(6));
+    assert_eq!(world.said_again(), [(DIRECT, OTHER_PATH, DIRECT_PATH), (OTHER, OTHER_PATH, DIRECT_PATH)]);
+    world.lane.forget_path(OTHER_PATH);
+    assert_eq!(world.said_again(), [(DIRECT, DIRECT_PATH, DIRECT_PATH)], "the path that was left is another now");
+    assert_eq!(world.lane.main(), DIRECT_PATH);
+    world.lane.forget_path(DIRECT_PATH);
+    assert_eq!(world.lane.main(), PathId::RELAY);
+}
+
+// protocol 5.4, 7.5
+#[test]
+fn an_ended_lane_copies_anew_only_when_the_path_of_its_copies_is_gone() {
+    let mut world = World::new(Mode::SwitchLossless, DIRECT_PATH);
+    world.packets(2);
+    world.lane.hedge(&world.paths, OTHER_PATH);
+    world.pump();
+    world.out.sent.clear();
+    world.lane.forget_path(PathId(6));
+    world.lane.pump_copies(world.now, &world.paths, &mut world.out);
+    assert!(world.out.sent.is_empty(), "no copy went there");
+    world.lane.forget_path(OTHER_PATH);
+    world.lane.pump_copies(world.now, &world.paths, &mut world.out);
+    assert_eq!((world.data(DIRECT), world.data(OTHER)), (vec![0, 1], vec![]));
+}
+
+// protocol 7.3
+#[test]
+fn drain_goes_the_path_that_carried_the_last_frames() {
+    // the main path lives and has all: a second path had copies only
+    let mut world = World::new(Mode::SwitchLossless, DIRECT_PATH);
+    world.packets(2);
+    world.lane.hedge(&world.paths, PathId::RELAY);
+    world.pump();
+    world.lane.switch(world.now, &world.paths, OTHER_PATH, &mut world.out);
+    assert_eq!(world.drains(), [(DIRECT, DIRECT_PATH)]);
+    // the main path had no room: the second one went on alone
+    let mut world = World::new(Mode::SwitchLossless, DIRECT_PATH);
+    world.lane.hedge(&world.paths, PathId::RELAY);
+    world.out.full.push(DIRECT.conn);
+    world.packets(2);
+    assert_eq!((world.data(DIRECT), world.data(RELAY)), (vec![], vec![0, 1]));
+    world.lane.switch(world.now, &world.paths, OTHER_PATH, &mut world.out);
+    assert_eq!(world.drains(), [(RELAY, PathId::RELAY)]);
+    let switches = world.switches();
+    let to: Vec<Via> = switches.iter().map(|(via, _, _)| *via).collect();
+    assert_eq!(to, [OTHER, DIRECT, RELAY], "SWITCH goes each path that it is about, once");
+}
+
+// protocol 7.5
+#[test]
+fn a_fallback_sends_nothing_again_that_its_path_has_copies_of() {
+    let mut world = World::new(Mode::SwitchLossless, DIRECT_PATH);
+    world.packets(3);
+    world.lane.hedge(&world.paths, PathId::RELAY);
+    world.pump();
+    world.out.sent.clear();
+    world.lane.fall_back(world.now, &world.paths, PathId::RELAY, &mut world.out);
+    assert_eq!(world.data(RELAY), [0; 0]);
+    // but all, when the copies went another way
+    let mut world = World::new(Mode::SwitchLossless, DIRECT_PATH);
+    world.packets(3);
+    world.lane.hedge(&world.paths, PathId::RELAY);
+    world.pump();
+    world.out.sent.clear();
+    world.lane.fall_back(world.now, &world.paths, OTHER_PATH, &mut world.out);
+    assert_eq!(world.data(OTHER), [0, 1, 2]);
+}
+
+// protocol 7.7
+#[test]
+fn a_redundant_lane_goes_on_upon_both_paths_after_a_switch_and_a_calm() {
+    for (mode, on_relay) in [(Mode::Redundant, vec![0, 1]), (Mode::SwitchLossless, vec![])] {
+        let mut world = World::new(mode, PathId::RELAY);
+        world.lane.switch(world.now, &world.paths, DIRECT_PATH, &mut world.out);
+        world.packets(1);
+        world.lane.calm(world.now, &world.paths, &mut world.out);
+        world.packets(1);
+        assert_eq!((world.data(DIRECT), world.data(RELAY)), (vec![0, 1], on_relay), "{mode:?}");
+    }
+}
+
+// protocol 7.5
+#[test]
+fn a_lane_that_is_calm_again_sends_no_more_copies() {
+    let mut world = World::new(Mode::SwitchLossless, DIRECT_PATH);
+    world.lane.hedge(&world.paths, PathId::RELAY);
+    world.packets(1);
+    world.lane.calm(world.now, &world.paths, &mut world.out);
+    world.packets(1);
+    assert_eq!((world.data(DIRECT), world.data(RELAY)), (vec![0, 1], vec![0]));
+}
+
+// protocol 7.5
+#[test]
+fn a_hedge_copies_each_frame_once_and_never_on_the_main_path() {
+    let mut world = World::new(Mode::SwitchLossless, DIRECT_PATH);
+    world.packets(2);
+    world.lane.hedge(&world.paths, DIRECT_PATH);
+    world.pump();
+    assert_eq!(world.data(DIRECT), [0, 1], "it carries them already");
+    for _ in 0..2 {
+        world.lane.hedge(&world.paths, PathId::RELAY);
+        world.pump();
+    }
+    assert_eq!(world.data(RELAY), [0, 1], "the second word of the suspicion says nothing new");
+    world.lane.hedge(&world.paths, OTHER_PATH);
+    world.pump();
+    assert_eq!(world.data(OTHER), [0, 1], "another path begins with the oldest");
+    let mut world = World::new(Mode::Off, DIRECT_PATH);
+    world.packets(2);
+    world.lane.hedge(&world.paths, PathId::RELAY);
+    world.pump();
+    assert_eq!(world.data(RELAY), [0; 0], "mode off sends nothing twice");
+}
+
+// protocol 7.5
+#[test]
+fn the_first_data_after_a_silence_is_copied_until_it_is_receipted() {
+    let idle = |mode, seconds, main| {
+        let mut world = World::new(mode, main);
+        world.now = world.now + Duration::from_secs(seconds);
+        world.packets(1);
+        world
+    };
+    assert_eq!(idle(Mode::SwitchLossless, 5, DIRECT_PATH).data(RELAY), [0; 0], "not silent for long enough");
+    assert_eq!(idle(Mode::Off, 6, DIRECT_PATH).data(RELAY), [0; 0], "mode off sends nothing twice");
+    assert_eq!(idle(Mode::SwitchLossless, 6, PathId::RELAY).data(RELAY), [0], "the relay needs no second");
+    let mut world = idle(Mode::SwitchLossless, 6, DIRECT_PATH);
+    world.packets(1);
+    world.receipt(1, 1, &[]);
+    world.packets(1);
+    assert_eq!((world.data(DIRECT), world.data(RELAY)), (vec![0, 1, 2], vec![0, 1]));
+    // a suspicion meanwhile goes on where the hedge is, and does not end with a receipt
+    let mut world = idle(Mode::SwitchLossless, 6, DIRECT_PATH);
+    world.lane.hedge(&world.paths, PathId::RELAY);
+    world.pump();
+    world.receipt(1, 1, &[]);
+    world.packets(1);
+    assert_eq!(world.data(RELAY), [0, 1]);
+}
+
+// protocol 7.5
+#[test]
+fn only_a_main_path_of_datagrams_gets_nothing_new_while_it_is_suspect() {
+    for (main, on_main) in [(DIRECT, vec![0, 1]), (Via { conn: ConnId::flow(3), handle: None }, vec![0])] {
+        let mut world = World::new(Mode::SwitchLossless, DIRECT_PATH);
+        world.paths.put(DIRECT_PATH, main, None, None, None);
+        world.packets(1);
+        world.lane.hedge(&world.paths, PathId::RELAY);
+        world.pump();
+        world.packets(1);
+        assert_eq!((world.data(main), world.data(RELAY)), (on_main, vec![0, 1]));
+    }
+}
+
+// protocol 7.4, 7.5
+#[test]
+fn only_a_frame_that_went_once_and_came_on_its_own_path_measures_the_round_trip() {
+    let measured = |resent: bool, came_on: PathId| {
+        let mut world = World::new(Mode::SwitchLossless, DIRECT_PATH);
+        world.packets(1);
+        world.wait(100);
+        world.packets(1);
+        if resent {
+            world.lane.hedge(&world.paths, PathId::RELAY);
+            world.pump();
+        }
+        let before = world.paths.pto(came_on);
+        world.wait(300);
+        let receipt = Receipt { path: came_on, ..told(2, 2, &[]) };
+        assert!(world.lane.receipt(world.now, &mut world.paths, &receipt));
+        (before, world.paths.pto(came_on))
+    };
+    let mut rtt = crate::plane::Rtt::from_sample(Duration::from_millis(10));
+    rtt.sample(Duration::from_millis(300));
+    assert_eq!(measured(false, DIRECT_PATH).1, rtt.pto(), "since the newest frame that came");
+    for (before, after) in [measured(true, DIRECT_PATH), measured(false, OTHER_PATH)] {
+        assert_eq!(before, after);
+    }
+}
+
+// protocol 7.5
+#[test]
+fn a_receipt_that_tells_nothing_new_is_no_sign_of_life() {
+    let mut world = World::new(Mode::SwitchLossless, DIRECT_PATH);
+    world.packets(6);
+    // named on another path, so that no sample changes how long is too long
+    let say = |world: &mut World, floor, next, mask: &[u64]| {
+        world.wait(1);
+        let receipt = Receipt { path: OTHER_PATH, ..told(floor, next, mask) };
+        assert!(world.lane.receipt(world.now, &mut world.paths, &receipt));
+        world.lane.deadline(&world.paths)
+    };
+    let due = say(&mut world, 1, 3, &[1]);
+    assert_eq!(say(&mut world, 1, 3, &[1]), due, "told before");
+    assert_eq!(say(&mut world, 0, 1, &[]), due, "told before");
+    // each new word moves the deadline: a hole that is filled, one that the other end gave up, and a higher number
+    let mut due = due;
+    for (floor, next, mask) in [(1, 4, vec![1, 2]), (1, 4, vec![0, 1, 2]), (4, 4, vec![]), (4, 6, vec![])] {
+        let before = core::mem::replace(&mut due, say(&mut world, floor, next, &mask));
+        assert!(due > before, "floor {floor}, next {next}");
+    }
+}
+
+// protocol 7.7
+#[test]
+fn a_reliable_lane_fills_each_hole_behind_what_came_once_a_timeout() {
+    let mut world = World::new(Mode::Reliable, DIRECT_PATH);
+    world.packets(9);
+    world.out.sent.clear();
+    world.receipt(0, 8, &[1, 2, 4, 5, 6, 7]);
+    world.lane.fill_holes(world.now, &world.paths, &mut world.out);
+    assert_eq!(world.data(DIRECT), [0; 0], "what is missing may still be on its way");
+    let patience = world.paths.pto(DIRECT_PATH);
+    world.now = world.now + patience;
+    world.lane.fill_holes(world.now, &world.paths, &mut world.out);
+    assert_eq!(world.data(DIRECT), [0, 3], "both holes");
+    world.lane.fill_holes(world.now, &world.paths, &mut world.out);
+    assert_eq!(world.data(DIRECT), [0, 3], "not again before a timeout");
+    world.now = world.now + patience;
+    world.lane.fill_holes(world.now, &world.paths, &mut world.out);
+    assert_eq!(world.data(DIRECT), [0, 3, 0, 3], "and then again");
+}
+
+// protocol 7.7
+#[test]
+fn a_reliable_lane_leaves_holes_near_the_newest_frame_and_other_modes_leave_all() {
+    for (mode, next, again) in [(Mode::Reliable, 3, vec![]), (Mode::Reliable, 4, vec![0]), (Mode::SwitchLossless, 4, vec![])] {
+        let mut world = World::new(mode, DIRECT_PATH);
+        world.packets(5);
+        world.out.sent.clear();
+        world.receipt(0, next, &(1..next).collect::<Vec<u64>>());
+        world.wait(1000);
+        world.lane.fill_holes(world.now, &world.paths, &mut world.out);
+        assert_eq!(world.data(DIRECT), again, "{mode:?}, {next}");
+    }
+}
+
+// protocol 7.3
+#[test]
+fn a_switch_is_over_when_its_own_generation_is_receipted_and_drain_has_gone() {
+    let mut world = World::new(Mode::SwitchLossless, PathId::RELAY);
+    world.packets(1);
+    world.lane.switch(world.now, &world.paths, DIRECT_PATH, &mut world.out);
+    world.lane.receipt(world.now, &mut world.paths, &told(1, 1, &[]));
+    assert!(!world.said_again().is_empty(), "the receipt knows nothing of it");
+    world.lane.receipt(world.now, &mut world.paths, &Receipt { generation: 1, ..told(1, 1, &[]) });
+    assert!(world.said_again().is_empty());
+}
+
+// protocol 7.3
+#[test]
+fn a_switch_without_an_answer_is_repeated_ever_later_but_every_two_seconds() {
+    let mut world = World::new(Mode::SwitchLossless, PathId::RELAY);
+    world.lane.switch(world.now, &world.paths, DIRECT_PATH, &mut world.out);
+    let pto = world.paths.pto(DIRECT_PATH);
+    let mut waits = Vec::new();
+    for _ in 0..9 {
+        let due = world.lane.deadline(&world.paths).expect("it is not confirmed");
+        waits.push(due.since(world.now));
+        world.now = due;
+        world.lane.alarm(world.now, &world.paths, &mut world.out);
+    }
+    let wanted: Vec<Duration> = (0..9).map(|round| (pto * 2 * (1 << round)).min(Duration::from_secs(2))).collect();
+    assert_eq!(waits, wanted);
+}
+
+// protocol 7.1
+#[test]
+fn copies_keep_to_the_window_of_their_path_too() {
+    let mut world = World::new(Mode::SwitchLossless, DIRECT_PATH);
+    world.paths.put(PathId::RELAY, RELAY, Some(4), None, None);
+    world.packets(10);
+    world.lane.hedge(&world.paths, PathId::RELAY);
+    world.pump();
+    assert_eq!(world.data(RELAY), [0, 1, 2, 3]);
+    world.receipt(1, 1, &[]);
+    world.pump();
+    assert_eq!(world.data(RELAY), [0, 1, 2, 3, 4]);
+}
+
+// protocol 7.1, 7.5
+#[test]
+fn a_full_main_path_hands_on_to_a_second_one_only_if_that_has_kept_up() {
+    let mut world = World::new(Mode::SwitchLossless, DIRECT_PATH);
+    world.packets(2);
+    world.out.full = vec![DIRECT.conn, RELAY.conn];
+    world.lane.hedge(&world.paths, PathId::RELAY);
+    world.pump();
+    assert!(!world.packet(), "neither has room");
+    world.out.full = vec![DIRECT.conn];
+    assert!(!world.packet(), "the copies come first");
+    world.pump();
+    assert!(world.packet());
+    assert_eq!((world.data(DIRECT), world.data(RELAY)), (vec![0, 1], vec![0, 1, 2]));
+    world.out.full.clear();
+    assert!(world.packet());
+    assert_eq!(world.data(DIRECT), [0, 1], "its run is broken: only a switch takes it up again");
+}
+
+// protocol 7.5
+#[test]
+fn what_is_out_counts_as_late_when_the_lane_is_given_up() {
+    let mut world = World::new(Mode::SwitchLossless, DIRECT_PATH);
+    world.packets(3);
+    let mut drops = Drops::default();
+    world.lane.count_unreceipted(&mut drops);
+    assert_eq!(drops.get(Drop::Late), 3);
+}
+
+// protocol 3.10, 7.3
+#[test]
+fn the_end_of_a_lane_is_told_on_the_path_that_carried_its_last_frame() {
+    for (full, told_on) in [(vec![], DIRECT), (vec![DIRECT.conn], RELAY)] {
+        let mut world = World::new(Mode::SwitchLossless, DIRECT_PATH);
+        world.lane.hedge(&world.paths, PathId::RELAY);
+        world.out.full = full;
+        world.packets(2);
+        world.lane.close(world.now, &world.paths, &mut world.out);
+        let drains: Vec<Via> = world.drains().into_iter().map(|(via, _)| via).collect();
+        assert_eq!(drains, [told_on]);
+    }
+}
+
+// protocol 7.5
+#[test]
+fn a_lane_whose_frames_are_copied_already_sends_none_as_a_probe() {
+    for (hedged, again) in [(false, vec![0]), (true, vec![])] {
+        let mut world = World::new(Mode::SwitchLossless, DIRECT_PATH);
+        world.packets(2);
+        if hedged {
+            world.lane.hedge(&world.paths, PathId::RELAY);
+            world.pump();
+        }
+        world.out.sent.clear();
+        for _ in 0..2 {
+            world.now = world.lane.deadline(&world.paths).expect("frames are out");
+            world.lane.alarm(world.now, &world.paths, &mut world.out);
+        }
+        let stalls = world.out.reports.iter().filter(|report| matches!(report.what, Noticed::Stalled { path: DIRECT_PATH, .. })).count();
+        assert_eq!((stalls, world.data(DIRECT)), (2, again), "hedged: {hedged}");
+    }
+}
+
+#[derive(Default)]
+struct Out {
+    sent: Vec<(Via, Vec<u8>)>,
+    reports: Vec<Report>,
+    full: Vec<ConnId>,
+}
+
+impl Sink for Out {
+    fn room(&self, conn: ConnId) -> usize {
+        if self.full.contains(&conn) { 0 } else { 1 << 20 }
+    }
+    fn send(&mut self, via: Via, frame: &[u8]) {
+        self.sent.push((via, frame.to_vec()));
+    }
+    fn deliver(&mut self, _: &[u8], _: Checksum) {}
+    fn punt(&mut self, _: ConnId, _: Option<Handle>, _: &mut [u8]) {}
+    fn report(&mut self, report: Report) {
+        self.reports.push(report);
+    }
+}
+
+/// A lane with a relay and two direct paths.
+struct World {
+    lane: SendLane,
+    paths: Paths,
+    out: Out,
+    now: Instant,
+    /// Opens what the lane seals.
+    far: EpochKeys,
+}
+
+impl World {
+    fn new(mode: Mode, main: PathId) -> Self {
+        let chain = Chain::start(Zeroizing::new([7; 64]), Suite::ChaCha20Poly1305);
+        let (near, far) = (chain.keys(Side::Initiator, &RustCrypto), chain.keys(Side::Responder, &RustCrypto));
+        let mut paths = Paths::default();
+        for (path, via) in [(PathId::RELAY, RELAY), (DIRECT_PATH, DIRECT), (OTHER_PATH, OTHER)] {
+            paths.put(path, via, None, Some(Duration::from_millis(10)), None);
+        }
+        let now = Instant::from_millis(1000);
+        let lane = SendLane::new(now, LinkId(0), 20, near.seal, main, mode, Pool::default());
+        Self { lane, paths, out: Out::default(), now, far }
+    }
+
+    /// False: the lane did not take it.
+    fn packet(&mut self) -> bool {
+        self.lane.send_now(self.now, &self.paths, Plain::whole(2, b"a packet"), &mut self.out)
+    }
+
+    fn packets(&mut self, count: u32) {
+        for _ in 0..count {
+            assert!(self.packet(), "there is room");
+        }
+    }
+
+    fn pump(&mut self) {
+        self.lane.pump(self.now, &self.paths, &mut FairQueue::default(), &mut self.out, &mut Drops::default());
+    }
+
+    fn wait(&mut self, millis: u64) {
+        self.now = self.now + Duration::from_millis(millis);
+    }
+
+    fn receipt(&mut self, floor: u64, next: u64, mask: &[u64]) {
+        assert!(self.lane.receipt(self.now, &mut self.paths, &told(floor, next, mask)));
+    }
+
+    /// Sequences of the data frames that went there.
+    fn data(&self, to: Via) -> Vec<u64> {
+        let headers = self.out.sent.iter().filter(|(via, _)| *via == to).map(|(_, frame)| FrameHeader::parse(frame).expect("a frame"));
+        headers.filter(|header| header.counter.lane() == 0).map(|header| header.counter.sequence()).collect()
+    }
+
+    fn control(&self) -> Vec<(Via, LaneControl)> {
+        let all = self.out.sent.iter().filter(|(_, frame)| FrameHeader::parse(frame).expect("a frame").counter.lane() != 0);
+        let opened = all.map(|(via, frame)| {
+            let mut frame = frame.clone();
+            let plain = self.far.open.open(&mut frame).expect("sealed by the lane");
+            (*via, LaneControl::parse(&plain[1..]).expect("a message of the lane"))
+        });
+        opened.collect()
+    }
+
+    fn drains(&self) -> Vec<(Via, PathId)> {
+        let drain = |(via, message)| if let LaneControl::Drain { path, .. } = message { Some((via, path)) } else { None };
+        self.control().into_iter().filter_map(drain).collect()
+    }
+
+    fn switches(&self) -> Vec<(Via, PathId, PathId)> {
+        let switch = |(via, message)| if let LaneControl::Switch { from, to, .. } = message { Some((via, from, to)) } else { None };
+        self.control().into_iter().filter_map(switch).collect()
+    }
+
+    /// What the lane repeats of its switch, some seconds later.
+    fn said_again(&mut self) -> Vec<(Via, PathId, PathId)> {
+        self.wait(3000);
+        self.out.sent.clear();
+        self.lane.alarm(self.now, &self.paths, &mut self.out);
+        self.switches()
+    }
+}
+
+fn told(floor: u64, next: u64, mask: &[u64]) -> Receipt {
+    let mut bits = ReceiptMask::default();
+    for bit in mask {
+        bits.set(*bit);
+    }
+    Receipt { lane: 0, generation: 0, floor, next, path: DIRECT_PATH, delay_us: 0, lost: 0, mask: bits }
+}
