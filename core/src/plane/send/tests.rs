@@ -7,7 +7,7 @@ use crate::{
     offload::Checksum,
     plane::{Noticed, Via},
     session::{Chain, EpochKeys, Side, Suite},
-    wire::LaneControl,
+    wire::{LEAST_BUDGET, LaneControl},
 };
 use zeroize::Zeroizing;
 
@@ -94,6 +94,7 @@ fn drain_goes_the_path_that_carried_the_last_frames() {
     world.pump();
     world.lane.switch(world.now, &world.paths, OTHER_PATH, &mut world.out);
     assert_eq!(world.drains(), [(DIRECT, DIRECT_PATH)]);
+    assert_eq!(world.switches().iter().map(|(via, _, _)| *via).collect::<Vec<Via>>(), [OTHER, DIRECT]);
     // the main path had no room: the second one went on alone
     let mut world = World::new(Mode::SwitchLossless, DIRECT_PATH);
     world.lane.hedge(&world.paths, PathId::RELAY);
@@ -403,6 +404,143 @@ fn a_lane_whose_frames_are_copied_already_sends_none_as_a_probe() {
     }
 }
 
+// protocol 5.4, 7.3
+#[test]
+fn a_drain_that_an_ended_lane_owes_leaves_a_path_whose_number_is_given_anew() {
+    let mut world = World::new(Mode::SwitchLossless, PathId::RELAY);
+    for to in [OTHER_PATH, DIRECT_PATH] {
+        world.packets(1);
+        world.lane.switch(world.now, &world.paths, to, &mut world.out);
+    }
+    world.out.sent.clear();
+    world.lane.forget_path(OTHER_PATH);
+    world.receipt(2, 2, &[]);
+    world.lane.pump_copies(world.now, &world.paths, &mut world.out);
+    assert_eq!(world.drains(), [(DIRECT, DIRECT_PATH)]);
+}
+
+// protocol 7.5
+#[test]
+fn only_what_the_main_path_carried_speaks_for_it() {
+    let mut world = World::new(Mode::SwitchLossless, PathId::RELAY);
+    world.packets(1);
+    world.lane.switch(world.now, &world.paths, DIRECT_PATH, &mut world.out);
+    world.packets(3);
+    // frame 0 went the relay, 1 to 3 the direct path
+    let say = |world: &mut World, floor, next, mask: &[u64]| {
+        world.wait(1);
+        let receipt = Receipt { path: OTHER_PATH, ..told(floor, next, mask) };
+        assert!(world.lane.receipt(world.now, &mut world.paths, &receipt));
+        world.lane.stall_at(&world.paths)
+    };
+    let due = world.lane.stall_at(&world.paths);
+    assert_eq!(say(&mut world, 1, 1, &[]), due, "that was the relay");
+    let mut world = World::new(Mode::SwitchLossless, PathId::RELAY);
+    world.packets(1);
+    world.lane.switch(world.now, &world.paths, DIRECT_PATH, &mut world.out);
+    world.packets(3);
+    let due = say(&mut world, 0, 3, &[2]);
+    assert!(say(&mut world, 0, 3, &[1, 2]) > due, "its first frame");
+}
+
+// protocol 7.5
+#[test]
+fn a_hedge_after_a_silence_goes_on_when_an_old_receipt_comes_again() {
+    let mut world = World::new(Mode::SwitchLossless, DIRECT_PATH);
+    world.packets(1);
+    world.receipt(1, 1, &[]);
+    world.wait(6000);
+    world.packets(1);
+    world.receipt(1, 1, &[]);
+    world.packets(1);
+    assert_eq!(world.data(RELAY), [1, 2]);
+}
+
+// protocol 7.1, 8.3
+#[test]
+fn all_pieces_of_a_packet_fit_the_window_or_none_goes() {
+    for (out, goes) in [(5, true), (6, false)] {
+        let mut world = World::new(Mode::SwitchLossless, DIRECT_PATH);
+        world.paths.put(DIRECT_PATH, DIRECT, Some(8), None, Some(LEAST_BUDGET));
+        world.packets(out);
+        let three = vec![0; 2 * LEAST_BUDGET];
+        let went = world.lane.send_now(world.now, &world.paths, Plain::whole(2, &three), &mut world.out);
+        assert_eq!((went, world.data(DIRECT).len()), (goes, if goes { 8 } else { 6 }));
+    }
+}
+
+#[test]
+fn a_lane_that_is_closed_or_whose_ring_is_full_takes_nothing() {
+    let mut world = World::new(Mode::SwitchLossless, DIRECT_PATH);
+    world.lane.narrow(2);
+    world.packets(2);
+    assert!(!world.packet(), "the ring is full");
+    assert_eq!((world.lane.counters().frames, world.lane.counters().bytes), (2, 16));
+    let mut held = Vec::new();
+    world.lane.bounds(&mut |bound| held.push(bound.held));
+    assert_eq!(held[0], 2);
+    let mut world = World::new(Mode::SwitchLossless, DIRECT_PATH);
+    world.lane.close(world.now, &world.paths, &mut world.out);
+    assert!(!world.packet(), "a newer session has taken over");
+}
+
+// protocol 7.1, 7.5
+#[test]
+fn a_main_path_that_takes_nothing_stalls_after_a_timeout() {
+    let mut world = World::new(Mode::SwitchLossless, DIRECT_PATH);
+    world.out.full.push(DIRECT.conn);
+    let mut queue = FairQueue::default();
+    queue.push(world.now, 0, Plain::whole(2, b"a packet"), &mut Drops::default());
+    world.lane.pump(world.now, &world.paths, &mut queue, &mut world.out, &mut Drops::default());
+    assert_eq!(world.lane.stall_at(&world.paths), Some(world.now + world.paths.pto(DIRECT_PATH)));
+}
+
+// protocol 7.3, 8.3
+#[test]
+fn what_is_too_long_for_the_new_path_goes_the_relay_before_anything_new_and_before_drain() {
+    let mut world = World::with_a_long_frame();
+    world.out.full.push(RELAY.conn);
+    world.lane.fall_back(world.now, &world.paths, DIRECT_PATH, &mut world.out);
+    let mut queue = FairQueue::default();
+    queue.push(world.now, 0, Plain::whole(2, b"a packet"), &mut Drops::default());
+    world.lane.pump(world.now, &world.paths, &mut queue, &mut world.out, &mut Drops::default());
+    assert_eq!((world.data(RELAY), world.data(DIRECT)), (vec![], vec![]), "the relay's writer is full");
+    world.out.full.clear();
+    world.lane.pump(world.now, &world.paths, &mut queue, &mut world.out, &mut Drops::default());
+    assert_eq!((world.data(RELAY), world.data(DIRECT)), (vec![0], vec![1]));
+    assert_eq!(world.drains(), [], "the relay may be slower");
+    world.receipt(1, 1, &[]);
+    world.pump();
+    assert_eq!(world.drains(), [(DIRECT, DIRECT_PATH)]);
+}
+
+// protocol 8.3
+#[test]
+fn a_frame_that_no_path_carries_any_more_holds_up_nothing_behind_it() {
+    let mut world = World::with_a_long_frame();
+    world.paths.remove(PathId::RELAY);
+    world.lane.fall_back(world.now, &world.paths, DIRECT_PATH, &mut world.out);
+    assert!(!world.lane.is_owed());
+    assert_eq!(world.lane.counters().lost, 1);
+    // the other end still waits for it
+    world.packets(1);
+    world.receipt(0, 2, &[1]);
+    assert!(!world.lane.is_owed());
+}
+
+// protocol 7.5
+#[test]
+fn copies_of_what_has_come_meanwhile_are_not_owed() {
+    let mut world = World::new(Mode::SwitchLossless, DIRECT_PATH);
+    world.packets(2);
+    world.out.full.push(RELAY.conn);
+    world.lane.hedge(&world.paths, PathId::RELAY);
+    world.pump();
+    world.receipt(2, 2, &[]);
+    world.pump();
+    assert!(!world.lane.owes_copies());
+}
+
 #[derive(Default)]
 struct Out {
     sent: Vec<(Via, Vec<u8>)>,
@@ -445,6 +583,16 @@ impl World {
         let now = Instant::from_millis(1000);
         let lane = SendLane::new(now, LinkId(0), 20, near.seal, main, mode, Pool::default());
         Self { lane, paths, out: Out::default(), now, far }
+    }
+
+    /// Frame 0 went whole over a path that lives no more; the direct path carries less.
+    fn with_a_long_frame() -> Self {
+        let mut world = Self::new(Mode::SwitchLossless, OTHER_PATH);
+        let long = vec![0; 2 * LEAST_BUDGET];
+        assert!(world.lane.send_now(world.now, &world.paths, Plain::whole(2, &long), &mut world.out));
+        world.paths.remove(OTHER_PATH);
+        world.paths.put(DIRECT_PATH, DIRECT, None, None, Some(LEAST_BUDGET));
+        world
     }
 
     /// False: the lane did not take it.
