@@ -541,16 +541,32 @@ fn copies_of_what_has_come_meanwhile_are_not_owed() {
     assert!(!world.lane.owes_copies());
 }
 
+// protocol 7.1
+#[test]
+fn a_copy_goes_where_there_is_just_room_for_it() {
+    let mut world = World::new(Mode::SwitchLossless, DIRECT_PATH);
+    world.packets(1);
+    let len = world.out.sent[0].1.len();
+    world.lane.hedge(&world.paths, PathId::RELAY);
+    for (room, copied) in [(len - 1, vec![]), (len, vec![0])] {
+        world.out.room = Some(room);
+        world.pump();
+        assert_eq!(world.data(RELAY), copied, "{room} bytes");
+    }
+}
+
 #[derive(Default)]
 struct Out {
     sent: Vec<(Via, Vec<u8>)>,
     reports: Vec<Report>,
     full: Vec<ConnId>,
+    /// Bytes that the others take; None = plenty.
+    room: Option<usize>,
 }
 
 impl Sink for Out {
     fn room(&self, conn: ConnId) -> usize {
-        if self.full.contains(&conn) { 0 } else { 1 << 20 }
+        if self.full.contains(&conn) { 0 } else { self.room.unwrap_or(1 << 20) }
     }
     fn send(&mut self, via: Via, frame: &[u8]) {
         self.sent.push((via, frame.to_vec()));
