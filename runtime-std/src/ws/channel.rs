@@ -29,6 +29,8 @@ pub struct Channel {
     masks: Masks,
     /// Short frames that are not sealed yet.
     short: Vec<u8>,
+    /// The answer to the newest ping, while what was sealed before waits for room (RFC 6455 §5.5.3: older ones need none).
+    pong: Option<Vec<u8>>,
     /// Bytes of messages of which the kernel has not taken all yet.
     in_hand: usize,
     /// A close frame is the last that will be written.
@@ -69,7 +71,16 @@ impl Channel {
         // who writes looks at `is_full`
         tls.set_buffer_limit(None);
         ahead.handshake_is_over();
-        Self { tls, ahead, incoming: Incoming::new(side), masks: Masks::new(side), short: Vec::new(), in_hand: 0, closing: false }
+        Self {
+            tls,
+            ahead,
+            incoming: Incoming::new(side),
+            masks: Masks::new(side),
+            short: Vec::new(),
+            pong: None,
+            in_hand: 0,
+            closing: false,
+        }
     }
 
     /// The next message, or why there is none now.
@@ -97,11 +108,8 @@ impl Channel {
                 Some(Item::Close) => return Err(Ended::ByPeer),
                 // A ping costs an answer of its own, so it is a turn of its own.
                 Some(Item::Ping(content)) => {
-                    if !self.closing {
-                        self.put(Kind::Pong, content)?;
-                        self.seal_short()?;
-                        blocked_is_fine(self.push(tcp))?;
-                    }
+                    self.pong = Some(content);
+                    blocked_is_fine(self.push(tcp))?;
                     return Ok(Came::Later);
                 }
                 Some(Item::Pong) => return Ok(Came::Later),
@@ -205,14 +213,18 @@ impl Channel {
         if len == 0 { Err(ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
     }
 
-    /// Writes what TLS has ready; `WouldBlock` when some of it is left.
+    /// Writes what TLS has ready, and then the answer to a ping; `WouldBlock` when some of it is left.
     fn push(&mut self, tcp: &TcpStream) -> io::Result<()> {
-        while self.tls.wants_write() {
-            if self.tls.write_tls(&mut &*tcp)? == 0 {
-                return Err(ErrorKind::WriteZero.into());
+        loop {
+            while self.tls.wants_write() {
+                if self.tls.write_tls(&mut &*tcp)? == 0 {
+                    return Err(ErrorKind::WriteZero.into());
+                }
             }
+            let Some(content) = self.pong.take().filter(|_| !self.closing) else { return Ok(()) };
+            let sealed = self.put(Kind::Pong, content).and_then(|()| self.seal_short());
+            sealed.map_err(|why| io::Error::other(why.to_string()))?;
         }
-        Ok(())
     }
 }
 

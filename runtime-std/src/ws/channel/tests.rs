@@ -166,6 +166,30 @@ fn a_ping_is_answered_and_a_goodbye_comes_behind_what_was_sent() {
     assert_eq!((came, ended), (vec![b"last".to_vec()], Ended::ByPeer));
 }
 
+/// Who pings and takes no answers makes this end owe one, not all of them.
+#[test]
+fn answers_that_nobody_takes_are_not_kept() {
+    let mut pair = Pair::new();
+    socket2::SockRef::from(&pair.server.1).set_send_buffer_size(4_096).expect("a socket");
+    socket2::SockRef::from(&pair.client.1).set_recv_buffer_size(4_096).expect("a socket");
+    let mut came = Vec::new();
+    for at in 0..5_000_u32 {
+        let mut ping = [at.to_be_bytes().as_slice(), &[7; 121]].concat();
+        let mut head = Head::of(Kind::Pong, &mut ping, Some([1, 2, 3, 4])).as_bytes().to_vec();
+        head[0] = 0x89;
+        pair.client.0.tls.writer().write_all(&[head, ping].concat()).expect("it stands");
+        while flush(&mut pair.client) == Flushed::Blocked {
+            assert_eq!(read_all(&mut pair.server, &mut came), None);
+        }
+    }
+    assert_eq!(read_all(&mut pair.server, &mut came), None);
+    let mut kept = Vec::new();
+    while pair.server.0.tls.wants_write() {
+        pair.server.0.tls.write_tls(&mut kept).expect("room");
+    }
+    assert!(kept.len() < 200, "{} bytes wait for somebody to take them", kept.len());
+}
+
 #[test]
 fn a_connection_that_ends_without_a_word_ended_by_peer() {
     let mut pair = Pair::new();
