@@ -18,12 +18,7 @@ impl Uplink {
             room.drops.count(Drop::Identity);
             room.refuse(self.pin, format!("relay {}: {why}", self.url));
         }
-        if why.reached_nobody() && matches!(self.state, State::Dialling { .. }) {
-            let wait = self.patience.after_silence(now, &mut room.entropy);
-            self.fail_for(now, room, why.to_string(), wait);
-        } else {
-            self.fail(now, room, why.to_string());
-        }
+        self.fail(now, room, why.to_string());
         stood
     }
 
