@@ -4,7 +4,7 @@ mod support;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use shadowmesh_core::{
-    config::{Access, HubConfig, Limits},
+    config::HubConfig,
     crypto::{Identity, awslc::AwsLc},
     session::Suite,
 };
@@ -26,23 +26,8 @@ use tempfile::{TempDir, tempdir};
 fn network() -> (Relay, String) {
     let identity = Identity::from_seed([9; 32]);
     let id = identity.id().to_string();
-    let options = RelayOptions {
-        hub: HubConfig {
-            identity: Arc::new(identity),
-            crypto: Arc::new(AwsLc),
-            suites: vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305],
-            limits: Limits::default(),
-            access: Access::default(),
-            keepalive: Duration::from_secs(25),
-            udp_ports: [None; 2],
-        },
-        udp: None,
-        listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))],
-        cert_lifetime: Duration::from_hours(1),
-        certificate: None,
-        trusted_proxies: Vec::new(),
-        journal: None,
-    };
+    let hub = HubConfig { suites: vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305], ..HubConfig::new(Arc::new(identity), Arc::new(AwsLc)) };
+    let options = RelayOptions::new(hub, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
     let relay = relay::start(options).expect("a relay on loopback");
     let url = format!("wss://{}", relay.addresses()[0]);
     let token = succeed(&["network", "new", "--relay", &url, "--relay-id", &id]);

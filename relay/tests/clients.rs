@@ -1,7 +1,7 @@
 //! A running relay and clients over real TLS and WebSocket on loopback: what the machines promise holds on the wire.
 use core::net::SocketAddr;
 use shadowmesh_core::{
-    config::{Access, HubConfig, Limits},
+    config::{HubConfig, Limits},
     crypto::{Identity, awslc::AwsLc},
     event::Target,
     handshake::{Job, Offer, Outcome, Setup, Ticket, Work},
@@ -31,26 +31,8 @@ fn identity(n: u8) -> Arc<Identity> {
 fn start(listen: &str, limits: Limits) -> (Relay, PeerId, String) {
     let identity = identity(200);
     let id = identity.id();
-    let hub = HubConfig {
-        identity,
-        crypto: Arc::new(AwsLc),
-        suites: vec![Suite::ChaCha20Poly1305],
-        limits,
-        keepalive: Duration::from_secs(20),
-        access: Access::default(),
-        udp_ports: [None; 2],
-    };
-    let listen = vec![listen.parse().expect("an address")];
-    let relay = relay::start(RelayOptions {
-        hub,
-        listen,
-        udp: None,
-        cert_lifetime: Duration::from_hours(24),
-        certificate: None,
-        trusted_proxies: Vec::new(),
-        journal: None,
-    })
-    .expect("starts");
+    let hub = HubConfig { limits, ..HubConfig::new(identity, Arc::new(AwsLc)) };
+    let relay = relay::start(RelayOptions::new(hub, listen.parse().expect("an address"))).expect("starts");
     let url = format!("wss://{}", relay.addresses()[0]);
     (relay, id, url)
 }

@@ -35,17 +35,7 @@ fn on_both<F: Future<Output = ()>>(limits: &Limits, story: impl Fn(Relay, Target
         let mut hub = HubConfig::new(identity(200), Arc::new(AwsLc));
         hub.limits = limits.clone();
         let id = hub.identity.id();
-        let listen = vec!["127.0.0.1:0".parse().expect("an address")];
-        let options = RelayOptions {
-            hub,
-            listen,
-            udp: None,
-            cert_lifetime: Duration::from_hours(24),
-            certificate: None,
-            trusted_proxies: Vec::new(),
-            journal: None,
-        };
-        let relay = start(options).expect("starts");
+        let relay = start(RelayOptions::new(hub, "127.0.0.1:0".parse().expect("an address"))).expect("starts");
         let target = Target::new(relay.addresses()[0], id);
         smol::block_on(future::or(story(relay, target), async {
             Timer::after(PATIENCE).await;

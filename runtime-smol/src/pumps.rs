@@ -12,7 +12,6 @@ use shadowmesh_runtime_std::{
     clock,
     listen::Bounds,
     room::{Arrival, Next, Room, TURN_MESSAGES},
-    ws::BATCH_BYTES,
 };
 use smol::{Async, Task, future};
 use std::{
@@ -148,25 +147,20 @@ async fn next_or_over<R: Driven>(shared: &Shared<R>, reader: &mut Reader) -> Res
 
 /// Sends what waits until the connection ends or nothing more will come.
 async fn write<R: Driven>(shared: Rc<Shared<R>>, conn: ConnId, mut writer: Writer, bell: Bell) {
-    let (mut turn, mut in_hand) = (0, 0);
+    let mut turn = 0;
     loop {
-        let next = if in_hand < BATCH_BYTES { shared.with(|room| room.next(clock::now(), conn)) } else { Next::Wait };
+        let next = if writer.is_full() { Next::Wait } else { shared.with(|room| room.next(clock::now(), conn)) };
         let done = match next {
-            Next::Send(message) => {
-                in_hand += message.len();
-                writer.feed(message)
-            }
+            Next::Send(message) => writer.feed(message),
             Next::Close => {
                 writer.close().await;
                 Err(Ended::ByPeer)
             }
-            Next::Wait if in_hand == 0 => {
+            Next::Wait if writer.is_empty() => {
                 bell.wait().await;
                 Ok(())
             }
-            Next::Wait => writer.flush().await.map(|()| {
-                shared.with(|room| room.sent(clock::now(), conn, core::mem::take(&mut in_hand)));
-            }),
+            Next::Wait => writer.flush().await.map(|len| shared.with(|room| room.sent(clock::now(), conn, len))),
         };
         if let Err(why) = done {
             return shared.with(|room| room.closed(conn, why));

@@ -139,7 +139,7 @@ impl Writer {
     /// Why the connection is gone.
     pub async fn send(&mut self, message: Vec<u8>) -> Result<(), Ended> {
         self.feed(message)?;
-        self.flush().await
+        self.flush().await.map(|_| ())
     }
 
     /// Takes one binary message; [`Writer::flush`] hands it to the kernel.
@@ -150,17 +150,28 @@ impl Writer {
         self.0.channel().send(message)
     }
 
-    /// Hands all to the kernel, waiting for room.
+    /// Whether what it took goes to the kernel before it takes more.
+    pub fn is_full(&self) -> bool {
+        self.0.channel().is_full()
+    }
+
+    /// Whether the kernel has all that it took.
+    pub fn is_empty(&self) -> bool {
+        self.0.channel().is_empty()
+    }
+
+    /// Hands all to the kernel, waiting for room; gives how many bytes of messages that were.
     ///
     /// # Errors
     /// Why the connection is gone.
-    pub async fn flush(&mut self) -> Result<(), Ended> {
+    pub async fn flush(&mut self) -> Result<usize, Ended> {
         let Self(socket) = self;
         loop {
             let flushed = socket.channel().flush(socket.tcp.get_ref())?;
             match flushed {
                 Flushed::Blocked => socket.tcp.writable().await.map_err(|e| tls::ended(&e))?,
-                Flushed::Nothing | Flushed::Messages(_) | Flushed::Goodbye => return Ok(()),
+                Flushed::Messages(len) => return Ok(len),
+                Flushed::Nothing | Flushed::Goodbye => return Ok(0),
             }
         }
     }

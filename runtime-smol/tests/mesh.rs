@@ -3,7 +3,7 @@
 mod support;
 
 use shadowmesh_core::{
-    config::{Access, HubConfig, Limits, Mode, NodeConfig, Transports},
+    config::{HubConfig, Mode, NodeConfig, Transports},
     crypto::{Identity, awslc::AwsLc},
     event::Note,
     id::PeerId,
@@ -420,26 +420,9 @@ fn recorded_relay_on(on: On, address: &str, journal: &Path) -> Relay {
 }
 
 fn relay_with(on: On, address: &str, journal: Option<JournalFile>) -> Relay {
-    let hub = HubConfig {
-        identity: Arc::new(relay_identity()),
-        crypto: Arc::new(AwsLc),
-        suites: vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305],
-        limits: Limits::default(),
-        keepalive: Duration::from_secs(20),
-        access: Access::default(),
-        udp_ports: [None; 2],
-    };
-    let listen = vec![address.parse().expect("address")];
-    (on.relay.relay)(RelayOptions {
-        hub,
-        listen,
-        udp: None,
-        cert_lifetime: Duration::from_hours(24),
-        certificate: None,
-        trusted_proxies: Vec::new(),
-        journal,
-    })
-    .expect("the relay starts")
+    let suites = vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
+    let hub = HubConfig { suites, ..HubConfig::new(Arc::new(relay_identity()), Arc::new(AwsLc)) };
+    (on.relay.relay)(RelayOptions { journal, ..RelayOptions::new(hub, address.parse().expect("address")) }).expect("the relay starts")
 }
 
 async fn leave(hosts: &[&Host], relay: &Relay) {

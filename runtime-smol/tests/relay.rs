@@ -3,7 +3,7 @@ mod support;
 
 use shadowmesh_core::{
     binding::{open_bound, seal_bind},
-    config::{Access, HubConfig, Limits},
+    config::{HubConfig, Limits},
     crypto::{Identity, awslc::AwsLc},
     event::{Ended, Target, TlsFacts},
     handshake::{Job, Outcome, Setup, Ticket, Work},
@@ -265,24 +265,9 @@ fn relay_identity() -> Identity {
 
 fn options(address: &str, limits: Limits) -> RelayOptions {
     let address: SocketAddr = address.parse().expect("address");
-    let hub = HubConfig {
-        identity: Arc::new(relay_identity()),
-        crypto: Arc::new(AwsLc),
-        suites: vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305],
-        limits,
-        keepalive: Duration::from_secs(20),
-        access: Access::default(),
-        udp_ports: [None; 2],
-    };
-    RelayOptions {
-        hub,
-        listen: vec![address],
-        udp: Some(SocketAddr::new(address.ip(), 0)),
-        cert_lifetime: Duration::from_hours(24),
-        certificate: None,
-        trusted_proxies: Vec::new(),
-        journal: None,
-    }
+    let suites = vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
+    let hub = HubConfig { suites, limits, ..HubConfig::new(Arc::new(relay_identity()), Arc::new(AwsLc)) };
+    RelayOptions { udp: Some(SocketAddr::new(address.ip(), 0)), ..RelayOptions::new(hub, address) }
 }
 
 fn start(on: Runtime, address: &str, limits: Limits) -> Relay {

@@ -8,7 +8,6 @@
 //! ```
 mod ending;
 mod foreign;
-mod patience;
 mod reasons;
 mod report;
 mod udp;
@@ -26,18 +25,21 @@ use crate::{
     handshake::{Concluded, HandshakeError, Offer, Outcome, Setup, Ticket, Work},
     id::{ConnId, Handle, PeerId},
     network::{AccessKey, RelayAddress},
+    path::backoff::Backoff,
     plane::Edit,
     session::Side,
     time::{Duration, Instant},
     wire::{DirectoryEntry, Established, FrameHeader, INNER_CONTROL, Params, RelayMessage, TYPE_FRAME, TYPE_RESP},
 };
 use core::net::{IpAddr, SocketAddr};
-use patience::Patience;
 use reasons::meaning;
 use std::{collections::BTreeMap, sync::Arc};
 
 /// Dial and handshake together.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
+/// Wait before the first new attempt, and the longest (protocol 7.6).
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_MOST: Duration = Duration::from_secs(5);
 /// An unanswered ping ends the connection after so long; when a link reports a stall, much sooner.
 const PONG_TIME: Duration = Duration::from_secs(10);
 const PONG_TIME_URGENT: Duration = Duration::from_secs(2);
@@ -147,7 +149,7 @@ pub(crate) struct Uplink {
     /// What it lets in by, from the token.
     access: Option<AccessKey>,
     state: State,
-    patience: Patience,
+    backoff: Backoff,
     last_error: Option<String>,
     directory: BTreeMap<Handle, Presence>,
 }
@@ -169,7 +171,7 @@ impl Uplink {
             pin: id,
             access,
             state: State::Idle { retry_at: Instant::ZERO },
-            patience: Patience::new(),
+            backoff: Backoff::new(RETRY_FIRST, RETRY_MOST),
             last_error: None,
             directory: BTreeMap::new(),
         }
@@ -349,7 +351,7 @@ impl Uplink {
         };
         let Step::Confirming(lane) = greeting.step else { return News::default() };
         self.pin = Some(greeting.relay);
-        self.patience.rest();
+        self.backoff.reset();
         self.last_error = None;
         let keepalive = Duration::from_secs(u64::from(established.keepalive_s.max(1)));
         let relay_at = SocketAddr::new(greeting.ends.1.ip(), established.udp_port);
@@ -470,7 +472,7 @@ impl Uplink {
         }
         if let State::Idle { retry_at } = &mut self.state {
             *retry_at = now;
-            self.patience.rest();
+            self.backoff.reset();
         }
         self.doubt(now);
         stood && is_dead

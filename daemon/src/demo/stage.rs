@@ -2,7 +2,7 @@
 use super::forwarder::{Forwarder, Line};
 use crate::{cli::Runtime, credentials, failure::Failure};
 use shadowmesh_core::{
-    config::{Access, HubConfig, Limits, Mode, NodeConfig, Transports},
+    config::{HubConfig, Mode, NodeConfig, Transports},
     crypto::Identity,
     event::Note,
     network::{Network, RelayAddress},
@@ -62,23 +62,8 @@ impl Stage {
     pub(crate) fn build(runtime: Runtime) -> Result<Self, Failure> {
         let identity = Identity::from_seed(credentials::secret()?);
         let relay_id = identity.id();
-        let options = RelayOptions {
-            hub: HubConfig {
-                identity: Arc::new(identity),
-                crypto: credentials::provider(),
-                suites: suites(),
-                limits: Limits::default(),
-                keepalive: RELAY_KEEPALIVE,
-                access: Access::default(),
-                udp_ports: [None; 2],
-            },
-            udp: None,
-            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))],
-            cert_lifetime: CERT_LIFETIME,
-            certificate: None,
-            trusted_proxies: Vec::new(),
-            journal: None,
-        };
+        let hub = HubConfig { suites: suites(), keepalive: RELAY_KEEPALIVE, ..HubConfig::new(Arc::new(identity), credentials::provider()) };
+        let options = RelayOptions { cert_lifetime: CERT_LIFETIME, ..RelayOptions::new(hub, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))) };
         let relay = runtime.start_relay(options).map_err(|error| Failure::failed(format!("demo: the relay does not start: {error}")))?;
         let address = *relay.addresses().first().ok_or_else(|| Failure::failed("demo: the relay has no address"))?;
         let url = RelayAddress::new(&format!("wss://{address}"), Some(relay_id)).map_err(|why| Failure::failed(format!("demo: {why}")))?;

@@ -93,15 +93,7 @@ fn another_certificate_is_shown_to_new_connections_and_the_old_ones_stay(on: Run
 fn a_relay_without_a_good_certificate_does_not_start(on: Runtime) {
     let dir = tempfile::tempdir().expect("a folder");
     let files = CertFiles { certificate: dir.path().join("none.pem"), key: dir.path().join("none.key") };
-    let options = RelayOptions {
-        hub: HubConfig::new(Arc::new(relay_identity()), Arc::new(AwsLc)),
-        listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
-        udp: None,
-        cert_lifetime: Duration::from_hours(24),
-        certificate: Some(files),
-        trusted_proxies: Vec::new(),
-        journal: None,
-    };
+    let options = RelayOptions { certificate: Some(files), ..options() };
     let why = (on.relay)(options).map(drop).expect_err("no certificate").to_string();
     assert!(why.contains("none.pem") && why.contains("tls.certificate"), "{why}");
 }

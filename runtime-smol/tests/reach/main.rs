@@ -8,7 +8,7 @@ mod token;
 mod tunnel;
 
 use shadowmesh_core::{
-    config::{Access, HubConfig, Limits, NodeConfig, Transports},
+    config::{HubConfig, NodeConfig, Transports},
     crypto::{Identity, awslc::AwsLc},
     event::{Ended, Note, Target, TlsFacts},
     id::PeerId,
@@ -39,18 +39,12 @@ fn relay_id() -> PeerId {
     relay_identity().id()
 }
 
+fn options() -> RelayOptions {
+    RelayOptions::new(HubConfig::new(Arc::new(relay_identity()), Arc::new(AwsLc)), SocketAddr::from(([127, 0, 0, 1], 0)))
+}
+
 fn relay(on: Runtime, edit: impl FnOnce(&mut RelayOptions)) -> Relay {
-    let hub =
-        HubConfig { limits: Limits::default(), access: Access::default(), ..HubConfig::new(Arc::new(relay_identity()), Arc::new(AwsLc)) };
-    let mut options = RelayOptions {
-        hub,
-        listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
-        udp: None,
-        cert_lifetime: Duration::from_hours(24),
-        certificate: None,
-        trusted_proxies: Vec::new(),
-        journal: None,
-    };
+    let mut options = options();
     edit(&mut options);
     (on.relay)(options).expect("the relay starts")
 }

@@ -45,6 +45,21 @@ pub struct RelayOptions {
     pub journal: Option<JournalFile>,
 }
 
+impl RelayOptions {
+    /// At one address, with certificates of its own that live for a day, no proxies, no record.
+    pub fn new(hub: HubConfig, listen: SocketAddr) -> Self {
+        Self {
+            hub,
+            listen: vec![listen],
+            udp: None,
+            cert_lifetime: Duration::from_hours(24),
+            certificate: None,
+            trusted_proxies: Vec::new(),
+            journal: None,
+        }
+    }
+}
+
 /// A running relay; clones speak to the same one. When the last one is dropped, the relay leaves.
 #[derive(Clone)]
 pub struct Relay {

@@ -123,6 +123,11 @@ impl Channel {
         self.closing || self.in_hand >= BATCH_BYTES
     }
 
+    /// Whether the kernel has all messages.
+    pub fn is_empty(&self) -> bool {
+        self.in_hand == 0
+    }
+
     /// Takes a message; `flush` says when the kernel has it.
     ///
     /// # Errors

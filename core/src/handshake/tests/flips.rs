@@ -6,7 +6,10 @@
 //!   FIN   sids, the seal                          (no mac1: the attempt's keys exist by then)
 //! ```
 //! The first column is exhaustive always. The second costs a handshake a bit: a stride of it, all with `SHADOWMESH_ALL_FLIPS` set.
-use super::*;
+use super::{
+    rekey::{rekey_answer, rekey_conclude, rekey_offer},
+    *,
+};
 use crate::wire::FRAME_OVERHEAD;
 
 /// One bit in so many when not all are asked for; coprime to 8, so that every place within a byte comes.

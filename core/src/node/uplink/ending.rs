@@ -6,7 +6,7 @@ use crate::{
     event::{Ended, Note},
     node::Room,
     plane::Edit,
-    time::{Duration, Instant},
+    time::Instant,
     wire::{CLOSE_DOWN, RelayMessage},
 };
 
@@ -22,13 +22,8 @@ impl Uplink {
         stood
     }
 
-    pub(super) fn fail(&mut self, now: Instant, room: &mut Room, why: String) {
-        let wait = self.patience.after_failure(&mut room.entropy);
-        self.fail_for(now, room, why, wait);
-    }
-
-    /// It is over, and tried again after `wait`.
-    fn fail_for(&mut self, now: Instant, room: &mut Room, mut why: String, wait: Duration) {
+    /// It is over, and tried again after the back-off.
+    pub(super) fn fail(&mut self, now: Instant, room: &mut Room, mut why: String) {
         match &self.state {
             State::Dialling { conn, .. } => room.hang_up(*conn),
             State::Greeting(greeting) => {
@@ -44,6 +39,7 @@ impl Uplink {
             State::Idle { .. } | State::Parked => {}
         }
         self.directory.clear();
+        let wait = self.backoff.fail(&mut room.entropy);
         turn(&mut self.state, State::Idle { retry_at: now + wait });
         room.note(Note::RelayLost { index: self.index, why: why.clone(), retry_in: wait });
         self.last_error = Some(why);
