@@ -455,7 +455,8 @@ impl SendLane {
             self.give_up();
             return;
         }
-        if self.rescue.is_some() || self.catchup.is_some() {
+        // in a suspicion the rescue has copies of all; in mode `redundant` it is always there, and has lost the same frame, or is closed
+        if self.catchup.is_some() || (self.rescue.is_some() && self.mode != Mode::Redundant) {
             return;
         }
         if let Some(oldest) = self.ring.unreceipted_from(0)
