@@ -386,3 +386,19 @@ fn a_missed_path_gives_way_to_one_that_the_other_end_asks_for() {
     ];
     holds(&plan, &steps);
 }
+
+/// Packets that had gone over the relay while a path was in doubt were out for as long as that takes, and the path was doubted for it again and
+/// again, each time with a switch. The other end waits half a second for all of a run of switches, and gave up what came later.
+#[test]
+fn what_goes_over_the_relay_does_not_put_a_path_in_doubt() {
+    let plan = Plan {
+        seed: 25550,
+        peers: 3,
+        homes: [Open, Open, Open, Open, Twice { rules: 49 }],
+        between: Quality { latency: 17, jitter: 94, loss: 77, flavour: 31 },
+        to_relays: Quality { latency: 227, jitter: 254, loss: 242, flavour: 234 },
+        direct: Both,
+        ..PLAIN
+    };
+    holds(&plan, &[Step { wait: 166, deed: Reset { a: 177, b: 111 } }, Step { wait: 180, deed: Remap { host: 159 } }]);
+}

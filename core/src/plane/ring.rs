@@ -146,6 +146,11 @@ impl Ring {
         slab.bytes.get(entry.offset..entry.offset + entry.len)
     }
 
+    /// The oldest frame in it.
+    pub(crate) fn oldest(&self) -> Option<&Entry> {
+        self.frames.front()
+    }
+
     /// The first frame at or above `sequence` that the other end does not have.
     pub(crate) fn unreceipted_from(&self, sequence: u64) -> Option<u64> {
         let start = sequence.max(self.base);

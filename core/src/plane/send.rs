@@ -8,6 +8,7 @@
 //! ```
 //! The order on each path is always the order of the counters, and each path carries an unbroken run of them; so a receiver
 //! that takes whatever copy comes first delivers in order without waiting (protocol 7.2, 7.5).
+mod clock;
 mod copies;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ use crate::{
     time::{Duration, Instant},
     wire::{Counter, FRAME_HEADER_LEN, FrameHeader, Receipt, ReceiptMask, TAG_LEN},
 };
+use clock::Clock;
 use std::sync::Arc;
 
 /// The first data after so long a silence is hedged until it is receipted (protocol 7.5).
@@ -94,7 +96,7 @@ pub(crate) struct SendLane {
     switch_out: Option<SwitchOut>,
     /// One above the highest sequence that the other end received.
     received_next: u64,
-    progress_at: Instant,
+    clock: Clock,
     last_sent_at: Instant,
     stall_reported_at: Option<Instant>,
     /// Nothing is out, and yet the main path has had no room for a packet since then.
@@ -130,7 +132,7 @@ impl SendLane {
             rescue: None,
             switch_out: None,
             received_next: 0,
-            progress_at: now,
+            clock: Clock::Clear(now),
             last_sent_at: now,
             stall_reported_at: None,
             stuck_since: None,
@@ -189,13 +191,6 @@ impl SendLane {
         }
         let waits = self.ring.len() == 0 && !self.closing && queue.peek_len().is_some();
         self.stuck_since = paths.via(self.main).filter(|_| waits).map(|_| self.stuck_since.unwrap_or(now));
-    }
-
-    /// When a stall is due. All that was out may have come over another path: a main path that is still full of it is as dead.
-    fn stall_at(&self, paths: &Paths) -> Option<Instant> {
-        let since = if self.ring.len() > 0 { Some(self.progress_at) } else { self.stuck_since };
-        let least = self.stall_reported_at.map_or(Instant::ZERO, |reported| reported + STALL_REPEAT);
-        since.map(|since| least.max(since + paths.pto(self.main)))
     }
 
     /// Sends only copies that are owed: what an ended session still does.
@@ -304,7 +299,7 @@ impl SendLane {
         self.stall_reported_at = None;
         self.probed = None;
         self.end_owed = self.closing;
-        self.progress_at = now;
+        self.clock = Clock::Clear(now);
         self.switch_out = Some(SwitchOut { start: self.ring.next(), from, again_at: now, repeats: 0, drain: Some(drain), after });
         self.send_switch(now, paths, sink);
         if self.mode == Mode::Redundant && from != to {
@@ -394,9 +389,10 @@ impl SendLane {
             newest = newest.max(self.received_next);
         }
         if newest > 0 {
+            let is_clear = self.ring.unreceipted_from(self.main_from).is_none();
             // what another path brings says nothing of this one, if this one owes something itself
-            if newest > self.main_from || self.ring.unreceipted_from(self.main_from).is_none() {
-                self.progress_at = now;
+            if newest > self.main_from || is_clear {
+                self.clock = if is_clear { Clock::Clear(now) } else { Clock::Owes(now) };
                 self.stall_reported_at = None;
             }
             // the probe was the newest that came: all behind it was lost
@@ -519,11 +515,12 @@ impl SendLane {
 
     fn seal_frame(&mut self, now: Instant, paths: &Paths, piece: Piece<'_>, sink: &mut dyn Sink) {
         let sequence = self.ring.next();
-        if self.ring.len() == 0 || sequence == self.main_from {
-            self.progress_at = now;
-        }
-        if self.ring.len() == 0 {
+        let is_alone = self.ring.len() == 0;
+        if is_alone {
             self.hedge_after_idle(now, paths);
+        }
+        if is_alone || matches!(self.clock, Clock::Clear(_)) {
+            self.clock = Clock::Owes(now);
         }
         let header = FrameHeader {
             epoch: self.sealer.epoch() as u8,

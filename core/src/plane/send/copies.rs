@@ -1,5 +1,5 @@
 //! What a sending lane sends once more: what is owed on a new main path, copies on a second one, and where those go that are too long.
-use super::{Mode, Paths, Rescue, SendLane, Sink};
+use super::{Clock, Mode, Paths, Rescue, SendLane, Sink};
 use crate::{id::PathId, plane::ring::Entry, time::Instant};
 
 impl SendLane {
@@ -27,6 +27,9 @@ impl SendLane {
         if paths.carries(self.main, len) {
             if self.catchup.is_some() {
                 self.main_from = self.main_from.min(sequence);
+                if matches!(self.clock, Clock::Clear(_)) {
+                    self.clock = Clock::Owes(now);
+                }
             }
             return self.copy_within_window(now, paths, self.main, sequence, sink);
         }
