@@ -39,10 +39,17 @@ pub(crate) struct Entry {
     pub(crate) sent_at: Instant,
     /// The path that carries it: on which it was sent first, or again when the lane moved.
     pub(crate) path: PathId,
-    /// It went out more than once, so its receipt says nothing of a path's round trip.
-    pub(crate) resent: bool,
+    /// It went out on `path` once, at `sent_at`: a receipt that names this path tells its round trip, though copies went elsewhere.
+    pub(crate) is_timed: bool,
     /// The other end has it.
     pub(crate) receipted: bool,
+}
+
+impl Entry {
+    /// It goes again, and this is its path now.
+    pub(crate) fn send_again(&mut self, path: PathId) {
+        (self.path, self.is_timed) = (path, false);
+    }
 }
 
 #[derive(Debug)]
@@ -106,7 +113,7 @@ impl Ring {
         append(&mut slab.bytes);
         debug_assert_eq!(slab.bytes.len(), offset + len, "a frame is as long as was said");
         slab.live += 1;
-        self.frames.push_back(Entry { slab: slab_number, offset, len, sent_at: now, path, resent: false, receipted: false });
+        self.frames.push_back(Entry { slab: slab_number, offset, len, sent_at: now, path, is_timed: true, receipted: false });
         slab.bytes.get(offset..).unwrap_or_default()
     }
 
@@ -179,8 +186,8 @@ impl Ring {
     /// From now on this path carries all frames below `sequence` that the other end does not have: their copies went there.
     pub(crate) fn carry_below(&mut self, sequence: u64, path: PathId) {
         let count = usize::try_from(sequence.saturating_sub(self.base)).unwrap_or(usize::MAX);
-        for entry in self.frames.iter_mut().take(count).filter(|entry| !entry.receipted) {
-            entry.path = path;
+        for entry in self.frames.iter_mut().take(count).filter(|entry| !entry.receipted && entry.path != path) {
+            entry.send_again(path);
         }
     }
 
@@ -260,7 +267,7 @@ mod model {
                 self.bytes(sequence).hash(state);
             }
             for entry in &self.frames {
-                (entry.sent_at, entry.path, entry.resent, entry.receipted).hash(state);
+                (entry.sent_at, entry.path, entry.is_timed, entry.receipted).hash(state);
             }
         }
     }

@@ -356,7 +356,7 @@ impl SendLane {
         if receipt.next > self.received_next {
             self.received_next = receipt.next;
             if let Some(entry) = self.ring.entry_mut(receipt.next - 1)
-                && !entry.resent
+                && entry.is_timed
                 && entry.path == receipt.path
             {
                 let delay = Duration::from_micros(u64::from(receipt.delay_us));

@@ -1,6 +1,6 @@
 //! What a sending lane sends once more: what is owed on a new main path, copies on a second one, and where those go that are too long.
 use super::{Clock, Mode, Paths, Rescue, SendLane, Sink};
-use crate::{id::PathId, plane::ring::Entry, time::Instant};
+use crate::{id::PathId, time::Instant};
 
 impl SendLane {
     /// Sends again, on the main path, all that is owed there; then DRAIN.
@@ -41,7 +41,7 @@ impl SendLane {
             return false;
         }
         if let Some(entry) = self.ring.entry_mut(sequence) {
-            entry.path = PathId::RELAY;
+            entry.send_again(PathId::RELAY);
         }
         // there it may be slower than DRAIN
         if let Some(switch) = &mut self.switch_out {
@@ -95,21 +95,18 @@ impl SendLane {
         }
         sink.send(via, bytes);
         self.counters.resent += 1;
-        let reliable = self.mode == Mode::Reliable;
-        let on_main = path == self.main;
+        let (on_main, reliable) = (path == self.main, self.mode == Mode::Reliable);
         if let Some(entry) = self.ring.entry_mut(sequence) {
-            mark_resent(entry, now, reliable);
             if on_main {
-                entry.path = path;
+                entry.send_again(path);
+            } else if entry.path == path {
+                entry.is_timed = false;
+            }
+            if reliable {
+                // its holes are filled a timeout after the last copy, wherever that went
+                (entry.sent_at, entry.is_timed) = (now, false);
             }
         }
         true
-    }
-}
-
-fn mark_resent(entry: &mut Entry, now: Instant, restart_clock: bool) {
-    entry.resent = true;
-    if restart_clock {
-        entry.sent_at = now;
     }
 }

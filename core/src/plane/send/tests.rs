@@ -220,27 +220,44 @@ fn only_a_main_path_of_datagrams_gets_nothing_new_while_it_is_suspect() {
 
 // protocol 7.4, 7.5
 #[test]
-fn only_a_frame_that_went_once_and_came_on_its_own_path_measures_the_round_trip() {
-    let measured = |resent: bool, came_on: PathId| {
-        let mut world = World::new(Mode::SwitchLossless, DIRECT_PATH);
+fn a_frame_that_went_once_on_the_path_on_which_it_came_measures_the_round_trip_and_no_other() {
+    let measured = |mode: Mode, went: &dyn Fn(&mut World), came_on: PathId| {
+        let mut world = World::new(mode, DIRECT_PATH);
         world.packets(1);
         world.wait(100);
         world.packets(1);
-        if resent {
-            world.lane.hedge(&world.paths, PathId::RELAY);
-            world.pump();
-        }
+        went(&mut world);
         let before = world.paths.pto(came_on);
         world.wait(300);
         let receipt = Receipt { path: came_on, ..told(2, 2, &[]) };
         assert!(world.lane.receipt(world.now, &mut world.paths, &receipt));
-        (before, world.paths.pto(came_on))
+        let after = world.paths.pto(came_on);
+        (after != before).then_some(after)
     };
+    let once = |_: &mut World| {};
+    let copied = |world: &mut World| {
+        world.lane.hedge(&world.paths, PathId::RELAY);
+        world.pump();
+    };
+    let again = |world: &mut World| world.lane.fall_back(world.now, &world.paths, DIRECT_PATH, &mut world.out);
+    let moved = |world: &mut World| world.lane.fall_back(world.now, &world.paths, OTHER_PATH, &mut world.out);
     let mut rtt = crate::plane::Rtt::from_sample(Duration::from_millis(10));
     rtt.sample(Duration::from_millis(300));
-    assert_eq!(measured(false, DIRECT_PATH).1, rtt.pto(), "since the newest frame that came");
-    for (before, after) in [measured(true, DIRECT_PATH), measured(false, OTHER_PATH)] {
-        assert_eq!(before, after);
+    let told = Some(rtt.pto());
+    assert_eq!(measured(Mode::SwitchLossless, &once, DIRECT_PATH), told, "since the newest frame that came");
+    // a suspicion that was wrong teaches how long the path takes, or the next packet would raise the next one
+    assert_eq!(measured(Mode::SwitchLossless, &copied, DIRECT_PATH), told);
+    let blind: [(Mode, &dyn Fn(&mut World), PathId); 6] = [
+        (Mode::SwitchLossless, &once, OTHER_PATH),
+        (Mode::SwitchLossless, &copied, PathId::RELAY),
+        (Mode::SwitchLossless, &again, DIRECT_PATH),
+        (Mode::SwitchLossless, &moved, OTHER_PATH),
+        (Mode::SwitchLossless, &moved, DIRECT_PATH),
+        // its clock starts anew with each copy
+        (Mode::Reliable, &copied, DIRECT_PATH),
+    ];
+    for (mode, went, came_on) in blind {
+        assert_eq!(measured(mode, went, came_on), None, "{mode:?}, {came_on:?}");
     }
 }
 
