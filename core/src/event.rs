@@ -54,6 +54,13 @@ pub enum Ended {
     Local(String),
 }
 
+impl Ended {
+    /// Nothing of the dial came to a program at the other end, as far as this end can tell.
+    pub(crate) const fn reached_nobody(&self) -> bool {
+        matches!(self, Self::Refused | Self::Unreachable | Self::TimedOut | Self::Resolve(_))
+    }
+}
+
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

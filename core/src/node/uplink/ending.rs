@@ -6,7 +6,7 @@ use crate::{
     event::{Ended, Note},
     node::Room,
     plane::Edit,
-    time::Instant,
+    time::{Duration, Instant},
     wire::{CLOSE_DOWN, RelayMessage},
 };
 
@@ -18,12 +18,23 @@ impl Uplink {
             room.drops.count(Drop::Identity);
             room.refuse(self.pin, format!("relay {}: {why}", self.url));
         }
-        self.fail(now, room, why.to_string());
+        if why.reached_nobody() && matches!(self.state, State::Dialling { .. }) {
+            let wait = self.patience.after_silence(now, &mut room.entropy);
+            self.fail_for(now, room, why.to_string(), wait);
+        } else {
+            self.fail(now, room, why.to_string());
+        }
         stood
     }
 
     /// It is over, and tried again after the back-off.
-    pub(super) fn fail(&mut self, now: Instant, room: &mut Room, mut why: String) {
+    pub(super) fn fail(&mut self, now: Instant, room: &mut Room, why: String) {
+        let wait = self.patience.after_failure(&mut room.entropy);
+        self.fail_for(now, room, why, wait);
+    }
+
+    /// It is over, and tried again after `wait`.
+    fn fail_for(&mut self, now: Instant, room: &mut Room, mut why: String, wait: Duration) {
         match &self.state {
             State::Dialling { conn, .. } => room.hang_up(*conn),
             State::Greeting(greeting) => {
@@ -39,7 +50,6 @@ impl Uplink {
             State::Idle { .. } | State::Parked => {}
         }
         self.directory.clear();
-        let wait = self.backoff.fail(&mut room.entropy);
         turn(&mut self.state, State::Idle { retry_at: now + wait });
         room.note(Note::RelayLost { index: self.index, why: why.clone(), retry_in: wait });
         self.last_error = Some(why);
