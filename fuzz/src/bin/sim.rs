@@ -200,6 +200,9 @@ fn many(range: Range<u64>) -> Option<u64> {
     None
 }
 
+/// Within so long after all is well a peer should be connected, whatever was before.
+const AIM: Duration = Duration::from_secs(2);
+
 /// Runs all seeds of a range, says of each that breaks a rule which, and at the end how long recovery took.
 fn survey(range: Range<u64>) -> bool {
     let mut broken = 0;
@@ -221,6 +224,14 @@ fn survey(range: Range<u64>) -> bool {
             "{what}: half within {half:.2?}, 99 % within {most:.2?}, 99.9 % within {nearly:.2?}, all within {:.2?} (seed {})",
             last.0,
             last.1
+        );
+        let late: Vec<String> =
+            all.iter().rev().take_while(|(took, _)| *took > AIM).map(|(took, seed)| format!("{seed}: {took:.1?}")).collect();
+        say!(
+            "  {} of {} took more than {AIM:?}; the slowest: {}",
+            late.len(),
+            all.len(),
+            late.get(..late.len().min(12)).unwrap_or_default().join(", ")
         );
     }
     say!("{broken} seeds break a rule");
