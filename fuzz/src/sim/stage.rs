@@ -230,12 +230,17 @@ impl<'a> Stage<'a> {
 
     fn shape_all(&mut self) {
         let hosts = self.hosts();
+        let mut widened = false;
         for (at, one) in hosts.iter().enumerate() {
             for other in &hosts[at + 1..] {
                 let quality = if self.is_relay(*one) || self.is_relay(*other) { self.plan.to_relays } else { self.plan.between };
-                self.world.change_way(*one, *other, |way| *way = quality.way());
+                self.world.change_way(*one, *other, |way| {
+                    widened |= quality.way().mtu > way.mtu;
+                    *way = quality.way();
+                });
             }
         }
+        self.expect_overtaking(widened);
         if self.plan.to_relays.way().corruption > 0 {
             self.relays_lived = false;
         }
@@ -338,7 +343,12 @@ impl<'a> Stage<'a> {
         }
         if let Deed::Narrow { a, b, size } = deed {
             let (a, b) = self.two_peers(a, b);
-            self.world.change_way(a, b, |way| way.mtu = Deed::largest(size));
+            let (largest, mut widened) = (Deed::largest(size), false);
+            self.world.change_way(a, b, |way| {
+                widened = largest > way.mtu;
+                way.mtu = largest;
+            });
+            self.expect_overtaking(widened);
         }
         let (Deed::Cut { a, b }
         | Deed::CutOneWay { from: a, to: b }
@@ -364,16 +374,22 @@ impl<'a> Stage<'a> {
                 let mut overtakes = quality.is_rough();
                 self.world.change_way(a, b, |way| {
                     // on a way that became shorter, what is sent now comes before what is under way
-                    overtakes |= shaped.latency < way.latency;
+                    overtakes |= shaped.latency < way.latency || shaped.mtu > way.mtu;
                     let (cut, refuses) = (way.cut, way.refuses);
                     *way = shaped;
                     (way.cut, way.refuses) = (cut, refuses);
                 });
-                if overtakes && self.plan.has_datagrams() && !self.is_relay(a) && !self.is_relay(b) {
-                    self.model.borrow_mut().expect_disorder();
-                }
+                self.expect_overtaking(overtakes && !self.is_relay(a) && !self.is_relay(b));
             }
             _ => {}
+        }
+    }
+
+    /// On a way between peers that becomes shorter, datagrams come before those that are under way. On one that becomes wide before it was
+    /// missed, they come before what went over the relay too, since the first data after silence goes on both (protocol 7.5).
+    fn expect_overtaking(&mut self, happens: bool) {
+        if happens && self.plan.has_datagrams() {
+            self.model.borrow_mut().expect_disorder();
         }
     }
 
