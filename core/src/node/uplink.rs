@@ -6,6 +6,7 @@
 //!    └────────────────┴── closed, refused, too slow: back-off 10 ms … 1 s or 5 s (protocol 7.6) ◀──────────────┘
 //!   Parked: closed on purpose after a migration (p2p.close_relay), dialled again when a link needs it
 //! ```
+mod directory;
 mod ending;
 mod foreign;
 mod patience;
@@ -32,9 +33,10 @@ use crate::{
     wire::{DirectoryEntry, Established, FrameHeader, INNER_CONTROL, Params, RelayMessage, TYPE_FRAME, TYPE_RESP},
 };
 use core::net::{IpAddr, SocketAddr};
+use directory::{Directory, ENTRIES_MAX, Full};
 use patience::Patience;
 use reasons::meaning;
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 /// Dial and handshake together.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
@@ -44,8 +46,6 @@ const PONG_TIME_URGENT: Duration = Duration::from_secs(2);
 /// A client that needs a relay no more that goes away stays so long: what is on its way to it there arrives. It looks again so often
 /// (protocol 6.9).
 const LINGER: Duration = Duration::from_secs(1);
-/// Directory entries that one relay may tell us: a bound on memory, far above a relay's 1,024 members told unasked.
-const DIRECTORY_MAX: usize = 8_192;
 
 /// Another member as a relay tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,13 +149,13 @@ pub(crate) struct Uplink {
     state: State,
     patience: Patience,
     last_error: Option<String>,
-    directory: BTreeMap<Handle, Presence>,
+    directory: Directory,
 }
 
 impl Uplink {
     /// What it keeps, beside the most.
     pub(super) fn bounds(&self, each: &mut dyn FnMut(Bound)) {
-        each(Bound::new("directory entries of a relay", self.directory.len(), DIRECTORY_MAX));
+        each(Bound::new("directory entries of a relay", self.directory.len(), ENTRIES_MAX));
         if let Some(reflexive) = self.up().and_then(|up| up.reflexive.as_ref()) {
             reflexive.bounds(each);
         }
@@ -171,7 +171,7 @@ impl Uplink {
             state: State::Idle { retry_at: Instant::ZERO },
             patience: Patience::new(),
             last_error: None,
-            directory: BTreeMap::new(),
+            directory: Directory::default(),
         }
     }
 
@@ -194,12 +194,12 @@ impl Uplink {
 
     /// Who is online there, as far as it told.
     pub(crate) fn presences(&self) -> Vec<Presence> {
-        self.directory.values().copied().collect()
+        self.directory.presences().collect()
     }
 
     /// Who is said to have this handle.
     pub(crate) fn holder(&self, handle: Handle) -> Option<PeerId> {
-        self.directory.get(&handle).map(|presence| presence.peer)
+        self.directory.holder(handle)
     }
 
     /// Dials, unless it stands already.
@@ -425,16 +425,10 @@ impl Uplink {
         let mut news = Vec::new();
         for entry in entries.iter().filter(|entry| entry.peer != room.own) {
             let presence = Presence { peer: entry.peer, handle: entry.handle, public: entry.public, online: entry.online };
-            if entry.online {
-                if self.directory.len() >= DIRECTORY_MAX && !self.directory.contains_key(&entry.handle) {
-                    room.drops.count(Drop::Control);
-                    continue;
-                }
-                self.directory.insert(entry.handle, presence);
-            } else {
-                self.directory.remove(&entry.handle);
+            match self.directory.learn(presence) {
+                Ok(()) => news.push(presence),
+                Err(Full) => room.drops.count(Drop::Control),
             }
-            news.push(presence);
         }
         news
     }

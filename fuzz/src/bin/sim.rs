@@ -1,7 +1,9 @@
 //! The simulator's commands: one seed to be read, many to be run, a night of them, days in one world, thousands of switches.
 #![forbid(unsafe_code)]
 
-use shadowmesh_fuzz::sim::{Account, Crypto, Options, Plan, Shrunk, Step, Violation, hours, run_with, shrink, story, switches, twins};
+use shadowmesh_fuzz::sim::{
+    Account, Crypto, Mesh, Options, Plan, Shrunk, Step, Violation, hours, run_with, shrink, story, switches, twins,
+};
 use std::{
     io::Write,
     ops::Range,
@@ -21,7 +23,8 @@ macro_rules! say {
     }};
 }
 
-const USAGE: &str = "usage: sim SEED | --seeds FIRST..LAST | --survey FIRST..LAST | --night MINUTES | --soak HOURS | --switches COUNT";
+const USAGE: &str =
+    "usage: sim SEED | --seeds FIRST..LAST | --survey FIRST..LAST | --night MINUTES | --soak HOURS [mobile] | --switches COUNT";
 /// Every so many-th seed runs on the real back end.
 const REAL_EVERY: u64 = 32;
 /// And as often a quiet story is told in two modes, which must be alike.
@@ -36,7 +39,8 @@ fn main() -> ExitCode {
         ["--seeds", range] => range_of(range).map(|range| many(range).is_none()),
         ["--survey", range] => range_of(range).map(survey),
         ["--night", minutes] => number(minutes, "minutes").and_then(night),
-        ["--soak", count] => number(count, "hours").map(soak),
+        ["--soak", count] => number(count, "hours").map(|count| soak(Mesh::Still, count)),
+        ["--soak", count, "mobile"] => number(count, "hours").map(|count| soak(Mesh::Mobile, count)),
         ["--switches", count] => number(count, "switches").map(many_switches),
         [seed] if !seed.starts_with('-') => number(seed, "a seed").map(one),
         _ => Err(USAGE.to_owned()),
@@ -269,9 +273,9 @@ fn night(minutes: u64) -> Result<bool, String> {
     Ok(true)
 }
 
-fn soak(count: u64) -> bool {
+fn soak(mesh: Mesh, count: u64) -> bool {
     let started = Instant::now();
-    finish("soak", hours(count, &mut |line| say!("{line}")), started)
+    finish("soak", hours(mesh, count, &mut |line| say!("{line}")), started)
 }
 
 fn many_switches(count: u64) -> bool {

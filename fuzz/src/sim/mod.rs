@@ -24,7 +24,7 @@ pub use model::{Breach, Model, Rule};
 pub use plan::{Direct, Home, Mode, PEERS_MAX, Plan, Quality};
 pub use run::{Account, Crypto, Options, Violation, run, run_with, scenario};
 pub use shrink::{Shrunk, Trial, shrink};
-pub use soak::hours;
+pub use soak::{Mesh, hours};
 pub use standin::StandIn;
 pub use step::{Deed, Step, any_step, story};
 pub use switches::switches;

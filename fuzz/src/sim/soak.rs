@@ -1,10 +1,13 @@
-//! Days in one world: a mesh of ten peers with traffic and daily faults, in which nothing may grow.
+//! Days in one world: a mesh of ten peers with traffic and daily faults, in which nothing may grow. They stand still, or some of them are
+//! carried about: they change networks, sleep in pockets, and their boxes forget them.
 use super::{
     ledger::{Ledger, Watched},
+    plan::Home,
+    stage::settle,
     standin::StandIn,
 };
 use crate::world::{HostId, Rng, Watch, World};
-use shadowmesh_core::{crypto::Provider, time::Duration};
+use shadowmesh_core::{config::Transports, crypto::Provider, time::Duration};
 use std::{collections::BTreeMap, sync::Arc};
 
 const PEERS: usize = 10;
@@ -13,8 +16,11 @@ const HOUR: Duration = Duration::from_hours(1);
 const SLACK: usize = 16;
 /// So many hours in a row above that are growth; one hour is the memory of a fault that it has just seen.
 const PATIENCE: u32 = 3;
-/// Faults an hour.
+/// Faults an hour, and moves of peers that are carried about.
 const FAULTS: usize = 6;
+const MOVES: usize = 30;
+/// So many of the peers are carried about.
+const CARRIED: usize = 4;
 
 /// Looks at every bound and key; what comes out is looked at by its flow.
 struct Eyes {
@@ -35,7 +41,17 @@ impl Watch for Eyes {
     }
 }
 
-struct Mesh {
+/// What the mesh is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mesh {
+    /// Machines that stay where they are, with direct paths by WebSocket.
+    Still,
+    /// By UDP too, behind boxes of several kinds; some are carried about.
+    Mobile,
+}
+
+struct Life {
+    mesh: Mesh,
     world: World,
     relay: HostId,
     peers: Vec<HostId>,
@@ -45,8 +61,8 @@ struct Mesh {
 }
 
 /// Runs the mesh for so many hours; a line an hour goes to `say`. The answer is a line, or what went wrong.
-pub fn hours(count: u64, say: &mut dyn FnMut(String)) -> Result<String, String> {
-    let mut mesh = Mesh::new();
+pub fn hours(mesh: Mesh, count: u64, say: &mut dyn FnMut(String)) -> Result<String, String> {
+    let mut mesh = Life::new(mesh);
     let mut calm_most: BTreeMap<&'static str, usize> = BTreeMap::new();
     let mut above: BTreeMap<&'static str, u32> = BTreeMap::new();
     let (mut handed, mut events) = (0, 0);
@@ -79,8 +95,8 @@ pub fn hours(count: u64, say: &mut dyn FnMut(String)) -> Result<String, String> 
     Ok(format!("{count} hours of {PEERS} peers, {handed} packets, {} lost and counted, {events} events, nothing has grown", mesh.lost))
 }
 
-impl Mesh {
-    fn new() -> Self {
+impl Life {
+    fn new(mesh: Mesh) -> Self {
         let ledger = Ledger::default();
         let crypto: Arc<dyn Provider> = Arc::new(StandIn);
         let watched = |host: usize| -> Arc<dyn Provider> { Arc::new(Watched::new(Arc::clone(&crypto), ledger.clone(), host)) };
@@ -88,9 +104,22 @@ impl Mesh {
         world.pool_identities();
         let relay = world.relay_with(|config| config.crypto = watched(0));
         world.start(relay);
-        let peers = (0..PEERS).map(|at| world.peer_with(&[relay], |peer| peer.config.crypto = watched(1 + at))).collect();
+        let peers = (0..PEERS).map(|at| {
+            let host = world.idle_peer(&[relay], |peer| {
+                peer.config.crypto = watched(1 + at);
+                if mesh == Mesh::Mobile {
+                    peer.config.direct = Transports::ALL;
+                }
+            });
+            if mesh == Mesh::Mobile && at % 3 > 0 {
+                settle(&mut world, host, Home::Behind { rules: (at * 37) as u8, forwards: false });
+            }
+            world.start(host);
+            host
+        });
+        let peers = peers.collect();
         world.watch(Box::new(Eyes { ledger: ledger.clone() }));
-        Self { world, relay, peers, rng: Rng::new(1), ledger, lost: 0 }
+        Self { mesh, world, relay, peers, rng: Rng::new(1), ledger, lost: 0 }
     }
 
     fn two(&mut self) -> (HostId, HostId) {
@@ -103,14 +132,18 @@ impl Mesh {
     fn live_an_hour(&mut self, hour: u64) -> Result<u64, String> {
         let ends = self.world.now() + HOUR;
         let mut flows = Vec::new();
-        for _ in 0..FAULTS {
+        let turns = if self.mesh == Mesh::Mobile { MOVES } else { FAULTS };
+        for _ in 0..turns {
             for _ in 0..4 {
                 let (a, b) = self.two();
                 let packets = 50 + self.rng.below(200) as u64;
                 flows.push(self.world.burst(a, b, 5 + self.rng.below(40) as u32, 300, packets));
             }
-            self.trouble();
-            let wait = self.rng.below(9 * 60);
+            match self.mesh {
+                Mesh::Still => self.trouble(),
+                Mesh::Mobile => self.carry_about(),
+            }
+            let wait = self.rng.below(54 * 60 / turns);
             self.world.run(Duration::from_secs(wait as u64));
         }
         self.calm();
@@ -157,6 +190,22 @@ impl Mesh {
         }
     }
 
+    /// One peer that is carried about comes to another network, falls asleep, wakes, or loses the relay or its box's memory.
+    fn carry_about(&mut self) {
+        let carried = self.peers[self.rng.below(CARRIED)];
+        self.world.wake(carried);
+        match self.rng.below(8) {
+            0 | 1 => self.world.sleep(carried),
+            2 => self.world.cut(carried, self.relay),
+            3 => self.world.heal(carried, self.relay),
+            4 => match self.world.is_behind(carried) {
+                Some(nat) => self.world.remap(nat),
+                None => self.trouble(),
+            },
+            _ => self.world.move_host(carried),
+        }
+    }
+
     fn calm(&mut self) {
         let all: Vec<HostId> = self.peers.iter().copied().chain([self.relay]).collect();
         for (at, one) in all.iter().enumerate() {
@@ -188,7 +237,12 @@ mod tests {
     #[test]
     fn two_hours_pass_and_nothing_grows() {
         let mut lines = Vec::new();
-        hours(2, &mut |line| lines.push(line)).expect("holds");
+        hours(Mesh::Still, 2, &mut |line| lines.push(line)).expect("holds");
         assert_eq!(lines.len(), 2);
+    }
+
+    #[test]
+    fn an_hour_on_the_road_passes_and_nothing_grows() {
+        hours(Mesh::Mobile, 1, &mut |_| {}).expect("holds");
     }
 }

@@ -517,7 +517,7 @@ impl<'a> Stage<'a> {
 }
 
 /// Puts a peer where it lives.
-fn settle(world: &mut World, host: HostId, home: Home) {
+pub(super) fn settle(world: &mut World, host: HostId, home: Home) {
     match home {
         Home::Open | Home::OpenV4 | Home::OpenV6 => {}
         Home::Behind { rules, forwards } => {

@@ -105,7 +105,7 @@ impl Debts {
             return false;
         }
         let requests = self.requests.entry((to, asked)).or_default();
-        *requests += 1;
+        *requests = requests.saturating_add(1);
         *requests <= FIRST_REQUESTS
     }
 
