@@ -108,8 +108,8 @@ sim-night MINUTES="60":
     cargo run --profile sim --quiet -p shadowmesh-fuzz --bin sim -- --night {{ MINUTES }}
 
 # Days of a ten-peer mesh with faults, in virtual time: nothing may grow.
-soak HOURS="24":
-    cargo run --profile sim --quiet -p shadowmesh-fuzz --bin sim -- --soak {{ HOURS }}
+soak HOURS="24" *KIND:
+    cargo run --profile sim --quiet -p shadowmesh-fuzz --bin sim -- --soak {{ HOURS }} {{ KIND }}
 
 # Make the run in a journal again (`--journal FILE` of both programs): a trace, and whether each action is the same; `--quiet`: the verdict.
 [no-exit-message]
