@@ -3,7 +3,7 @@
 //! ```text
 //!   Idle ──dial──▶ Dialling ──Opened──▶ Greeting: Offering → Offered → Concluding → Confirming ──ESTABLISHED──▶ Up
 //!    ▲                │                     │                                                                  │
-//!    └────────────────┴── closed, refused, too slow: back-off 10 ms … 1 s or 5 s (protocol 7.6) ◀──────────────┘
+//!    └────────────────┴── closed, refused, too slow: back-off 2 ms … 1 s or 5 s (protocol 7.6) ◀───────────────┘
 //!   Parked: closed on purpose after a migration (p2p.close_relay), dialled again when a link needs it
 //! ```
 mod directory;

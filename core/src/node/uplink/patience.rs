@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// Wait before the first new attempt, and the longest.
-const RETRY_FIRST: Duration = Duration::from_millis(10);
+const RETRY_FIRST: Duration = Duration::from_millis(2);
 const RETRY_MOST: Duration = Duration::from_secs(5);
 /// The longest wait while no dial reaches the relay, for the first minutes of that: such a dial costs the relay nothing.
 const RETRY_UNREACHED: Duration = Duration::from_secs(1);
@@ -64,7 +64,7 @@ mod tests {
         while now.since(Instant::ZERO) < UNREACHED_TIME {
             let wait = patience.after_silence(now, entropy);
             assert!(wait <= RETRY_UNREACHED, "{wait:?} after {now:?}");
-            assert!(rounds < 7 || wait >= RETRY_UNREACHED * 9 / 10, "{wait:?} after {now:?}");
+            assert!(rounds < 9 || wait >= RETRY_UNREACHED * 9 / 10, "{wait:?} after {now:?}");
             rounds += 1;
             now = now + wait;
         }
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn a_relay_that_answers_is_not_pressed_though_some_dials_do_not_reach_it() {
         let (entropy, mut patience) = (&mut Entropy::new(&[7; 32]), Patience::new());
-        for _ in 0..9 {
+        for _ in 0..12 {
             patience.after_failure(entropy);
         }
         assert!(patience.after_silence(Instant::ZERO, entropy) <= RETRY_UNREACHED);
