@@ -5,7 +5,7 @@ use crate::{
     network::{AccessKey, Network},
     session::Suite,
     time::Duration,
-    wire::FRAME_OVERHEAD,
+    wire::{FRAME_OVERHEAD, RECORD_HEADER_LEN},
 };
 use core::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -60,6 +60,19 @@ pub struct NodeConfig {
     pub claims: Vec<(IpAddr, PeerId)>,
     /// Version of this software, told to peers; at most 32 bytes.
     pub version: String,
+}
+
+/// What of a peer's direct paths can change while it runs (`p2p.*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// As `NodeConfig::retry_interval`.
+    pub retry_interval: Duration,
+    /// As `NodeConfig::health_check_interval`.
+    pub health_check_interval: Duration,
+    /// As `NodeConfig::connect_timeout`.
+    pub connect_timeout: Duration,
+    /// As `NodeConfig::close_relay`.
+    pub close_relay: bool,
 }
 
 impl NodeConfig {
@@ -282,6 +295,15 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// What holds when a running relay gets other limits: all of them but those that clients were told when they came (protocol 6.5).
+    #[must_use]
+    pub fn while_running(&self, other: &Self) -> Self {
+        let (frame_bytes, queue_frames) = (self.frame_bytes, self.queue_frames);
+        // a queue always holds one frame of that size
+        let queue_bytes = other.queue_bytes.max(frame_bytes + RECORD_HEADER_LEN);
+        Self { frame_bytes, queue_frames, queue_bytes, queue_total_bytes: other.queue_total_bytes.max(queue_bytes), ..other.clone() }
+    }
+
     /// What queues may take: frames, and messages of the relay itself.
     pub fn queue_memory(&self) -> usize {
         self.queue_total_bytes.saturating_add(self.control_total_bytes())

@@ -1,5 +1,6 @@
 //! What goes into a `Node` and what comes out.
 use crate::{
+    config::{Member, Tuning},
     handshake::{Done, Job},
     id::{ConnId, Handle, PathId, PeerId},
     plane::{Edit, Report, Tally},
@@ -209,10 +210,12 @@ pub enum Event<'a> {
     /// Who may be a member from now on: as `NodeConfig::members` and `NodeConfig::revoked`.
     Members {
         /// When not empty, the network is closed to these.
-        members: Vec<crate::config::Member>,
+        members: Vec<Member>,
         /// No members, whatever else is said of them.
         revoked: Vec<PeerId>,
     },
+    /// How patient it is from now on; what is under way ends as it began.
+    Tune(Tuning),
     /// Leave: tell all peers and relays; `Note::Left` follows.
     Leave,
 }

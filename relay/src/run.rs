@@ -26,7 +26,7 @@ use shadowmesh_runtime_smol::{
 use shadowmesh_runtime_std::{
     StartError, clock, descriptors,
     journal::JournalFile,
-    relay::{Relay, RelayOptions},
+    relay::{Live, Relay, RelayOptions},
 };
 use smol::{future, net::TcpListener};
 use std::{
@@ -79,13 +79,14 @@ pub fn run(settings: &Settings, reread: Reread<'_>, runtime: Runtime, journal: O
     let id = identity.id();
     let control = ControlSocket::bind(&settings.control_socket()).map_err(Failure::failed)?;
     let http = settings.metrics.map(bind_metrics).transpose()?;
+    let open_files = descriptors::raise();
     let options = RelayOptions {
         hub: HubConfig {
             identity: Arc::new(identity),
             crypto: Arc::new(AwsLc),
             suites: vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305],
             access: settings.access.clone(),
-            limits: fitting(&settings.limits, descriptors::raise()),
+            limits: fitting(&settings.limits, open_files),
             keepalive: settings.keepalive,
             // the runtime knows which ports it got
             udp_ports: [None; 2],
@@ -102,7 +103,7 @@ pub fn run(settings: &Settings, reread: Reread<'_>, runtime: Runtime, journal: O
     let relay = runtime.start(options).map_err(Failure::failed)?;
     announce(settings, id, relay.addresses())?;
     manager::ready("running");
-    let asked = Asked { settings, reread, levels, drain_timeout: Cell::new(settings.drain_timeout) };
+    let asked = Asked { settings, reread, levels, open_files, drain_timeout: Cell::new(settings.drain_timeout) };
     smol::block_on(Running::new(relay, runtime, http.as_ref()).until_the_end(&asked, signals, control, http))
 }
 
@@ -157,6 +158,8 @@ struct Asked<'a> {
     settings: &'a Settings,
     reread: Reread<'a>,
     levels: Levels,
+    /// As many as this process may have.
+    open_files: u64,
     drain_timeout: Cell<Duration>,
 }
 
@@ -183,6 +186,8 @@ impl Asked<'_> {
         }
         self.drain_timeout.set(settings.drain_timeout);
         relay.show(settings.certificate_files()).await;
+        let limits = fitting(&settings.limits, self.open_files);
+        relay.configure(Live { limits, access: settings.access.clone(), trusted_proxies: settings.trusted_proxies.clone() }).await;
         let fixed = self.settings.fixed_that_differ(&settings).join(", ");
         let level = settings.log_level;
         if fixed.is_empty() {

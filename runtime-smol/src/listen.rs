@@ -11,14 +11,14 @@ use crate::{
     pace::Pace,
     ws::{self, Connected},
 };
-use core::{net::SocketAddr, time::Duration};
+use core::net::SocketAddr;
 use rustls::ServerConfig;
 use shadowmesh_core::{event::Ended, hub::Refusal, time::Instant};
 use shadowmesh_runtime_std::{
     ahead::ReadAhead,
     announced::{Announcement, Heard},
     clock,
-    listen::{ACCEPT_PAUSE, Bounds, Slot, Slots, is_one_connections_fault},
+    listen::{ACCEPT_PAUSE, Slot, Slots, is_one_connections_fault},
     tls,
     ws::canonical,
 };
@@ -65,19 +65,11 @@ pub trait Door: 'static {
 pub async fn serve<D: Door>(
     listener: Async<TcpListener>,
     config: Arc<ServerConfig>,
-    bounds: Bounds,
+    slots: Slots,
     door: Rc<D>,
     executor: Weak<LocalExecutor<'static>>,
 ) {
-    let slots = Slots::new(bounds);
-    let arrivals = Rc::new(Arrivals {
-        door,
-        slots,
-        time: bounds.time,
-        under_way: RefCell::default(),
-        unannounced: RefCell::default(),
-        pace: Pace::default(),
-    });
+    let arrivals = Rc::new(Arrivals { door, slots, under_way: RefCell::default(), unannounced: RefCell::default(), pace: Pace::default() });
     let Some(runs) = executor.upgrade() else { return };
     let pacing = Rc::clone(&arrivals);
     // As long as there may be handshakes: they outlive this future.
@@ -128,8 +120,6 @@ struct Newcomer {
 struct Arrivals<D> {
     door: Rc<D>,
     slots: Slots,
-    /// For each, until it stands.
-    time: Duration,
     /// Those in TLS or the upgrade, in the order in which they came.
     under_way: RefCell<BTreeMap<u64, Arrival>>,
     /// Those whose proxy has not said yet from where they come; they have no place.
@@ -154,7 +144,7 @@ impl<D: Door> Arrivals<D> {
         }
         let arrivals = Rc::clone(self);
         let task = executor.spawn(async move {
-            let heard = dial::within(arrivals.time, heard(&newcomer.tcp)).await;
+            let heard = dial::within(arrivals.slots.time(), heard(&newcomer.tcp)).await;
             let Some(task) = arrivals.unannounced.borrow_mut().remove(&number) else { return };
             let admitted = match heard {
                 Ok(heard) => {
@@ -177,7 +167,7 @@ impl<D: Door> Arrivals<D> {
     /// TLS and the upgrade of one that has a place.
     async fn shake_hands(self: Rc<Self>, newcomer: Newcomer, config: Arc<ServerConfig>) {
         let Newcomer { number, tcp, ahead, remote, since } = newcomer;
-        let left = self.time.saturating_sub(clock::now().since(since));
+        let left = self.slots.time().saturating_sub(clock::now().since(since));
         let outcome = dial::within(left, Box::pin(self.pace.run(ws::server_after(tcp, ahead, config)))).await;
         // Gone from the list: it gave way in this very turn.
         let Some(arrival) = self.under_way.borrow_mut().remove(&number) else { return };

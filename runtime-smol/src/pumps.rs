@@ -10,7 +10,7 @@ use rustls::ServerConfig;
 use shadowmesh_core::{crypto::Provider, event::Ended, handshake::Job, hub::Refusal, id::ConnId};
 use shadowmesh_runtime_std::{
     clock,
-    listen::Bounds,
+    listen::{Bounds, Slots},
     room::{Arrival, Next, Room, TURN_MESSAGES},
 };
 use smol::{Async, Task, future};
@@ -26,7 +26,7 @@ pub(crate) struct Pumps<R> {
     shared: Weak<Shared<R>>,
     bell: Bell,
     conns: BTreeMap<ConnId, Conn>,
-    listeners: Vec<Task<()>>,
+    listeners: Vec<(Task<()>, Slots)>,
 }
 
 /// One connection: its pumps stop when this is dropped.
@@ -79,8 +79,15 @@ impl<R: Driven> Pumps<R> {
     pub(crate) fn listen(&mut self, listener: Async<TcpListener>, config: Arc<ServerConfig>, bounds: Bounds) {
         let shared = self.shared();
         let door = Rc::new(MachineDoor { shared: Rc::clone(&shared) });
-        let task = shared.spawn(listen::serve(listener, config, bounds, door, shared.executor()));
-        self.listeners.push(task);
+        let slots = Slots::new(bounds);
+        let task = shared.spawn(listen::serve(listener, config, slots.clone(), door, shared.executor()));
+        self.listeners.push((task, slots));
+    }
+
+    pub(crate) fn configure(&self, bounds: Bounds) {
+        for (_, slots) in &self.listeners {
+            slots.configure(bounds);
+        }
     }
 
     pub(crate) fn close_listeners(&mut self) {

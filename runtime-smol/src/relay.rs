@@ -7,6 +7,7 @@ use shadowmesh_core::{crypto::Provider, handshake::Job, id::ConnId};
 pub use shadowmesh_runtime_std::relay::{Relay, RelayOptions};
 use shadowmesh_runtime_std::{
     StartError, clock,
+    listen::Bounds,
     relay::{Command, Control, Seat, Setup},
     room::Doors,
 };
@@ -79,6 +80,10 @@ impl Doors for TaskDoors {
 
     fn close(&mut self, conn: ConnId) {
         self.pumps.close(conn);
+    }
+
+    fn configure(&mut self, bounds: Bounds) {
+        self.pumps.configure(bounds);
     }
 
     fn close_listeners(&mut self) {

@@ -13,7 +13,7 @@ use shadowmesh_runtime_smol::{
     ws::MESSAGE_BYTES,
 };
 use shadowmesh_runtime_std::{
-    listen::{Bounds, bind},
+    listen::{Bounds, Slots, bind},
     tls::{self, CertStore},
 };
 use smol::{Async, LocalExecutor, future, io::AsyncReadExt, io::AsyncWriteExt};
@@ -160,7 +160,7 @@ fn run<F: Future<Output = ()>>(bounds: Bounds, story: impl FnOnce(Server) -> F) 
     let listener = Async::<TcpListener>::new(listener).expect("a listener");
     let address = listener.get_ref().local_addr().expect("address");
     let (sender, outcomes) = flume::unbounded();
-    let serving = listen::serve(listener, config, bounds, Rc::new(TestDoor(sender)), Rc::downgrade(&executor));
+    let serving = listen::serve(listener, config, Slots::new(bounds), Rc::new(TestDoor(sender)), Rc::downgrade(&executor));
     executor.spawn(serving).detach();
     let story = story(Server { id: identity.id(), address, outcomes });
     smol::block_on(executor.run(future::or(story, async {

@@ -4,9 +4,15 @@ use core::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
-use shadowmesh_core::hub::Refusal;
+use shadowmesh_core::{config::Limits, hub::Refusal};
 use socket2::{Domain, Protocol, Socket, Type};
-use std::{cell::RefCell, collections::BTreeMap, io, net::TcpListener, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    io,
+    net::TcpListener,
+    rc::Rc,
+};
 
 /// Connections that the kernel holds for us.
 const BACKLOG: i32 = 1024;
@@ -26,6 +32,13 @@ pub struct Bounds {
     pub handshakes_per_source: usize,
     /// Time for TLS and the upgrade together.
     pub time: Duration,
+}
+
+impl Bounds {
+    /// Those of a relay (protocol 9.4).
+    pub(crate) fn of(limits: &Limits) -> Self {
+        Self { handshakes: limits.preauth_total, handshakes_per_source: limits.preauth_per_source, time: limits.preauth_time }
+    }
 }
 
 /// Binds a listener that does not block. An IPv6 address takes IPv4 connections too unless `v6_only`.
@@ -103,7 +116,7 @@ pub fn is_one_connections_fault(error: &io::Error) -> bool {
 /// Counts connections in their handshake.
 #[derive(Clone)]
 pub struct Slots {
-    bounds: Bounds,
+    bounds: Rc<Cell<Bounds>>,
     taken: Rc<RefCell<Taken>>,
 }
 
@@ -123,12 +136,22 @@ pub struct Slot {
 impl Slots {
     /// All places free.
     pub fn new(bounds: Bounds) -> Self {
-        Self { bounds, taken: Rc::default() }
+        Self { bounds: Rc::new(Cell::new(bounds)), taken: Rc::default() }
+    }
+
+    /// Other bounds from now on; places that are taken stay taken.
+    pub fn configure(&self, bounds: Bounds) {
+        self.bounds.set(bounds);
+    }
+
+    /// Time for TLS and the upgrade together.
+    pub fn time(&self) -> Duration {
+        self.bounds.get().time
     }
 
     /// How many places there are.
     pub fn most(&self) -> usize {
-        self.bounds.handshakes
+        self.bounds.get().handshakes
     }
 
     /// A place for a connection from this address.
@@ -139,10 +162,10 @@ impl Slots {
         let source = source_of(remote);
         let mut taken = self.taken.borrow_mut();
         let of_source = taken.sources.get(&source).copied().unwrap_or_default();
-        if of_source >= self.bounds.handshakes_per_source {
+        if of_source >= self.bounds.get().handshakes_per_source {
             return Err(Refusal::Because("too many connections of this source in their handshake"));
         }
-        if taken.all >= self.bounds.handshakes {
+        if taken.all >= self.bounds.get().handshakes {
             return Err(Refusal::Full);
         }
         taken.all += 1;
@@ -194,6 +217,9 @@ mod tests {
         drop(first);
         let _fourth = slots.take(ip("2001:db8:0:ffff::2")).expect("free again");
         assert!(matches!(slots.take(ip("2001:db8:0:ff12::3")), Err(Refusal::Because(_))), "the same /56");
+        slots.clone().configure(Bounds { handshakes: 4, handshakes_per_source: 3, time: Duration::from_secs(1) });
+        assert_eq!((slots.time(), slots.most()), (Duration::from_secs(1), 4), "other bounds hold for all who have a hand on it");
+        let _fifth = slots.take(ip("2001:db8:0:ff12::3")).expect("room for one more");
     }
 
     #[test]

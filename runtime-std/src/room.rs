@@ -8,6 +8,7 @@
 //! ```
 //!
 //! A runtime differs from another in how it waits; what is decided is decided here, once.
+use crate::listen::Bounds;
 use core::{net::SocketAddr, time::Duration};
 use shadowmesh_core::{
     crypto::Provider,
@@ -133,6 +134,8 @@ pub trait Doors {
     fn hang_up(&mut self, conn: ConnId);
     /// Drops this connection at once.
     fn close(&mut self, conn: ConnId);
+    /// Other bounds for handshakes of connections that come in.
+    fn configure(&mut self, _bounds: Bounds) {}
     /// Takes no more connections.
     fn close_listeners(&mut self);
     /// Runs a job beside the control room; [`Room::computed`] follows.

@@ -83,6 +83,12 @@ impl Admission {
         }
     }
 
+    /// Other limits; what is counted stays counted.
+    pub(super) fn configure(&mut self, limits: &Limits) {
+        let Self { total, per_source, joins, refuse_time, .. } = Self::new(limits);
+        (self.total, self.per_source, self.joins, self.refuse_time) = (total, per_source, joins, refuse_time);
+    }
+
     /// Takes one place and one token for `source`, or says which limit stands against it.
     pub(super) fn admit(&mut self, now: Instant, source: Source) -> Result<(), Reason> {
         if self.sources.len() >= SOURCES && !self.sources.contains_key(&source) {

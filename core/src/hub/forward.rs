@@ -104,11 +104,19 @@ struct Member {
     network: u32,
 }
 
+/// Records a second; a quarter of them at once.
+fn frames_rate(per_second: u64) -> Rate {
+    Rate { per_second, burst: LEAST_BURST_FRAMES.max(per_second / 4) }
+}
+
+/// The same for bytes.
+fn bytes_rate(per_second: u64) -> Rate {
+    Rate { per_second, burst: LEAST_BURST_BYTES.max(per_second / 4) }
+}
+
 impl Forwarder {
     /// A forwarder without connections.
     pub fn new(limits: &Limits) -> Self {
-        let frames = |rate| Rate { per_second: rate, burst: LEAST_BURST_FRAMES.max(rate / 4) };
-        let bytes = |rate| Rate { per_second: rate, burst: LEAST_BURST_BYTES.max(rate / 4) };
         Self {
             frame_bytes: limits.frame_bytes,
             control_bytes: limits.control_bytes,
@@ -118,10 +126,10 @@ impl Forwarder {
             bound: Bound { frames: limits.queue_frames, bytes: limits.queue_bytes },
             rates: Rates {
                 handshakes: Rate { per_second: limits.handshakes_per_second.into(), burst: limits.handshake_burst.into() },
-                frames: frames(limits.client_frames_per_second),
-                bytes: bytes(limits.client_bytes_per_second),
-                all_frames: Shared::new(frames(limits.frames_per_second)),
-                all_bytes: Shared::new(bytes(limits.bytes_per_second)),
+                frames: frames_rate(limits.client_frames_per_second),
+                bytes: bytes_rate(limits.client_bytes_per_second),
+                all_frames: Shared::new(frames_rate(limits.frames_per_second)),
+                all_bytes: Shared::new(bytes_rate(limits.bytes_per_second)),
             },
             ports: Vec::new(),
             free: Vec::new(),
@@ -136,6 +144,20 @@ impl Forwarder {
             queued_control_bytes: 0,
             forwarded_at: Instant::ZERO,
         }
+    }
+
+    /// Other limits from now on, as `Hub::limits` has them; what waits already stays.
+    pub fn configure(&mut self, limits: &Limits) {
+        self.control_bytes = limits.control_bytes;
+        self.total_bytes = limits.queue_total_bytes;
+        self.control_total_bytes = limits.control_total_bytes();
+        self.stall_time = limits.stall_time;
+        self.bound.bytes = limits.queue_bytes;
+        self.rates.handshakes = Rate { per_second: limits.handshakes_per_second.into(), burst: limits.handshake_burst.into() };
+        self.rates.frames = frames_rate(limits.client_frames_per_second);
+        self.rates.bytes = bytes_rate(limits.client_bytes_per_second);
+        self.rates.all_frames.configure(frames_rate(limits.frames_per_second));
+        self.rates.all_bytes.configure(bytes_rate(limits.bytes_per_second));
     }
 
     /// When a record came last that was queued for somebody.

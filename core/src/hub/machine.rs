@@ -1,4 +1,5 @@
 //! `Hub`: takes one event to its end. Dispatch, timers, and what happens to a connection; the rooms beside it know the rest.
+mod configure;
 mod ending;
 
 use super::{
@@ -57,6 +58,8 @@ pub struct Hub {
     /// Clients still to be told that the relay goes away; `Some` from then on.
     pub(super) leaving: Option<VecDeque<ConnId>>,
     pub(super) drain: Option<Drain>,
+    /// Clients whom the relay does not take any more, still to be shown out.
+    shut_out: VecDeque<ConnId>,
     half_open: usize,
     pub(super) established: usize,
     succeeded: u64,
@@ -82,6 +85,7 @@ impl Hub {
             timers: BTreeSet::new(),
             leaving: None,
             drain: None,
+            shut_out: VecDeque::new(),
             half_open: 0,
             established: 0,
             succeeded: 0,
@@ -180,6 +184,7 @@ impl Machine for Hub {
             HubEvent::Closed { conn } => self.closed(now, conn, actions),
             HubEvent::Message { conn, bytes } => self.message(now, conn, bytes, actions),
             HubEvent::Computed(done) => self.computed(now, done, actions),
+            HubEvent::Configure { limits, access } => self.configure(&limits, *access),
             HubEvent::Leave => self.leave(),
             HubEvent::Drain { within } => {
                 let clients = self.clients.keys().copied().collect();
@@ -199,6 +204,9 @@ impl Machine for Hub {
         if self.leaving.as_ref().is_some_and(|left| !left.is_empty()) {
             return Some(Deadline { at: Instant::ZERO, why: "leaving" });
         }
+        if !self.shut_out.is_empty() {
+            return Some(Deadline { at: Instant::ZERO, why: "clients to be shown out" });
+        }
         if self.has_untold() {
             return Some(Deadline { at: Instant::ZERO, why: "clients to be told that the relay goes away" });
         }
@@ -217,6 +225,7 @@ impl Hub {
             self.timers.remove(&(at, conn));
             self.timer(now, conn, actions);
         }
+        self.show_out(now, full, actions);
         self.tell_untold(now, full, actions);
         while actions.len() < full
             && let Some(conn) = self.leaving.as_mut().and_then(VecDeque::pop_front)

@@ -36,6 +36,7 @@ pub use machine::Hub;
 pub use status::{ClientStatus, ForwardStats, HubStatus, PortStatus, QueueTimes};
 
 use crate::{
+    config::{Access, Limits},
     handshake::{Done, Job},
     id::{ConnId, Handle, PeerId},
     time::{Duration, Instant},
@@ -87,6 +88,13 @@ pub enum HubEvent<'a> {
     },
     /// A job is done.
     Computed(Done),
+    /// Who may use the relay, and how much, from now on (protocol 9.4). Who is in stays, unless `access` does not take its identity or address.
+    Configure {
+        /// Taken over as far as `Limits::while_running` goes; tell `Forwarder::configure` too.
+        limits: Box<Limits>,
+        /// Who may come in.
+        access: Box<Access>,
+    },
     /// Tell all clients that the relay goes away, and hang up.
     Leave,
     /// The relay goes away soon: clients are told to take another one, and nobody is let in (protocol 6.9). `Leave` follows, when

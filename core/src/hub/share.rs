@@ -32,6 +32,11 @@ impl Shared {
         Self { rate, bucket: Bucket::default(), second: 0, asking: 0, asked: 0 }
     }
 
+    /// Another rate; who has asked stays known.
+    pub(super) fn configure(&mut self, rate: Rate) {
+        self.rate = rate;
+    }
+
     /// Takes `count` for the client with this share, or nothing.
     pub(super) fn take(&mut self, now: Instant, share: &mut Share, count: u64) -> bool {
         if self.rate.per_second == 0 {

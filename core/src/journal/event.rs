@@ -1,6 +1,7 @@
 //! Events as they stand in a journal: in full, so that a replay needs nothing else.
 use super::codec::{Field, put_list, record};
 use crate::{
+    config::Tuning,
     event::{Ended, Event, MappingProtocol, PortMapping, TlsFacts},
     handshake::{Done, Outcome},
     hub::HubEvent,
@@ -10,7 +11,7 @@ use crate::{
 use core::net::IpAddr;
 
 /// The kinds of a peer's events; a kind's number is its place.
-pub(super) const NODE: [&str; 19] = [
+pub(super) const NODE: [&str; 20] = [
     "Start",
     "Entropy",
     "Alarm",
@@ -30,9 +31,11 @@ pub(super) const NODE: [&str; 19] = [
     "PortMapped",
     "Examine",
     "Members",
+    "Tune",
 ];
 /// The kinds of a relay's events.
-pub(super) const HUB: [&str; 10] = ["Start", "Entropy", "Alarm", "Accepted", "Closed", "Message", "Computed", "Leave", "Datagram", "Drain"];
+pub(super) const HUB: [&str; 11] =
+    ["Start", "Entropy", "Alarm", "Accepted", "Closed", "Message", "Computed", "Leave", "Datagram", "Drain", "Configure"];
 
 /// Owns what an event borrows.
 #[derive(Default)]
@@ -42,6 +45,7 @@ pub struct Loan {
     tally: Tally,
 }
 
+record!(Tuning { retry_interval, health_check_interval, connect_timeout, close_relay });
 record!(TlsFacts { exporter, identity, subject });
 record!(PortMapping { protocol, transport, external, until });
 
@@ -119,6 +123,7 @@ pub(super) fn put_node(event: &Event<'_>, out: &mut Vec<u8>) {
             members.put(out);
             revoked.put(out);
         }
+        Event::Tune(tuning) => put_kind(19, tuning, out),
         Event::Sockets { v4, v6 } => {
             out.push(14);
             (*v4, *v6).put(out);
@@ -198,6 +203,7 @@ pub(super) fn take_node<'a>(body: &'a mut [u8], loan: &'a mut Loan) -> Result<Ev
             Event::PortMapped(&loan.mappings)
         }
         17 => Event::Examine,
+        19 => Event::Tune(Field::take(&mut from)?),
         _ => return Err(Malformed("event")),
     };
     from.end("event")?;
@@ -240,6 +246,11 @@ pub(super) fn put_hub(event: &HubEvent<'_>, out: &mut Vec<u8>) {
             out.push(9);
             within.put(out);
         }
+        HubEvent::Configure { limits, access } => {
+            out.push(10);
+            limits.put(out);
+            access.put(out);
+        }
     }
 }
 
@@ -268,6 +279,10 @@ pub(super) fn take_hub(body: &mut [u8]) -> Result<HubEvent<'_>, Malformed> {
             return Ok(HubEvent::Datagram { port, remote, bytes: &body[at..] });
         }
         9 => HubEvent::Drain { within: Field::take(&mut from)? },
+        10 => {
+            let limits = Box::new(Field::take(&mut from)?);
+            HubEvent::Configure { limits, access: Box::new(Field::take(&mut from)?) }
+        }
         _ => return Err(Malformed("event")),
     };
     from.end("event")?;
@@ -336,6 +351,12 @@ impl Field for Ended {
 pub(super) fn tell_node(event: &Event<'_>) -> String {
     match event {
         Event::Start | Event::Entropy(_) | Event::Alarm | Event::Leave | Event::Examine => String::new(),
+        Event::Tune(Tuning { retry_interval, health_check_interval, connect_timeout, close_relay }) => {
+            let relay = if *close_relay { "closed" } else { "kept" };
+            format!(
+                "retry within {retry_interval:?}, health within {health_check_interval:?}, {connect_timeout:?} to connect, relays are {relay}"
+            )
+        }
         Event::Members { members, revoked } => format!("{} listed, {} revoked", members.len(), revoked.len()),
         Event::Opened { conn, tls, remote, .. } => {
             format!("{} to {remote}, {}", name(*conn), tls.identity.map_or("a foreign certificate".into(), |id| id.short()))
@@ -366,6 +387,7 @@ pub(super) fn tell_node(event: &Event<'_>) -> String {
 pub(super) fn tell_hub(event: &HubEvent<'_>) -> String {
     match event {
         HubEvent::Start | HubEvent::Entropy(_) | HubEvent::Alarm | HubEvent::Leave => String::new(),
+        HubEvent::Configure { limits, .. } => format!("{limits:?}"),
         HubEvent::Drain { within } => format!("within {within:?}"),
         HubEvent::Accepted { conn, remote, .. } => format!("{} from {remote}", name(*conn)),
         HubEvent::Closed { conn } => name(*conn),

@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_types, reason = "one run serves all tests")]
 use super::*;
 use crate::{
+    config::{Access, Limits, Member, Tuning},
     crypto::{Identity, Provider, awslc::AwsLc, rustcrypto::RustCrypto},
     drops::{Drop, Drops},
     event::{Ended, MappingProtocol, PortMapping, TlsFacts},
@@ -280,6 +281,8 @@ fn run(crypto: &Arc<dyn Provider>) -> (Vec<u8>, Vec<u8>) {
     let mut relay = Taped(Hub::new(hub.clone()), Recorder::<Hub>::new(&hub));
     let mut now = Instant::from_millis(5_000);
     relay.handle(now, HubEvent::Entropy(&[3; 32]));
+    let access = Access { peers: vec![config.identity.id()], deny: vec![(at("198.51.100.0:0").ip(), 24)], ..Access::default() };
+    relay.handle(now, HubEvent::Configure { limits: Box::new(Limits { clients: 7, ..hub.limits.clone() }), access: Box::new(access) });
     peer.handle(now, Event::Entropy(&[4; 32]));
     let mut todo = peer.handle(now, Event::Start);
     peer.handle(now, Event::Interfaces(&[(at("192.0.2.7:0").ip(), 24)]));
@@ -549,9 +552,15 @@ fn peer_events() -> Vec<Event<'static>> {
         Event::Tally(tally),
         Event::Ping { peer: PeerId([3; 32]), id: 9, payload: vec![1, 2] },
         Event::Members {
-            members: vec![crate::config::Member { id: PeerId([4; 32]), name: Some("x".to_owned()), allowed: vec![(v4.ip(), 24)] }],
+            members: vec![Member { id: PeerId([4; 32]), name: Some("x".to_owned()), allowed: vec![(v4.ip(), 24)] }],
             revoked: vec![PeerId([5; 32])],
         },
+        Event::Tune(Tuning {
+            retry_interval: Duration::from_secs(9),
+            health_check_interval: Duration::from_secs(8),
+            connect_timeout: Duration::from_secs(7),
+            close_relay: true,
+        }),
         Event::Leave,
     ];
     events.extend(ends.map(|why| Event::Closed { conn: ConnId(1), why }));

@@ -92,6 +92,12 @@ impl Attempt {
         Self { backoff, at: None, round: None, rests_until: Instant::ZERO, retrying: false, decided_at: None, last_failure: None }
     }
 
+    /// Another longest wait, for the one under way too.
+    pub(super) fn waits_at_most(&mut self, now: Instant, retry_interval: Duration) {
+        self.backoff.set_most(RETRY_FIRST.min(retry_interval), retry_interval);
+        self.at = self.at.map(|at| at.min(now + retry_interval));
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         let dials = self.round.as_ref().and_then(|round| round.dial_at);
         let search = self.round.as_ref().and_then(|round| round.search_at);
@@ -122,6 +128,15 @@ impl Attempt {
 }
 
 impl Link {
+    /// Another `retry_interval` and another `health_check_interval`, for what is under way too.
+    pub(crate) fn tuned(&mut self, now: Instant, room: &Room) {
+        self.attempt.waits_at_most(now, room.config.retry_interval);
+        self.steer.waits_at_most(now, room.config.retry_interval);
+        for direct in &mut self.directs {
+            direct.tuned(room);
+        }
+    }
+
     /// Tells the peer where we may be reached.
     pub(crate) fn offer_candidates(&mut self, now: Instant, room: &mut Room) {
         if self.live.is_some() && room.config.direct.any() {

@@ -135,6 +135,11 @@ impl Direct {
         }
     }
 
+    /// Another `health_check_interval`, counted from when something was heard last.
+    pub(super) fn tuned(&mut self, room: &Room) {
+        self.idle_after = idle_after(room);
+    }
+
     /// Another path died: this one must show life, too, at its whole size.
     pub(super) fn examine(&mut self, now: Instant, room: &mut Room, key: &PathKey) {
         if self.is_usable() && self.doubt.is_none() {

@@ -48,6 +48,12 @@ impl Steer {
         Self { main: PathId::RELAY, main_since: now, relay: None, had_relay: false, hold, hold_until: None, held: None, missed_until: now }
     }
 
+    /// Another longest hold-down, for the one under way too.
+    pub(super) fn waits_at_most(&mut self, now: Instant, retry_interval: Duration) {
+        self.hold.set_most(HOLD_FIRST.min(retry_interval), retry_interval);
+        self.hold_until = self.hold_until.map(|until| until.min(now + retry_interval));
+    }
+
     /// A new session begins on the relay.
     pub(super) fn restart(&mut self, now: Instant) {
         self.main = PathId::RELAY;

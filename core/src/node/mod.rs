@@ -495,6 +495,7 @@ impl Machine for Node {
             Event::Tally(tally) => self.tally(now, tally),
             Event::Ping { peer, id, payload } => self.ping(now, peer, id, payload),
             Event::Members { members, revoked } => self.change_members(now, members, revoked),
+            Event::Tune(tuning) => self.tune(now, tuning),
             Event::Leave => self.leave(now),
             Event::Sockets { v4, v6 } => {
                 self.room.udp_ports = (v4, v6);

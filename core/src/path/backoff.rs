@@ -15,6 +15,11 @@ impl Backoff {
         Self { first, most, failures: 0 }
     }
 
+    /// Another ceiling; what failed so far counts on.
+    pub(crate) fn set_most(&mut self, first: Duration, most: Duration) {
+        (self.first, self.most) = (first, most);
+    }
+
     /// It worked: the next wait is the first again.
     pub(crate) fn reset(&mut self) {
         self.failures = 0;

@@ -107,11 +107,15 @@ pub(crate) struct Settings {
     pub(crate) shown: Vec<Shown>,
 }
 
+/// The keys that a running peer takes over, beside `[[peer]]`.
+pub(crate) const TAKEN_OVER: [&str; 6] =
+    ["log.level", "network.revoked", "p2p.close_relay", "p2p.connect_timeout", "p2p.health_check_interval", "p2p.retry_interval"];
+
 impl Settings {
     /// The keys that differ in `other` and that only a start takes up.
     pub(crate) fn fixed_that_differ(&self, other: &Self) -> Vec<&'static str> {
         let text = |settings: &Self, key: &str| settings.shown.iter().find(|shown| shown.key == key).map(|shown| shown.text.clone());
-        let names = keys::KEYS.iter().map(|key| key.name).filter(|name| !["log.level", "network.revoked"].contains(name));
+        let names = keys::KEYS.iter().map(|key| key.name).filter(|name| !TAKEN_OVER.contains(name));
         let hidden_differs = |name: &str| name == "network.proxy" && self.proxies != other.proxies;
         names.filter(|name| text(self, name) != text(other, name) || hidden_differs(name)).collect()
     }
@@ -478,10 +482,20 @@ mod tests {
         let before = settings(&file("[interface]\nmtu = 1300\n[log]\nlevel = \"info\"")).expect("right");
         assert!(before.fixed_that_differ(&before).is_empty());
         let id = PeerId([7; 32]);
-        let text =
-            format!("[interface]\nmtu = 1400\n[log]\nlevel = \"debug\"\n[p2p]\nretry_interval = \"9s\"\n[network]\nrevoked = [\"{id}\"]\n");
+        let text = format!(
+            "[interface]\nmtu = 1400\n[log]\nlevel = \"debug\"\n[p2p]\nretry_interval = \"9s\"\nmode = \"off\"\n[network]\nrevoked = [\"{id}\"]\n"
+        );
         let after = settings(&file(&text)).expect("right");
-        assert_eq!((before.fixed_that_differ(&after), after.revoked), (vec!["interface.mtu", "p2p.retry_interval"], vec![id]));
+        assert_eq!((before.fixed_that_differ(&after), after.revoked), (vec!["interface.mtu", "p2p.mode"], vec![id]));
+    }
+
+    #[test]
+    fn the_documentation_says_what_a_running_peer_takes_over() {
+        let docs = include_str!("../../../docs/configuration.md");
+        let list = docs.lines().find_map(|line| line.strip_prefix("Taken over by a running peer: ")).expect("a line with them");
+        let told: Vec<&str> = list.trim_end_matches('.').split(", ").map(|key| key.trim_matches('`')).collect();
+        assert_eq!(told, [&["[[peer]]"][..], &TAKEN_OVER].concat());
+        assert!(TAKEN_OVER.iter().all(|name| keys::KEYS.iter().any(|key| key.name == *name)), "keys that there are");
     }
 
     #[test]

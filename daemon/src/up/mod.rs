@@ -315,8 +315,8 @@ async fn finish(peer: &Peer, signals: &mut Signals, end: End) -> Result<(), Fail
     }
 }
 
-/// Reads the configuration again; of it, the log level and who may be a member change in a running process. What differs and waits for the
-/// next start is named.
+/// Reads the configuration again; of it, the log level, who may be a member and how patient the peer is change in a running process. What
+/// differs and waits for the next start is named.
 async fn reload(args: &UpArgs, (running, service): (&Settings, &Service)) {
     let read = config::layers(args.files.config.as_deref(), args.layer()).and_then(|layers| config::settings(&layers));
     let settings = match read {
@@ -327,6 +327,7 @@ async fn reload(args: &UpArgs, (running, service): (&Settings, &Service)) {
         tracing::warn!(error, "the log level cannot be changed");
     }
     service.peer.change_members(node::members(&settings), settings.revoked.clone()).await;
+    service.peer.tune(node::tuning(&settings)).await;
     *service.listed.borrow_mut() = listed(&settings);
     tell_reread(&settings.log_level, &running.fixed_that_differ(&settings).join(", "));
 }

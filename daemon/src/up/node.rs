@@ -8,7 +8,7 @@ use crate::{
     userspace::{self, Ends},
 };
 use shadowmesh_core::{
-    config::{Member, NodeConfig, Transports},
+    config::{Member, NodeConfig, Transports, Tuning},
     crypto::Identity,
     id::PeerId,
     network::Network,
@@ -18,6 +18,16 @@ use shadowmesh_runtime_std::{
     peer::{Interface, PeerOptions},
 };
 use std::{net::IpAddr, sync::Arc};
+
+/// How patient the peer is, where that changes while it runs.
+pub(crate) fn tuning(settings: &Settings) -> Tuning {
+    Tuning {
+        retry_interval: settings.retry_interval,
+        health_check_interval: settings.health_check_interval,
+        connect_timeout: settings.connect_timeout,
+        close_relay: settings.close_relay,
+    }
+}
 
 /// The options of a peer, and our end of its interface where no device of the kernel is that.
 pub(crate) fn options(

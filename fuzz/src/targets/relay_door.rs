@@ -16,7 +16,7 @@ use shadowmesh_core::{
 };
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 use zeroize::Zeroizing;
@@ -165,6 +165,7 @@ impl Door {
             (12, _) => match (script.byte(), conn) {
                 (0xff, _) => self.handle(HubEvent::Leave),
                 (0xfe, _) => self.handle(HubEvent::Drain { within: Duration::from_secs(10) }),
+                (0xfd, _) => self.configure(script),
                 (choice, Some(conn)) => self.datagram(conn, choice, script),
                 (_, None) => {}
             },
@@ -179,6 +180,16 @@ impl Door {
             }
             _ => {}
         }
+    }
+
+    /// Other rates, and some of the sources and identities not wanted any more.
+    fn configure(&mut self, script: &mut Script<'_>) {
+        let (rate, who) = (script.byte(), script.byte());
+        let limits = Limits { client_frames_per_second: rate.into(), frames_per_second: (rate / 2).into(), queue_frames: 9, ..limits() };
+        let deny = (0..4).filter(|bit| who >> bit & 1 == 1).map(|last| (IpAddr::from([192, 0, 2, last]), 32)).collect();
+        let peers = if who >> 4 & 1 == 1 { vec![cast::bob().id()] } else { Vec::new() };
+        self.handle(HubEvent::Configure { limits: Box::new(limits), access: Box::new(Access { deny, peers, ..Access::default() }) });
+        self.forwarder.configure(self.hub.limits());
     }
 
     fn settle_all(&mut self, conn: ConnId) {

@@ -180,10 +180,9 @@ impl Settings {
             ("tls.cert_lifetime", self.cert_lifetime != other.cert_lifetime),
             ("log.format", self.log_json != other.log_json),
             ("metrics.listen", self.metrics != other.metrics),
-            ("access.*", self.access != other.access),
-            ("access.trusted_proxies", self.trusted_proxies != other.trusted_proxies),
             ("limits.keepalive", self.keepalive != other.keepalive),
-            ("limits.*", self.limits != other.limits),
+            ("limits.frame_bytes", self.limits.frame_bytes != other.limits.frame_bytes),
+            ("limits.queue_frames", self.limits.queue_frames != other.limits.queue_frames),
         ];
         all.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }

@@ -43,6 +43,60 @@ fn flag_goes_before_environment_before_file_before_default() {
 }
 
 #[test]
+fn the_documentation_says_what_waits_for_the_next_start() {
+    let second = Duration::from_secs(1);
+    let limits = Limits {
+        frame_bytes: 1,
+        control_bytes: 1,
+        preauth_time: second,
+        preauth_bytes: 1,
+        preauth_total: 1,
+        preauth_per_source: 1,
+        joins_per_second: 1,
+        join_burst: 1,
+        queue_frames: 1,
+        queue_bytes: 1,
+        queue_total_bytes: 1,
+        stall_time: second,
+        handshakes_per_second: 1,
+        handshake_burst: 1,
+        half_open_total: 1,
+        client_bytes_per_second: 1,
+        client_frames_per_second: 1,
+        bytes_per_second: 1,
+        frames_per_second: 1,
+        clients: 1,
+        refuse_time: second,
+        memory: 1,
+    };
+    let networks = vec![([192, 0, 2, 0].into(), 24)];
+    let access = Access { allow: networks.clone(), deny: networks.clone(), peers: vec![], keys: vec![AccessKey::of("x")] };
+    let other = Settings {
+        listen: Vec::new(),
+        udp: Some(([127, 0, 0, 1], 1).into()),
+        state_dir: "x".into(),
+        identity: "x".into(),
+        metrics: Some(([127, 0, 0, 1], 1).into()),
+        cert_lifetime: second,
+        certificate: Some("x".into()),
+        certificate_key: Some("x".into()),
+        drain_timeout: Duration::ZERO,
+        keepalive: second,
+        log_level: "x".into(),
+        log_json: true,
+        limits,
+        access,
+        trusted_proxies: networks,
+        dev: true,
+        file: Some("x".into()),
+    };
+    let docs = include_str!("../../../docs/configuration.md");
+    let list = docs.lines().find_map(|line| line.strip_prefix("Waits for the next start of a relay: ")).expect("a line with them");
+    let told: Vec<&str> = list.trim_end_matches('.').split(", ").map(|key| key.trim_matches('`')).collect();
+    assert_eq!(Settings::default().fixed_that_differ(&other), told);
+}
+
+#[test]
 fn every_key_has_a_variable_and_can_be_set_in_the_file() {
     let mut text = String::new();
     let mut section = String::new();

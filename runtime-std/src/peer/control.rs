@@ -189,6 +189,7 @@ impl<D: PeerDoors> Room for Control<D> {
             Command::Examine => self.ports.post(Pending::Examine),
             Command::PortMapped(mappings) => self.ports.post(Pending::PortMapped(mappings)),
             Command::Members(members, revoked) => self.ports.post(Pending::Members(members, revoked)),
+            Command::Tune(tuning) => self.ports.post(Pending::Tune(tuning)),
             Command::Capture(watcher, reply) => {
                 let _ = reply.try_send(self.ports.captures.add(watcher));
             }
@@ -391,6 +392,7 @@ impl<D: PeerDoors> Control<D> {
             Pending::Report(report) => self.handle(now, Event::Report(report)),
             Pending::Ping { peer, id, payload } => self.handle(now, Event::Ping { peer, id, payload }),
             Pending::Members(members, revoked) => self.handle(now, Event::Members { members, revoked }),
+            Pending::Tune(tuning) => self.handle(now, Event::Tune(tuning)),
             Pending::Leave if matches!(self.phase, Phase::Running) => {
                 self.phase = Phase::Leaving(now + LEAVE_WITHIN);
                 self.handle(now, Event::Leave);

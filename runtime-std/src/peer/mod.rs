@@ -32,7 +32,7 @@ use core::time::Duration;
 use rustls::ServerConfig;
 use shadowmesh_core::{
     Node,
-    config::{Member, NodeConfig},
+    config::{Member, NodeConfig, Tuning},
     event::{Note, PortMapping, Target},
     id::{ConnId, PeerId},
     offload::{self, Joins, Offload},
@@ -136,6 +136,8 @@ pub enum Command {
     PortMapped(Vec<PortMapping>),
     /// Who may be a member from now on, and who is none.
     Members(Vec<Member>, Vec<PeerId>),
+    /// How patient it is from now on.
+    Tune(Tuning),
     /// Copy what passes the interface; the answer says whether there was room for one more.
     Capture(Watcher, flume::Sender<bool>),
     /// Packets to this address are for the program itself from now on.
@@ -352,6 +354,11 @@ impl Peer {
     /// Who may be a member from now on (`NodeConfig::members`), and who is none (`NodeConfig::revoked`). Sessions with all others stay.
     pub async fn change_members(&self, members: Vec<Member>, revoked: Vec<PeerId>) {
         let _ended_already = self.commands.send_async(Command::Members(members, revoked)).await;
+    }
+
+    /// How patient it is from now on. Sessions and paths stay.
+    pub async fn tune(&self, tuning: Tuning) {
+        let _ended_already = self.commands.send_async(Command::Tune(tuning)).await;
     }
 
     /// Says good-bye to all peers and relays, removes the interface and waits for the end of the thread.

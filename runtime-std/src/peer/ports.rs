@@ -10,7 +10,7 @@ use crate::{
     room::{INBOX, INBOX_CALM},
 };
 use shadowmesh_core::{
-    config::Member,
+    config::{Member, Tuning},
     event::{Ended, PortMapping},
     handshake::Done,
     id::{ConnId, Handle, PeerId},
@@ -36,6 +36,7 @@ pub(super) enum Pending {
     PortMapped(Vec<PortMapping>),
     Examine,
     Members(Vec<Member>, Vec<PeerId>),
+    Tune(Tuning),
     Report(Report),
     Ping { peer: PeerId, id: u32, payload: Vec<u8> },
     Leave,
@@ -54,6 +55,7 @@ impl Pending {
             | Self::PortMapped(_)
             | Self::Examine
             | Self::Members(..)
+            | Self::Tune(_)
             | Self::Report(_)
             | Self::Ping { .. }
             | Self::Leave => None,

@@ -6,7 +6,7 @@
 //!                                          ▼                                 │
 //!   turn: deadlines first, then at most 64 events ─▶ handle ─▶ Hub ─▶ actions: Send, Edit, Hangup, Compute, Note
 //! ```
-use super::{Command, Seat, reflector::Reflector};
+use super::{Command, Live, Seat, reflector::Reflector};
 use crate::{
     broadcast::Broadcast,
     clock, entropy,
@@ -14,6 +14,7 @@ use crate::{
     jobs::Jobs,
     journal::Scribe,
     limit::Limit,
+    listen::Bounds,
     room::{Arrival, Closing, Doors, HOUSEKEEPING_INTERVAL, INBOX, INBOX_CALM, LEAVE_WITHIN, LONGEST_SLEEP, Next, Room, TURN_EVENTS},
 };
 use core::{
@@ -83,6 +84,7 @@ enum Pending {
     Computed(Done),
     Leave,
     Drain(Duration),
+    Configure(Box<Live>),
 }
 
 /// The forwarder's sink.
@@ -160,6 +162,7 @@ impl<D: Doors> Room for Control<D> {
                 let _ = reply.try_send((now, self.status(now)));
             }
             Command::Show(files) => self.house.show(now, files),
+            Command::Configure(live) => self.wires.post(Pending::Configure(live)),
             Command::Leave => self.wires.post(Pending::Leave),
             Command::Drain(within) => self.wires.post(Pending::Drain(within)),
         }
@@ -300,6 +303,13 @@ impl<D: Doors> Control<D> {
                 self.handle(now, HubEvent::Leave);
             }
             Pending::Leave => {}
+            Pending::Configure(live) => {
+                let Live { limits, access, trusted_proxies } = *live;
+                self.trusted_proxies = trusted_proxies;
+                self.handle(now, HubEvent::Configure { limits: Box::new(limits), access: Box::new(access) });
+                self.forwarder.configure(self.hub.limits());
+                self.wires.doors.configure(Bounds::of(self.hub.limits()));
+            }
             Pending::Drain(within) => {
                 self.wires.doors.close_listeners();
                 self.handle(now, HubEvent::Drain { within });

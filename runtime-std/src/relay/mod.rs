@@ -21,7 +21,7 @@ use core::time::Duration;
 use reflector::Reflector;
 use rustls::ServerConfig;
 use shadowmesh_core::{
-    config::HubConfig,
+    config::{Access, HubConfig, Limits},
     hub::{Hub, HubNote, HubStatus},
     time::Instant,
 };
@@ -70,12 +70,25 @@ pub struct Relay {
     certificates: Arc<CertStore>,
 }
 
+/// What can change while a relay runs.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// Taken over as far as `Limits::while_running` goes.
+    pub limits: Limits,
+    /// Who may come in.
+    pub access: Access,
+    /// As `RelayOptions::trusted_proxies`.
+    pub trusted_proxies: Vec<(IpAddr, u8)>,
+}
+
 /// What a handle asks of the control room.
 pub enum Command {
     /// What the hub says about itself; the answer goes into the queue.
     Status(flume::Sender<(Instant, HubStatus)>),
     /// Show the certificate in these files, read anew, or one of the relay's own.
     Show(Option<CertFiles>),
+    /// Who may use it, and how much, from now on.
+    Configure(Box<Live>),
     /// Tell all clients and end.
     Leave,
     /// Tell all clients to take another relay, and end when this one is not needed any more, or then.
@@ -137,17 +150,12 @@ impl Setup {
     ) -> Result<Relay, StartError> {
         let (commands, obeyed) = flume::bounded(COMMANDS);
         let notes = Broadcast::default();
-        let limits = &self.hub.limits;
         let scribe = Scribe::of(self.journal, &self.hub).map_err(|why| StartError::new(format!("no thread for the journal: {why}")))?;
         let seat = Seat {
             scribe,
             listeners: self.listeners,
             reflector: self.reflector,
-            bounds: Bounds {
-                handshakes: limits.preauth_total,
-                handshakes_per_source: limits.preauth_per_source,
-                time: limits.preauth_time,
-            },
+            bounds: Bounds::of(&self.hub.limits),
             server_config: tls::server_config(Arc::clone(&self.certificates)),
             hub: self.hub,
             trusted_proxies: self.trusted_proxies,
@@ -181,6 +189,11 @@ impl Relay {
     /// the log, and the old one stays.
     pub async fn show(&self, certificate: Option<CertFiles>) {
         let _ended_already = self.commands.send_async(Command::Show(certificate)).await;
+    }
+
+    /// Who may use it, and how much, from now on. Clients that are in stay, but those whose identity or address is not taken any more.
+    pub async fn configure(&self, live: Live) {
+        let _ended_already = self.commands.send_async(Command::Configure(Box::new(live))).await;
     }
 
     /// Who the certificate that new connections see says it belongs to.

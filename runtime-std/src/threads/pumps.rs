@@ -66,8 +66,6 @@ struct Listener {
     number: u64,
     config: Arc<ServerConfig>,
     slots: Slots,
-    /// For one handshake.
-    time: Duration,
     readable: bool,
     /// After an error: not before this.
     paused: Option<Instant>,
@@ -208,16 +206,15 @@ impl<R: Driven> Pumps<R> {
         let number = self.numbered;
         self.numbered += 1;
         self.poll.watch(&socket, Token::Listener(number))?;
-        self.listeners.push(Listener {
-            socket,
-            number,
-            config,
-            slots: Slots::new(bounds),
-            time: bounds.time,
-            readable: true,
-            paused: None,
-        });
+        self.listeners.push(Listener { socket, number, config, slots: Slots::new(bounds), readable: true, paused: None });
         Ok(())
+    }
+
+    /// Other bounds for handshakes of connections that come in.
+    pub(crate) fn configure(&self, bounds: Bounds) {
+        for listener in &self.listeners {
+            listener.slots.configure(bounds);
+        }
     }
 
     /// Begins to carry a connection.
@@ -346,7 +343,7 @@ fn accept<R: Driven>(room: &mut R, at: usize, now: Instant) {
                 return;
             }
         };
-        let (config, slots, time) = (Arc::clone(&listener.config), listener.slots.clone(), listener.time);
+        let (config, slots, time) = (Arc::clone(&listener.config), listener.slots.clone(), listener.slots.time());
         let newcomer = Newcomer { tcp, ahead: ReadAhead::of_handshake(), remote, since: now, until: now + time };
         if !room.announces(remote) {
             begin(room, newcomer, &slots, config);

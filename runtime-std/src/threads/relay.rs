@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     StartError, clock,
+    listen::Bounds,
     relay::{Command, Control, Relay, RelayOptions, Seat, Setup},
     room::Doors,
 };
@@ -86,6 +87,10 @@ impl Doors for ThreadDoors {
 
     fn close(&mut self, conn: ConnId) {
         self.pumps.close(conn);
+    }
+
+    fn configure(&mut self, bounds: Bounds) {
+        self.pumps.configure(bounds);
     }
 
     fn close_listeners(&mut self) {

@@ -264,7 +264,7 @@ fn shows(stage: &mut Stage, number: u8, pass: Option<[u8; 32]>) -> (ConnId, Rela
     (caller.conn, RelayMessage::parse(&plain[1..]).expect("a message"))
 }
 
-fn proves_itself(stage: &mut Stage, number: u8) -> ConnId {
+pub(super) fn proves_itself(stage: &mut Stage, number: u8) -> ConnId {
     let caller = stage.call(&identity(number), ADDRESS);
     stage.message(caller.conn, caller.offer.init());
     let challenge = stage.mail(caller.conn).expect("CHALLENGE");

@@ -1,4 +1,5 @@
 //! A relay and its clients in virtual time: the hub, the forwarder, and real handshakes between them.
+mod configure;
 mod directory;
 mod entry;
 mod forward;
