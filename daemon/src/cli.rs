@@ -18,7 +18,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Makes a new identity file and prints its `PeerId`
     Keygen {
-        /// Where the secret key goes [default: the identity file of the configuration]
+        /// Where the secret key goes [default: the identity file of the configuration]; `-`: to standard output, to be sealed
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
         #[command(flatten)]

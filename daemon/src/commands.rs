@@ -1,7 +1,7 @@
 //! The small commands: identities, networks, configuration, version, completions.
 use crate::{
     cli::{Cli, FileArgs, Runtime},
-    config::{self, JoinSource, Settings, Shown},
+    config::{self, JoinSource, KeyPlace, Settings, Shown},
     credentials,
     failure::Failure,
     out,
@@ -16,7 +16,18 @@ use std::{
 
 /// Runs `shadowmesh keygen`.
 pub(crate) fn keygen(out_file: Option<PathBuf>, files: &FileArgs) -> Result<(), Failure> {
-    let path = identity_path(out_file, files)?;
+    if out_file.as_deref() == Some(Path::new("-")) {
+        return keygen_into_pipe();
+    }
+    let path = match identity_place(out_file, files)? {
+        KeyPlace::File(path) => path,
+        KeyPlace::Credential(path) => {
+            return Err(Failure::usage(format!(
+                "{}: this identity is the service manager's; name another place with --out",
+                path.display()
+            )));
+        }
+    };
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.exists()) {
         return Err(Failure::failed(format!(
             "{}: there is no such directory; make it first, or choose another place with --out",
@@ -28,18 +39,30 @@ pub(crate) fn keygen(out_file: Option<PathBuf>, files: &FileArgs) -> Result<(), 
     Ok(())
 }
 
+/// The key alone on standard output, for whatever seals it; the id where people see it.
+fn keygen_into_pipe() -> Result<(), Failure> {
+    if out::is_terminal() {
+        return Err(Failure::usage(
+            "--out -: this would show the secret key; pipe it into `systemd-creds encrypt --name=identity.key - FILE`",
+        ));
+    }
+    let (identity, line) = credentials::loose_identity()?;
+    out::raw(&line);
+    eprintln!("{}", identity.id());
+    Ok(())
+}
+
 /// Runs `shadowmesh id`.
 pub(crate) fn id(identity: Option<PathBuf>, files: &FileArgs) -> Result<(), Failure> {
-    let identity = credentials::identity(&identity_path(identity, files)?)?;
-    out::line(identity.id());
+    out::line(identity_place(identity, files)?.load()?.id());
     Ok(())
 }
 
 /// The file that was named, or that of the configuration.
-fn identity_path(named: Option<PathBuf>, files: &FileArgs) -> Result<PathBuf, Failure> {
+fn identity_place(named: Option<PathBuf>, files: &FileArgs) -> Result<KeyPlace, Failure> {
     match named {
-        Some(path) => Ok(path),
-        None => Ok(config::settings(&config::layers(files.config.as_deref(), files.layer())?)?.identity_file),
+        Some(path) => Ok(KeyPlace::File(path)),
+        None => Ok(config::settings(&config::layers(files.config.as_deref(), files.layer())?)?.identity),
     }
 }
 
@@ -61,8 +84,9 @@ pub(crate) fn config_check(file: &Path) -> Result<(), Failure> {
     if let Some(JoinSource::File(path, source)) = &settings.join {
         credentials::network_of_file(path).map_err(|why| Failure::usage(format!("{source}: network.join_file: {why}")))?;
     }
-    if settings.identity_file.exists() {
-        credentials::identity(&settings.identity_file)?;
+    match &settings.identity {
+        KeyPlace::File(path) if !path.exists() => {}
+        place => drop(place.load()?),
     }
     out::line(format!("{}: ok", file.display()));
     Ok(())

@@ -5,8 +5,11 @@ use shadowmesh_core::{
     id::PeerId,
     network::{AccessKey, Network, RelayAddress},
 };
-use shadowmesh_runtime_std::identity::{self, IdentityError};
-use std::{io::Read, path::Path, sync::Arc};
+use shadowmesh_runtime_std::{
+    credential,
+    identity::{self, IdentityError},
+};
+use std::{io::Read, ops::Deref, path::Path, sync::Arc};
 
 /// A join token is a few hundred bytes; a larger file is something else.
 const MAX_TOKEN_BYTES: u64 = 64 * 1024;
@@ -30,6 +33,12 @@ pub(crate) fn network_of_file(path: &Path) -> Result<(Network, String), String> 
     }
     let file = std::fs::File::open(path).map_err(|error| format!("{shown}: the join token cannot be read: {error}"))?;
     network_of(file, &shown.to_string())
+}
+
+/// The network of the join token that the service manager handed in.
+pub(crate) fn sealed_network(path: &Path) -> Result<Network, Failure> {
+    let network = network_of_file(path).map(|(network, _)| network);
+    network.map_err(|why| Failure::usage(format!("{why}; {}", credential::REMEDY)))
 }
 
 /// Reads a join token from anything that ends; `shown` is what people call it.
@@ -86,6 +95,19 @@ pub(crate) fn new_identity(path: &Path) -> Result<Identity, Failure> {
 /// Reads an identity, or makes it on the first start.
 pub(crate) fn identity_or_new(path: &Path) -> Result<Identity, Failure> {
     identity::load_or_create(path).map_err(|error| told(&error))
+}
+
+/// The identity that the service manager handed in; it is never written anywhere.
+pub(crate) fn sealed_identity(path: &Path) -> Result<Identity, Failure> {
+    identity::load_credential(path).map_err(|error| {
+        let told = told(&error);
+        Failure { sentence: format!("{}; {}", told.sentence, credential::REMEDY), ..told }
+    })
+}
+
+/// A new identity that is in no file yet, and the line of its file.
+pub(crate) fn loose_identity() -> Result<(Identity, impl Deref<Target = String>), Failure> {
+    identity::generate().map_err(|error| Failure::failed(format!("the operating system gives no random numbers: {error}")))
 }
 
 fn told(error: &IdentityError) -> Failure {

@@ -4,12 +4,15 @@ use crate::{
     report::Report,
     run::{self, Runtime},
     say,
-    settings::{self, Settings},
+    settings::{self, KeyPlace, Settings},
 };
 use clap::{CommandFactory, Parser, Subcommand};
 use core::net::SocketAddr;
 use shadowmesh_runtime_smol::control;
-use shadowmesh_runtime_std::identity::{self, IdentityError};
+use shadowmesh_runtime_std::{
+    credential,
+    identity::{self, IdentityError},
+};
 use std::{
     ffi::OsString,
     fs,
@@ -183,13 +186,17 @@ fn id(state_dir: Option<&Path>, config: Option<&Path>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The relay's identity, made where there is none.
+/// The relay's identity, made where there is none; but not beside the one that the service manager has.
 pub(crate) fn load_identity(settings: &Settings) -> Result<shadowmesh_core::crypto::Identity, Failure> {
     make_state_dir(&settings.state_dir)?;
-    identity::load_or_create(&settings.identity_file()).map_err(|error| match error {
-        IdentityError::Io(..) => Failure::failed(error),
-        _ => Failure::usage(error),
-    })
+    let told = |error: IdentityError, remedy: &str| match error {
+        IdentityError::Io(..) => Failure::failed(format!("{error}{remedy}")),
+        _ => Failure::usage(format!("{error}{remedy}")),
+    };
+    match settings.identity() {
+        KeyPlace::File(path) => identity::load_or_create(&path).map_err(|error| told(error, "")),
+        KeyPlace::Credential(path) => identity::load_credential(&path).map_err(|error| told(error, &format!("; {}", credential::REMEDY))),
+    }
 }
 
 fn make_state_dir(dir: &Path) -> Result<(), Failure> {

@@ -1,5 +1,6 @@
 //! The relay's command as people and scripts meet it: what it prints, what it refuses, how it ends.
 use shadowmesh_core::journal::{Journal, Replay, Verdict};
+use shadowmesh_runtime_std::identity;
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
@@ -147,6 +148,39 @@ fn hangup_reads_the_configuration_again_and_a_mistake_changes_nothing() {
     assert!(said.contains("drain_timeout=3s"), "{said}");
     assert_eq!(relay.end("-TERM"), 0);
     until("within=3s");
+}
+
+/// As systemd leaves a credential: the service's user reads it by an access control list, whose mask stands where the group's rights would.
+#[test]
+fn the_identity_of_the_service_manager_is_used_and_copied_nowhere() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let sealed = dir.path().join("credentials");
+    fs::create_dir(&sealed).expect("makes");
+    let (identity, line) = identity::generate().expect("chance");
+    let write = |text: &str| {
+        let _ = fs::remove_file(sealed.join("identity.key"));
+        fs::write(sealed.join("identity.key"), text).expect("writes");
+        fs::set_permissions(sealed.join("identity.key"), fs::Permissions::from_mode(0o440)).expect("chmod");
+    };
+    write(&line);
+    let with = |arguments: &[&str]| {
+        let mut command = command(dir.path(), arguments);
+        command.env("CREDENTIALS_DIRECTORY", &sealed);
+        command
+    };
+    let said = |arguments: &[&str]| with(arguments).output().expect("the binary runs");
+    let own = said(&["id", "--state-dir", "state"]);
+    assert_eq!(String::from_utf8_lossy(&own.stdout).trim(), identity.id().to_string(), "{own:?}");
+    assert!(!dir.path().join("state/relay.key").exists());
+    fs::write(dir.path().join("relay.toml"), "[identity]\nfile = \"relay.key\"\n").expect("writes");
+    let named = said(&["id", "--state-dir", "state", "--config", "relay.toml"]);
+    assert!(named.status.success() && named.stdout != own.stdout, "a file that is named is meant: {named:?}");
+    write("shadowmesh-identity-1 AAAA\n");
+    for arguments in [&["id", "--state-dir", "other"][..], &["--listen", "127.0.0.1:0", "--state-dir", "other"]] {
+        let (code, said) = refused(&said(arguments));
+        assert!(code == 2 && said.contains("identity.key is truncated") && said.contains("systemd-creds encrypt"), "{said}");
+    }
+    assert!(!dir.path().join("other/relay.key").exists(), "no other identity is made instead");
 }
 
 #[test]

@@ -61,8 +61,19 @@ impl fmt::Display for IdentityError {
 
 impl core::error::Error for IdentityError {}
 
-/// Reads the identity at `path`.
+/// Reads the identity at `path`, which nobody but its owner may be able to read.
 pub fn load(path: &Path) -> Result<Identity, IdentityError> {
+    read(path, 0o077)
+}
+
+/// Reads an identity that the service manager handed in. It lets the service's user in by an access control list, which shows as rights of
+/// a group that has none (acl(5)).
+pub fn load_credential(path: &Path) -> Result<Identity, IdentityError> {
+    read(path, 0o007)
+}
+
+/// Reads the identity at `path`, unless its mode has one of these bits.
+fn read(path: &Path, exposed: u32) -> Result<Identity, IdentityError> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => IdentityError::Missing(path.to_owned()),
         _ => IdentityError::Io(path.to_owned(), error),
@@ -73,7 +84,7 @@ pub fn load(path: &Path) -> Result<Identity, IdentityError> {
         return Err(IdentityError::Malformed(path.to_owned(), "it is not a regular file"));
     }
     let mode = meta.permissions().mode() & 0o7777;
-    if mode & 0o077 != 0 {
+    if mode & exposed != 0 {
         return Err(IdentityError::Exposed(path.to_owned(), mode));
     }
     let mut text = Zeroizing::new(Vec::with_capacity(MAX_FILE_BYTES as usize + 1));
@@ -91,21 +102,26 @@ pub fn create(path: &Path) -> Result<Identity, IdentityError> {
         io::ErrorKind::AlreadyExists => IdentityError::Exists(path.to_owned()),
         _ => IdentityError::Io(path.to_owned(), error),
     };
-    let mut seed = Zeroizing::new([0; 32]);
+    let no_chance = |error: getrandom::Error| failed(io::Error::other(error.to_string()));
+    let (identity, line) = generate().map_err(no_chance)?;
     let mut half = [0; 8];
-    for bytes in [seed.as_mut_slice(), &mut half] {
-        getrandom::fill(bytes).map_err(|error| failed(io::Error::other(error.to_string())))?;
-    }
+    getrandom::fill(&mut half).map_err(no_chance)?;
     // The whole file appears at once: whoever looks meanwhile, or after a loss of power, finds all of it or nothing.
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{:016x}", u64::from_be_bytes(half)));
     let fresh = PathBuf::from(name);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh).map_err(failed)?;
-    let line = encode(&seed);
     let made = file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| fs::hard_link(&fresh, path));
     let _ = fs::remove_file(&fresh);
     made.map_err(failed)?;
-    Ok(Identity::from_seed(*seed))
+    Ok(identity)
+}
+
+/// Makes a new identity: itself, and the line of its file.
+pub fn generate() -> Result<(Identity, Zeroizing<String>), getrandom::Error> {
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(seed.as_mut_slice())?;
+    Ok((Identity::from_seed(*seed), encode(&seed)))
 }
 
 /// Reads the identity at `path`, or makes one where there is no file.
@@ -221,6 +237,21 @@ fn crc32(bytes: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// So systemd leaves them: read by the service's user by an access control list, whose mask stands where the group's rights would.
+    #[test]
+    fn a_credential_may_show_a_mask_and_nothing_for_others() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("identity.key");
+        let (identity, line) = generate().expect("chance");
+        fs::write(&path, line.as_bytes()).expect("written");
+        let with = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("ours");
+        with(0o440);
+        assert!(matches!(load(&path), Err(IdentityError::Exposed(_, 0o440))), "a file of our own is nobody else's");
+        assert_eq!(load_credential(&path).expect("a credential").id(), identity.id());
+        with(0o444);
+        assert!(matches!(load_credential(&path), Err(IdentityError::Exposed(_, 0o444))));
+    }
 
     #[test]
     fn what_is_written_is_read_again_and_never_overwritten() {

@@ -5,7 +5,7 @@
 //!   listen, dial, ws    what is decided about connections before and after they block
 //!   journal             a run on its way to a file
 //!   mapping             ports of the router in front
-//!   tun, udp, tls, ahead, clock, descriptors, entropy, interfaces, netlink, identity   the operating system
+//!   tun, udp, tls, ahead, clock, descriptors, entropy, interfaces, netlink, identity, credential   the operating system
 //! ```
 //!
 //! A runtime drives a control room ([`room::Room`]) through its doors ([`room::Doors`]) and differs from another in how it waits.
@@ -14,6 +14,7 @@ pub mod ahead;
 pub mod announced;
 pub mod broadcast;
 pub mod clock;
+pub mod credential;
 pub mod descriptors;
 pub mod dial;
 mod ending;

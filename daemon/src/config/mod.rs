@@ -21,8 +21,8 @@ use crate::{
 };
 use keys::Key;
 use parse::{InterfaceMode, LogFormat, TransportChoice};
-use shadowmesh_core::{config::Mode, id::PeerId, network::Network, session::Suite};
-use shadowmesh_runtime_std::tunnel::Proxies;
+use shadowmesh_core::{config::Mode, crypto::Identity, id::PeerId, network::Network, session::Suite};
+use shadowmesh_runtime_std::{credential, tunnel::Proxies};
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
@@ -37,8 +37,8 @@ pub(crate) const DEFAULT_FILE: &str = "/etc/shadowmesh/peer.toml";
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a key of its own")]
 pub(crate) struct Settings {
-    /// The identity file; made when missing.
-    pub(crate) identity_file: PathBuf,
+    /// Where the identity is.
+    pub(crate) identity: KeyPlace,
     /// The network, when a token or a token file was given (not when it is remembered).
     pub(crate) join: Option<JoinSource>,
     /// What others call this peer.
@@ -121,6 +121,41 @@ impl Settings {
     }
 }
 
+/// Where the identity is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum KeyPlace {
+    /// In a file of ours; made when missing.
+    File(PathBuf),
+    /// With the service manager, who hands it in.
+    Credential(PathBuf),
+}
+
+impl KeyPlace {
+    /// A relative path starts in the state directory.
+    fn within(self, state_dir: &Path) -> Self {
+        match self {
+            Self::File(path) => Self::File(state_dir.join(path)),
+            Self::Credential(path) => Self::Credential(path),
+        }
+    }
+
+    /// Reads it.
+    pub(crate) fn load(&self) -> Result<Identity, Failure> {
+        match self {
+            Self::File(path) => credentials::identity(path),
+            Self::Credential(path) => credentials::sealed_identity(path),
+        }
+    }
+
+    /// Reads it, or makes it on the first start.
+    pub(crate) fn load_or_make(&self) -> Result<Identity, Failure> {
+        match self {
+            Self::File(path) => credentials::identity_or_new(path),
+            Self::Credential(path) => credentials::sealed_identity(path),
+        }
+    }
+}
+
 /// Where the join token was given.
 #[derive(Debug)]
 pub(crate) enum JoinSource {
@@ -128,6 +163,8 @@ pub(crate) enum JoinSource {
     Token(Box<Network>, Secret),
     /// A file that holds it.
     File(PathBuf, Source),
+    /// The service manager has it, and hands it in.
+    Credential(PathBuf),
 }
 
 /// Text that no log and no `{:?}` may show.
@@ -164,14 +201,14 @@ pub(crate) fn layers(file: Option<&Path>, flags: Vec<Given>) -> Result<Layers, F
         })?,
         None => raw::read_file(Path::new(DEFAULT_FILE))?.unwrap_or_default(),
     };
-    let variables = environment();
-    Ok(Layers { flags, variables: raw::environment(&variables), file: layer, customary: raw::Customary::of(&variables) })
+    Ok(Layers { file: layer, ..without_file(flags) })
 }
 
 /// Flags and environment only.
 pub(crate) fn without_file(flags: Vec<Given>) -> Layers {
     let variables = environment();
-    Layers { flags, variables: raw::environment(&variables), customary: raw::Customary::of(&variables), ..Layers::default() }
+    let credentials = credential::directory(std::env::var_os(credential::DIRECTORY));
+    Layers { flags, variables: raw::environment(&variables), customary: raw::Customary::of(&variables), credentials, ..Layers::default() }
 }
 
 /// The layers of one file alone, for `config check`.
@@ -239,6 +276,17 @@ impl Taker<'_> {
         Ok(parse(&raw).expect("the defaults of the table are right"))
     }
 
+    /// The credential of this name, shown as the value of a key, unless a layer has one of these keys.
+    fn credential(&mut self, shown: &str, keys: &[&str], name: &str) -> Option<PathBuf> {
+        let mut given = self.layers.in_order().into_iter().flatten();
+        if given.any(|given| keys.contains(&given.key)) {
+            return None;
+        }
+        let path = credential::find(self.layers.credentials.as_deref(), name)?;
+        self.show(key(shown).name, format!("{:?}", path.display().to_string()), format!("${}", credential::DIRECTORY));
+        Some(path)
+    }
+
     fn show(&mut self, key: &'static str, text: String, source: String) {
         self.shown.push(Shown { key, text, source });
     }
@@ -274,7 +322,7 @@ fn as_toml(key: &Key, raw: &Raw) -> String {
 /// Understands the layers.
 pub(crate) fn settings(layers: &Layers) -> Result<Settings, Failure> {
     let mut take = Taker { layers, shown: Vec::new() };
-    let identity_file = take.value("identity.file", parse::path)?;
+    let identity = identity(&mut take)?;
     let join = join(&mut take)?;
     let name = name(&mut take)?;
     let revoked = take.value("network.revoked", parse::peer_ids)?;
@@ -306,7 +354,7 @@ pub(crate) fn settings(layers: &Layers) -> Result<Settings, Failure> {
     let control_socket = shown_control_socket(&mut take)?;
     let (metrics_listen, metrics_asked) = metrics(&mut take)?;
     Ok(Settings {
-        identity_file: state_dir.join(identity_file),
+        identity: identity.within(&state_dir),
         join,
         name,
         revoked,
@@ -388,8 +436,19 @@ const fn hours(count: u64) -> Duration {
     Duration::from_secs(count * 3600)
 }
 
+/// The identity: the file that is named, else what the service manager handed in, else the usual file.
+fn identity(take: &mut Taker<'_>) -> Result<KeyPlace, Failure> {
+    match take.credential("identity.file", &["identity.file"], credential::IDENTITY) {
+        Some(path) => Ok(KeyPlace::Credential(path)),
+        None => Ok(KeyPlace::File(take.value("identity.file", parse::path)?)),
+    }
+}
+
 /// The join token: `join` and `join_file` exclude each other in one layer; a higher layer's one hides a lower layer's other.
 fn join(take: &mut Taker<'_>) -> Result<Option<JoinSource>, Failure> {
+    if let Some(path) = take.credential("network.join_file", &["network.join", "network.join_file"], credential::JOIN_TOKEN) {
+        return Ok(Some(JoinSource::Credential(path)));
+    }
     let layers = take.layers;
     for layer in layers.in_order() {
         let given: Vec<&Given> = layer.iter().filter(|given| given.key == "network.join" || given.key == "network.join_file").collect();
@@ -451,7 +510,7 @@ mod tests {
         assert_eq!(settings.transports, [TransportChoice::Udp, TransportChoice::Wss]);
         assert_eq!(settings.suites, [Suite::Aes256Gcm, Suite::ChaCha20Poly1305]);
         assert!(!settings.close_relay);
-        assert_eq!(settings.identity_file, Path::new("/var/lib/shadowmesh/identity.key"));
+        assert_eq!(settings.identity, KeyPlace::File("/var/lib/shadowmesh/identity.key".into()));
         let shown: Vec<&str> = settings.shown.iter().map(|shown| shown.key).collect();
         for key in &keys::KEYS {
             assert!(shown.contains(&key.name) || key.default.is_empty(), "{} is not shown", key.name);

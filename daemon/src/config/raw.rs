@@ -4,7 +4,12 @@
 //! fresh, not on the day on which the flag goes away.
 use super::keys::{self, KEYS, Key, PEER_KEYS};
 use crate::failure::Failure;
-use std::{collections::BTreeMap, fmt, ops::Range, path::Path};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    ops::Range,
+    path::{Path, PathBuf},
+};
 use toml::de::{DeTable, DeValue};
 
 /// Larger files are not configuration; the bound keeps a wrong path (a disk, a log) from being read whole.
@@ -285,6 +290,8 @@ pub(crate) struct Layers {
     pub(crate) file: FileLayer,
     /// What other programs go by.
     pub(crate) customary: Customary,
+    /// Where the service manager put secrets for us.
+    pub(crate) credentials: Option<PathBuf>,
 }
 
 impl Layers {

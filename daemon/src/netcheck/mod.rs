@@ -90,6 +90,7 @@ fn settings(args: &NetcheckArgs) -> Result<Settings, Failure> {
 fn network(settings: Settings) -> Result<Network, Failure> {
     match settings.join {
         Some(JoinSource::Token(network, _)) => Ok(*network),
+        Some(JoinSource::Credential(path)) => credentials::sealed_network(&path),
         Some(JoinSource::File(path, source)) => {
             let read = credentials::network_of_file(&path);
             read.map(|(network, _)| network).map_err(|why| Failure::usage(format!("{source}: network.join_file: {why}")))

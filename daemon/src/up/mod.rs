@@ -51,7 +51,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
     }
     let state = State::open(&settings.state_dir)?;
     let network = network(&settings, &state)?;
-    let identity = credentials::identity_or_new(&settings.identity_file)?;
+    let identity = settings.identity.load_or_make()?;
     let claims = state.claims();
     smol::block_on(async {
         let socket = bind_control(&settings.control_socket)?;
@@ -146,6 +146,8 @@ fn network(settings: &Settings, state: &State) -> Result<Network, Failure> {
         Some(JoinSource::File(path, source)) => {
             credentials::network_of_file(path).map_err(|why| Failure::usage(format!("{source}: network.join_file: {why}")))?
         }
+        // sealed where it lies: no copy of it is kept
+        Some(JoinSource::Credential(path)) => return credentials::sealed_network(path),
         None => {
             return state.remembered_network()?.ok_or_else(|| {
                 Failure::usage(format!(

@@ -11,7 +11,7 @@ pub(crate) fn shadowmesh(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_shadowmesh"));
     command.args(args);
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("SHADOWMESH_") {
+        if name.to_string_lossy().starts_with("SHADOWMESH_") || name == "CREDENTIALS_DIRECTORY" {
             command.env_remove(name);
         }
     }

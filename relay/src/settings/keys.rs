@@ -60,7 +60,7 @@ const GIB: u64 = 1 << 30;
 
 /// Every key.
 pub(super) const KEYS: &[Key] = &[
-    key("identity", "file", Set::Path(|s, path| s.identity = path)),
+    key("identity", "file", Set::Path(|s, path| s.identity = Some(path))),
     key("state", "dir", Set::Path(|s, path| s.state_dir = path)),
     key("listen", "tcp", Set::Addresses(|s, list| s.listen = list)),
     key("listen", "udp", Set::Address(|s, address| s.udp = Some(address))),

@@ -10,7 +10,7 @@ use core::{
     time::Duration,
 };
 use shadowmesh_core::config::{Access, Limits};
-use shadowmesh_runtime_std::tls::CertFiles;
+use shadowmesh_runtime_std::{credential, tls::CertFiles};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -47,6 +47,15 @@ pub struct Flags {
     pub dev: bool,
 }
 
+/// Where the identity is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyPlace {
+    /// In a file of ours; made when missing.
+    File(PathBuf),
+    /// With the service manager, who hands it in.
+    Credential(PathBuf),
+}
+
 /// Everything that can be set, merged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -56,8 +65,10 @@ pub struct Settings {
     pub udp: Option<SocketAddr>,
     /// Where identity and control socket are.
     pub state_dir: PathBuf,
-    /// The identity file, seen from the state directory.
-    pub identity: PathBuf,
+    /// The identity file, seen from the state directory, where one was named.
+    pub identity: Option<PathBuf>,
+    /// The identity that the service manager handed in.
+    pub sealed_identity: Option<PathBuf>,
     /// Where metrics are served.
     pub metrics: Option<SocketAddr>,
     /// The life of a certificate.
@@ -92,7 +103,8 @@ impl Default for Settings {
             // Takes IPv4 as well.
             listen: vec![SocketAddr::from((core::net::Ipv6Addr::UNSPECIFIED, 443))],
             state_dir: DEFAULT_STATE_DIR.into(),
-            identity: "relay.key".into(),
+            identity: None,
+            sealed_identity: None,
             udp: None,
             metrics: None,
             cert_lifetime: Duration::from_hours(24),
@@ -139,6 +151,10 @@ impl Settings {
         if let Some(dir) = &flags.state_dir {
             settings.state_dir.clone_from(dir);
         }
+        if !settings.dev {
+            let directory = credential::directory(environment(credential::DIRECTORY).map(Into::into));
+            settings.sealed_identity = credential::find(directory.as_deref(), credential::IDENTITY);
+        }
         settings.udp = flags.udp.or(settings.udp);
         settings.metrics = flags.metrics.or(settings.metrics);
         settings.check()?;
@@ -154,9 +170,12 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Where the identity is.
-    pub fn identity_file(&self) -> PathBuf {
-        self.state_dir.join(&self.identity)
+    /// Where the identity is: the file that was named, else what the service manager handed in, else the usual file.
+    pub fn identity(&self) -> KeyPlace {
+        match (&self.identity, &self.sealed_identity) {
+            (None, Some(sealed)) => KeyPlace::Credential(sealed.clone()),
+            (named, _) => KeyPlace::File(self.state_dir.join(named.as_deref().unwrap_or(Path::new("relay.key")))),
+        }
     }
 
     /// Where a running relay answers.
@@ -173,7 +192,7 @@ impl Settings {
     /// The keys that differ in `other` and that only a start takes up.
     pub fn fixed_that_differ(&self, other: &Self) -> Vec<&'static str> {
         let all = [
-            ("identity.file", self.identity != other.identity),
+            ("identity.file", (&self.identity, &self.sealed_identity) != (&other.identity, &other.sealed_identity)),
             ("state.dir", self.state_dir != other.state_dir),
             ("listen.tcp", self.listen != other.listen),
             ("listen.udp", self.udp != other.udp),
