@@ -8,7 +8,7 @@ import sys
 
 TOP_LEVEL = {
     "Cargo.toml", "Cargo.lock", "core", "runtime-smol", "runtime-std", "daemon", "relay", "fuzz", "docs",
-    "justfile", "README.md", "LICENSE-MIT", "LICENSE-APACHE",
+    "justfile", "Containerfile", "README.md", "LICENSE-MIT", "LICENSE-APACHE",
 }
 FILE_LINES = 600
 LINE_LENGTH = 160
