@@ -8,6 +8,7 @@
 //!                       10        sealed frame (frame) ─▶ inner type 80: LaneControl (lane), NodeControl (control), RelayMessage (relay)
 //!                       20 21 22  re-handshake on a path
 //! UDP datagram ────── also 24 25    a client's address as its relay sees it (bind)
+//!                          27 28    a handshake in fragments, and the cookie that it needs (frag)
 //! ```
 //!
 //! A parser accepts exactly what `emit` makes: reserved bytes are zero, and nothing may follow the last field, except
@@ -16,6 +17,7 @@
 pub mod addr;
 pub mod bind;
 pub mod control;
+pub mod frag;
 pub mod frame;
 pub mod lane;
 pub mod params;
@@ -29,6 +31,10 @@ pub use bind::{BIND_LEN, BIND_MAC_LEN, Bind, Bound};
 pub use control::{
     CLOSE_DOWN, CLOSE_NO_ACCESS, CLOSE_OVERLOAD, CLOSE_PROTOCOL, CLOSE_REFUSED, CLOSE_REPLACED, CLOSE_SESSION_OLD, CLOSE_SHARED_IDENTITY,
     CLOSE_SILENT, CONTROL_PIECE_MAX_LEN, Candidate, CandidateKind, MAX_CANDIDATES, NodeControl, PathLabel, PeerMessage, Transport,
+};
+pub use frag::{
+    COOKIE_LEN, COOKIE_REPLY_LEN, CookieReply, FRAGMENT_BODY_LEN, FRAGMENT_HEADER_LEN, FRAGMENT_MAX_LEN, FRAGMENT_TAG_LEN, Fragment,
+    FragmentKind,
 };
 pub use frame::{
     Counter, FRAME_HEADER_LEN, FRAME_OVERHEAD, FrameHeader, INNER_CONTROL, INNER_ETHERNET, INNER_ETHERNET_PARTIAL, INNER_IP,
@@ -67,6 +73,10 @@ pub const TYPE_BOUND: u8 = 0x25;
 pub const TYPE_OPENER: u8 = 0x26;
 /// A datagram that says nothing: it makes a NAT on the way give a mapping (protocol 8.5).
 pub const OPENER: [u8; 4] = [TYPE_OPENER, 0, 0, 0];
+/// First byte of FRAG (protocol 8.6).
+pub const TYPE_FRAG: u8 = 0x27;
+/// First byte of `COOKIE_REPLY` (protocol 8.6).
+pub const TYPE_COOKIE_REPLY: u8 = 0x28;
 /// First byte of a record to the relay, or on a direct connection (protocol 9.1).
 pub const TYPE_FWD: u8 = 0x30;
 /// First byte of a record from the relay (protocol 9.1).
