@@ -9,6 +9,7 @@ pub mod drops;
 pub mod edges;
 pub mod entropy;
 pub mod event;
+pub mod fragments;
 pub mod handshake;
 pub mod hub;
 pub mod id;

@@ -10,15 +10,17 @@
 use shadowmesh_core::{
     binding::{open_bind, open_bound, seal_bind, seal_bound},
     crypto::{Identity, rustcrypto::RustCrypto},
+    fragments::{Arrived, Door, FragmentKey, cookie_of},
     handshake::{Answer, Concluded, Job, Offer, Outcome, REKEY_LEN, RekeyOffer, Setup, Ticket, Work},
     id::{Handle, PathId, PeerId},
     network::{Network, RelayAddress},
     rehandshake::{Answerer, Asker, Ground},
     session::{Chain, Side, Suite},
+    time::Instant,
     wire::{
-        Bind, Bound, Candidate, CandidateKind, Counter, DirectoryEntry, Established, FRAME_OVERHEAD, FrameHeader, INNER_CONTROL, INNER_IP,
-        INNER_KEEPALIVE, LANE_CONTROL_BIT, LANE_NODE, LaneControl, NodeControl, Params, PathLabel, PeerMessage, RECORD_FLAG_URGENT,
-        Receipt, ReceiptMask, Record, RelayMessage, TYPE_DLV, TYPE_FWD, Transport,
+        Bind, Bound, Candidate, CandidateKind, CookieReply, Counter, DirectoryEntry, Established, FRAME_OVERHEAD, Fragment, FragmentKind,
+        FrameHeader, INNER_CONTROL, INNER_IP, INNER_KEEPALIVE, LANE_CONTROL_BIT, LANE_NODE, LaneControl, NodeControl, Params, PathLabel,
+        PeerMessage, RECORD_FLAG_URGENT, Receipt, ReceiptMask, Record, RelayMessage, TYPE_DLV, TYPE_FWD, Transport,
     },
 };
 use std::{collections::BTreeSet, fmt::Write as _, path::Path, sync::Arc};
@@ -61,6 +63,7 @@ fn all() -> Vec<(String, Vec<u8>)> {
     frame(&mut add, "frame-established", &chain, Side::Responder, LANE_NODE, INNER_CONTROL, &established());
     let suites = [Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
     let chain = handshake(&mut add, "peer-peer", &Setup::peer_peer(&network()), suites, peer_params());
+    fragments(&mut add, &Setup::peer_peer(&network()));
     frame(&mut add, "frame-ip", &chain, Side::Initiator, 0, INNER_IP, b"\x45 one packet");
     frame(&mut add, "frame-keepalive", &chain, Side::Responder, LANE_NODE, INNER_KEEPALIVE, &[]);
     let switch = emitted(|out| switch().emit(out));
@@ -130,6 +133,23 @@ fn conclude(setup: &Setup, offer: &Arc<Offer>, resp: &[u8], params: Params) -> C
     };
     let Outcome::Concluded(Ok(concluded)) = run(work) else { panic!("RESP is good") };
     concluded
+}
+
+/// A first fragment, the answer to it by a fixed secret, and the last fragment of INIT under the cookie.
+fn fragments(add: &mut Add<'_>, setup: &Setup) {
+    let mac1 = setup.mac1_key(bob().id());
+    let (init, sid) = (offer(setup, [Suite::ChaCha20Poly1305; 2]).init().to_vec(), 0x1111_0001);
+    let asked = FragmentKey::first(&mac1).cut(FragmentKind::Init, sid, &init).swap_remove(0);
+    let taken =
+        Door::default().take(Instant::ZERO, &mac1, socket("192.0.2.7:40000"), &Fragment::parse(&asked).expect("our own fragment"), || {
+            Zeroizing::new([0x5e; 32])
+        });
+    let Ok(Arrived::Asked(reply)) = taken else { panic!("a good first fragment is answered") };
+    let cookie = cookie_of(&mac1, &asked, &CookieReply::parse(&reply).expect("our own reply")).expect("its mac holds");
+    let last = FragmentKey::with_cookie(&mac1, &cookie).cut(FragmentKind::Init, sid, &init).pop().expect("two fragments");
+    add("fragment-first", asked);
+    add("cookie-reply", reply);
+    add("fragment-last", last);
 }
 
 /// REKEY1 and REKEY2, and a frame of the new epoch.

@@ -130,6 +130,11 @@ impl Mac1Key {
         if self.0.verify(&[resp.maced], resp.mac1) { Ok(()) } else { Err(Forged) }
     }
 
+    /// The key itself, which the tags of fragments hang on, too (protocol 8.6).
+    pub(crate) fn hmac(&self) -> &hash::HmacKey {
+        &self.0
+    }
+
     fn mac(&self, message: &[u8]) -> [u8; 16] {
         let whole = self.0.mac(&[message]);
         core::array::from_fn(|i| whole[i])
