@@ -9,6 +9,7 @@
 mod bridge;
 mod cast;
 mod control;
+mod fragments;
 mod handshake;
 mod lanes;
 mod memo;
@@ -27,6 +28,7 @@ pub use crate::sim::scenario;
 pub use bridge::bridge;
 pub use cast::chain;
 pub use control::control;
+pub use fragments::fragments;
 pub use handshake::handshake;
 pub use lanes::lanes;
 pub use memo::Memo;
@@ -43,11 +45,12 @@ pub use wire::wire;
 pub type Target = fn(&[u8]);
 
 /// Every target of this crate by its name; the parsers of the programs' configuration have one more, beside the programs.
-pub const ALL: [(&str, Target); 13] = [
+pub const ALL: [(&str, Target); 14] = [
     ("wire", wire),
     ("token", token),
     ("handshake", handshake),
     ("rekey", rekey),
+    ("fragments", fragments),
     ("rehandshake", rehandshake),
     ("control", control),
     ("relay_door", relay_door),

@@ -5,9 +5,9 @@ use shadowmesh_core::{
     handshake::Role,
     id::{Handle, PathId, PeerId},
     wire::{
-        Bind, Bound, Candidate, CandidateKind, Counter, DirectoryEntry, Established, FrameHeader, LaneControl, NodeControl, Params,
-        PathComplete, PathHeader, PathLabel, PathRequest, PeerMessage, Receipt, ReceiptMask, Record, RelayMessage, TYPE_DLV, TYPE_FWD,
-        TYPE_PATH_CMP, TYPE_PATH_REQ, TYPE_PATH_RSP, Transport, addr,
+        Bind, Bound, Candidate, CandidateKind, CookieReply, Counter, DirectoryEntry, Established, Fragment, FragmentKind, FrameHeader,
+        LaneControl, NodeControl, Params, PathComplete, PathHeader, PathLabel, PathRequest, PeerMessage, Receipt, ReceiptMask, Record,
+        RelayMessage, TYPE_DLV, TYPE_FWD, TYPE_PATH_CMP, TYPE_PATH_REQ, TYPE_PATH_RSP, Transport, addr,
     },
 };
 use std::net::SocketAddr;
@@ -20,7 +20,9 @@ const SCRIPT_LEN: usize = 400;
 pub fn all() -> Vec<(&'static str, Vec<Vec<u8>>)> {
     let mut all = vec![("wire", [wire(), proxy_headers()].concat()), ("token", token()), ("handshake", handshake()), ("rekey", rekey())];
     for (place, name) in
-        ["rehandshake", "control", "relay_door", "peer_door", "plane", "lanes", "bridge", "scenario", "offload"].into_iter().enumerate()
+        ["rehandshake", "control", "relay_door", "peer_door", "plane", "lanes", "bridge", "scenario", "offload", "fragments"]
+            .into_iter()
+            .enumerate()
     {
         let mut rng = Rng::new(place as u64);
         let script = |number: usize| {
@@ -44,6 +46,12 @@ fn told(name: &str) -> Vec<Vec<u8>> {
             // where do you see me: asked well, from both ports, spoiled, as noise, and when gone
             [13, 0, 0, 12, 0, 0, 12, 0, 0x80, 12, 0, 2, 3, 1, 5, 12, 0, 3, 4, 1, 2, 3, 4, 12, 0, 1, 7, 0, 12, 0, 0].to_vec(),
             [13, 0, 4, 5, 0, 2, 5, 0x42, 0, 0, 0, 9, 5, 0, 2, 4, 0x46, 3, 0, 0, 5, 0, 2, 2, 0x45, 0].to_vec(),
+        ],
+        // a whole INIT and a whole FIN; one whose secret is renewed amid it; repeated from elsewhere; a stranger
+        "fragments" => vec![
+            [&[1, 3, 1, 2, 3, 1, 0, 0, 2, 3, 1, 0, 1][..], &(0..8).flat_map(|part| [2, 3, 1, 1, part]).collect::<Vec<_>>()].concat(),
+            [1, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0xff, 0xff, 1, 1, 0, 2, 0, 0, 0, 1, 5, 2, 0, 1].to_vec(),
+            [1, 4, 2, 2, 4, 2, 1, 0, 5, 5, 2, 1, 5, 4, 2, 1, 6, 0, 0, 1, 1, 40, 0, 3, 7, 4, 2].to_vec(),
         ],
         // data, a direct path, a switch, its death, hedges, a new session, keys
         "plane" => vec![
@@ -122,6 +130,11 @@ fn wire() -> Vec<Vec<u8>> {
         Bound { receiver: 7, nonce: [8; 8], address: v6, other_port: 9 }.emit(out);
         out.extend([0; 32]);
     });
+    add(7, &mut |out| {
+        let body = &[9; 728];
+        Fragment { kind: FragmentKind::Init, with_cookie: true, index: 1, mark: 2, sid: 3, total: 1_654, tag: [4; 16], body }.emit(out);
+    });
+    add(7, &mut |out| CookieReply { sid: 3, cookie: [5; 16], mac: [6; 16] }.emit(out));
     seeds.extend(handshakes());
     seeds
 }

@@ -3,9 +3,9 @@
 use shadowmesh_core::{
     handshake::{FIN_LEN_MAX, INIT_LEN_MAX, RESP_LEN_MAX, peek_fin, peek_init, peek_resp},
     wire::{
-        BIND_MAC_LEN, Bind, Bound, FRAME_HEADER_LEN, FrameHeader, LaneControl, Malformed, NodeControl, PARAMS_LEN_MAX, PATH_MAC_LEN,
-        PROXY_HEADER_MAX_LEN, Params, PathComplete, PathHeader, PathRequest, PathResponse, PeerMessage, ProxyFault, Reader, Records,
-        RelayMessage, addr, is_proxy_header, parse_proxy_header, peek_record,
+        BIND_MAC_LEN, Bind, Bound, CookieReply, FRAME_HEADER_LEN, Fragment, FrameHeader, LaneControl, Malformed, NodeControl,
+        PARAMS_LEN_MAX, PATH_MAC_LEN, PROXY_HEADER_MAX_LEN, Params, PathComplete, PathHeader, PathRequest, PathResponse, PeerMessage,
+        ProxyFault, Reader, Records, RelayMessage, addr, is_proxy_header, parse_proxy_header, peek_record,
     },
 };
 
@@ -138,6 +138,8 @@ fn binding(bytes: &[u8]) {
     let before_mac = &bytes[..bytes.len().saturating_sub(BIND_MAC_LEN)];
     canonical(before_mac, Bind::parse(bytes), Bind::emit);
     canonical(before_mac, Bound::parse(bytes), Bound::emit);
+    canonical(bytes, Fragment::parse(bytes), Fragment::emit);
+    canonical(bytes, CookieReply::parse(bytes), CookieReply::emit);
 }
 
 fn socket_address(bytes: &[u8]) {
