@@ -247,8 +247,8 @@ fn a_frame_that_went_once_on_the_path_on_which_it_came_measures_the_round_trip_a
     assert_eq!(measured(Mode::SwitchLossless, &once, DIRECT_PATH), told, "since the newest frame that came");
     // a suspicion that was wrong teaches how long the path takes, or the next packet would raise the next one
     assert_eq!(measured(Mode::SwitchLossless, &copied, DIRECT_PATH), told);
-    let blind: [(Mode, &dyn Fn(&mut World), PathId); 6] = [
-        (Mode::SwitchLossless, &once, OTHER_PATH),
+    let blind = [
+        (Mode::SwitchLossless, &once as &dyn Fn(&mut World), OTHER_PATH),
         (Mode::SwitchLossless, &copied, PathId::RELAY),
         (Mode::SwitchLossless, &again, DIRECT_PATH),
         (Mode::SwitchLossless, &moved, OTHER_PATH),
