@@ -133,6 +133,7 @@ bench-peers *ARGS:
     set -euo pipefail
     cargo build --locked --release --bins -p shadowmesh-daemon -p shadowmesh-relay
     contenders=("shadowmesh={{ CARGO_TARGET_DIR }}/release")
+    contenders+=("shadowmesh, ChaCha20+SHADOWMESH_CRYPTO_SUITES=chacha20-poly1305={{ CARGO_TARGET_DIR }}/release")
     for program in boringtun-cli gotatun wireguard-go; do
         found=$(command -v "$program" || true)
         [ "$program" = wireguard-go ] && found=${WIREGUARD_GO:-$found}

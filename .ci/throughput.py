@@ -7,8 +7,9 @@ Needs root, iperf3, ping and release builds (`cargo build --release --bins -p sh
 Each FOLDER of binaries is one contender; runs are interleaved, so that a busy machine is as unfair to one as to the other:
 
     .ci/throughput.py [--rounds 3] [--seconds 4] [--paths udp,wss,relay] [--runtimes smol,threads] [--mtu 1280]
-                       [--perf FOLDER] [--write FOLDER] [NAME=]FOLDER…
+                       [--perf FOLDER] [--write FOLDER] [NAME[+VARIABLE=VALUE…]=]FOLDER…
 
+A contender may have settings of its own, as environment of its peers: `off+SHADOWMESH_P2P_MODE=off=target/release`.
 A contender `wg:NAME=PROGRAM` is a WireGuard in user space (boringtun-cli, gotatun, wireguard-go), which has the path udp alone; it is told
 what to do by `wg` of wireguard-tools.
 
@@ -102,7 +103,7 @@ class World:
             run("ip", "netns", "delete", name, check=False)
 
 
-def start_mesh(world, programs, runtime, path, mtu):
+def start_mesh(world, programs, settings, runtime, path, mtu):
     """A relay and two peers; gives the ids of the processes that carry the traffic."""
     state = pathlib.Path(tempfile.mkdtemp(dir=world.folder))
     relay, peer = programs / "shadowmesh-relay", programs / "shadowmesh"
@@ -114,7 +115,7 @@ def start_mesh(world, programs, runtime, path, mtu):
         pids.append(world.start(
             number, peer, "up", "--join-file", state / "token", "--name", name, "--address", f"{OVERLAY}.{number}/24",
             "--state-dir", state / name, "--runtime", runtime, log=f"{name}.log", SHADOWMESH_P2P_TRANSPORTS=PATHS[path],
-            SHADOWMESH_INTERFACE_MTU=str(mtu)))
+            **{"SHADOWMESH_INTERFACE_MTU": str(mtu), **settings}))
     wait_for("the first ping", lambda: "bytes from" in world.run(1, "ping", "-c1", "-W1", f"{OVERLAY}.2", check=False))
     if path != "relay":
         world.run(1, peer, "ping", "b", "--until-direct", "--state-dir", state / "a")
@@ -205,12 +206,12 @@ COLUMNS = [("TCP", "Gbit/s", True), ("CPU a GB", "s", False), ("CPU a small pack
            ("ping", "ms", False), ("ping under load", "ms", False), ("its 99th percentile", "ms", False)]
 
 
-def measure(world, programs, runtime, path, options, perf):
+def measure(world, programs, settings, runtime, path, options, perf):
     """One figure for each column."""
     if runtime == "wireguard":
         pids = start_wireguard(world, programs, options.mtu)
     else:
-        pids = start_mesh(world, programs, runtime, path, options.mtu)
+        pids = start_mesh(world, programs, settings, runtime, path, options.mtu)
     ping = statistics.median(ping_times(world, 600, 0.003))
     world.start(2, "iperf3", "-s", "-B", f"{OVERLAY}.2", log="iperf3.log")
     wait_for("iperf3 to listen", lambda: world.run(2, "ss", "-ltnH", "sport", "=", ":5201"))
@@ -274,22 +275,23 @@ def main():
     options.add_argument("--mtu", type=int, default=1280)
     options.add_argument("--perf", type=pathlib.Path)
     options.add_argument("--write", type=pathlib.Path)
-    options.add_argument("folders", nargs="+", metavar="[NAME=]FOLDER")
+    options.add_argument("folders", nargs="+", metavar="[NAME[+VARIABLE=VALUE…]=]FOLDER")
     options = options.parse_args()
     contenders = []
     for text in options.folders:
         name, _, folder = text.rpartition("=")
         is_ours = not name.startswith("wg:")
-        name = name.removeprefix("wg:") or pathlib.Path(folder).name
-        contenders.append((name, pathlib.Path(folder).resolve(), options.runtimes.split(",") if is_ours else ["wireguard"]))
+        name, *settings = name.removeprefix("wg:").split("+")
+        settings = dict(setting.split("=", 1) for setting in settings)
+        contenders.append((name or pathlib.Path(folder).name, pathlib.Path(folder).resolve(), settings, options.runtimes.split(",") if is_ours else ["wireguard"]))
     results = {}
     with tempfile.TemporaryDirectory() as folder, World(pathlib.Path(folder)) as world:
         for _ in range(options.rounds):
             for path in options.paths.split(","):
-                for name, programs, runtimes in contenders:
+                for name, programs, settings, runtimes in contenders:
                     for runtime in runtimes if path == "udp" or runtimes != ["wireguard"] else []:
                         perf = options.perf and options.perf / f"{path}-{runtime}-{name}.data"
-                        figures = measure(world, programs, runtime, path, options, perf)
+                        figures = measure(world, programs, settings, runtime, path, options, perf)
                         results.setdefault((path, runtime, name), []).append(figures)
                         print(path, runtime, name, *(f"{figure:.3f}" for figure in figures), file=sys.stderr)
     print(table(results), end="")
