@@ -29,6 +29,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// How often an idle client says that it is there.
+const KEEPALIVE: Duration = Duration::from_secs(20);
 /// Clients of one network in the crowd of idle ones.
 const CROWD_NETWORK: usize = 50;
 
@@ -201,31 +203,17 @@ async fn idle(prey: &Prey, target: &Target, count: usize, seconds: u64) -> Resul
     let joins: Vec<_> = (0..16).map(|lane| smol::spawn(join_lane(target.clone(), (lane..count).step_by(16).collect()))).collect();
     let (mut held, mut errors) = (Vec::new(), Vec::new());
     for lane in joins {
-        let (clients, failed) = lane.await;
-        held.extend(clients);
+        let (alive, failed) = lane.await;
+        held.extend(alive);
         errors.extend(failed);
     }
     let took = begun.elapsed().as_secs_f64();
     let joined = held.len();
-    let tasks: Vec<_> = held
-        .into_iter()
-        .map(|client| {
-            let client::Client { connected, mut sealer, .. } = client;
-            let (mut reader, mut writer) = (connected.reader, connected.writer);
-            let reading = smol::spawn(async move { while reader.next().await.is_ok() {} });
-            let writing = smol::spawn(async move {
-                while writer.send(sealer.keepalive()).await.is_ok() {
-                    Timer::after(Duration::from_secs(20)).await;
-                }
-            });
-            [reading, writing]
-        })
-        .collect();
     Timer::after(Duration::from_secs(3)).await;
     let full = prey.look().await;
     Timer::after(Duration::from_secs(seconds)).await;
     let rested = prey.look().await;
-    drop(tasks);
+    drop(held);
     let per_client = (rested.rss_kib - empty.rss_kib) as f64 / joined.max(1) as f64;
     let idle_us = (rested.cpu_ms - full.cpu_ms) as f64 * 1e3 / joined.max(1) as f64 / seconds as f64;
     println!("{joined} of {count} joined in {took:.1} s, {} errors {:?}", errors.len(), errors.last());
@@ -238,15 +226,32 @@ async fn idle(prey: &Prey, target: &Target, count: usize, seconds: u64) -> Resul
         "join_cpu_ms": cpu, "join_main_ms": main, "clients": rested.clients, "drops": rested.drops, "threads": rested.threads }))
 }
 
-async fn join_lane(target: Target, which: Vec<usize>) -> (Vec<client::Client>, Vec<String>) {
-    let (mut clients, mut errors) = (Vec::new(), Vec::new());
+/// Joins one after the other; each is kept alive from then on.
+async fn join_lane(target: Target, which: Vec<usize>) -> (Vec<[Task<()>; 2]>, Vec<String>) {
+    let (mut alive, mut errors) = (Vec::new(), Vec::new());
     for n in which {
         match target.join(source(n / 8), attacks::identity(n as u32), 100 + (n / CROWD_NETWORK) as u32).await {
-            Ok(client) => clients.push(client),
+            Ok(client) => alive.push(keep_alive(client)),
             Err(why) => errors.push(why),
         }
     }
-    (clients, errors)
+    (alive, errors)
+}
+
+/// Reads whatever comes, and says every 20 s that it is there.
+fn keep_alive(client: client::Client) -> [Task<()>; 2] {
+    let client::Client { connected, mut sealer, .. } = client;
+    let (mut reader, mut writer) = (connected.reader, connected.writer);
+    let reading = smol::spawn(async move { while reader.next().await.is_ok() {} });
+    let writing = smol::spawn(async move {
+        loop {
+            Timer::after(KEEPALIVE).await;
+            if writer.send(sealer.keepalive()).await.is_err() {
+                return;
+            }
+        }
+    });
+    [reading, writing]
 }
 
 /// Clients that join and leave: how many a second, and what each costs.
