@@ -5,7 +5,7 @@
 //!     │         ▲  └ no: closed                └ none: closed              └─▶ Door::released
 //!     └ a proxy that says from where it comes (protocol 9.5)
 //! ```
-//! When all places are taken, the handshake that has had one for longest gives way: whoever is quick finds one.
+//! When all places are taken, the handshake that has had one for longest gives way, a stranger's first: whoever is quick finds one.
 use crate::{
     dial,
     pace::Pace,
@@ -13,7 +13,11 @@ use crate::{
 };
 use core::net::SocketAddr;
 use rustls::ServerConfig;
-use shadowmesh_core::{event::Ended, hub::Refusal, time::Instant};
+use shadowmesh_core::{
+    event::Ended,
+    hub::{Refusal, Standing},
+    time::Instant,
+};
 use shadowmesh_runtime_std::{
     ahead::ReadAhead,
     announced::{Announcement, Heard},
@@ -53,8 +57,9 @@ pub trait Door: 'static {
     }
     /// It did not say so, or not well.
     fn misannounced(&self, _remote: SocketAddr, _why: Ended) {}
-    /// Whether a connection from here may begin TLS; an error refuses it. Each `Ok` is followed by one `accepted` or `released`.
-    fn admit(&self, remote: SocketAddr) -> Result<(), Refusal>;
+    /// Whether a connection from here may begin TLS, and how its source stands; an error refuses it. Each `Ok` is followed by one `accepted`
+    /// or `released`.
+    fn admit(&self, remote: SocketAddr) -> Result<Standing, Refusal>;
     /// TLS and the upgrade are done.
     fn accepted(&self, accepted: Accepted);
     /// A connection that was admitted came to nothing.
@@ -97,9 +102,9 @@ pub async fn serve<D: Door>(
             continue;
         }
         match arrivals.admit(remote) {
-            Ok(slot) => {
-                let task = executor.spawn(Rc::clone(&arrivals).shake_hands(newcomer, Arc::clone(&config)));
-                arrivals.under_way.borrow_mut().insert(number, Arrival { task, remote, slot });
+            Ok((slot, standing)) => {
+                let task = executor.spawn(Rc::clone(&arrivals).shake_hands(newcomer, standing, Arc::clone(&config)));
+                arrivals.under_way.borrow_mut().insert(number, Arrival { task, remote, standing, slot });
             }
             Err(why) => tracing::debug!(%remote, ?why, "refused"),
         }
@@ -131,6 +136,7 @@ struct Arrivals<D> {
 struct Arrival {
     task: Task<()>,
     remote: SocketAddr,
+    standing: Standing,
     slot: Slot,
 }
 
@@ -157,18 +163,18 @@ impl<D: Door> Arrivals<D> {
                     return arrivals.door.misannounced(remote, why);
                 }
             };
-            let Ok((newcomer, slot)) = admitted else { return task.detach() };
-            arrivals.under_way.borrow_mut().insert(number, Arrival { task, remote: newcomer.remote, slot });
-            arrivals.shake_hands(newcomer, config).await;
+            let Ok((newcomer, (slot, standing))) = admitted else { return task.detach() };
+            arrivals.under_way.borrow_mut().insert(number, Arrival { task, remote: newcomer.remote, standing, slot });
+            arrivals.shake_hands(newcomer, standing, config).await;
         });
         self.unannounced.borrow_mut().insert(number, task);
     }
 
     /// TLS and the upgrade of one that has a place.
-    async fn shake_hands(self: Rc<Self>, newcomer: Newcomer, config: Arc<ServerConfig>) {
+    async fn shake_hands(self: Rc<Self>, newcomer: Newcomer, standing: Standing, config: Arc<ServerConfig>) {
         let Newcomer { number, tcp, ahead, remote, since } = newcomer;
         let left = self.slots.time().saturating_sub(clock::now().since(since));
-        let outcome = dial::within(left, Box::pin(self.pace.run(ws::server_after(tcp, ahead, config)))).await;
+        let outcome = dial::within(left, Box::pin(self.pace.run(standing, ws::server_after(tcp, ahead, config)))).await;
         // Gone from the list: it gave way in this very turn.
         let Some(arrival) = self.under_way.borrow_mut().remove(&number) else { return };
         arrival.task.detach();
@@ -182,21 +188,25 @@ impl<D: Door> Arrivals<D> {
     }
 
     /// A place for a connection from here, that of another if need be.
-    fn admit(&self, remote: SocketAddr) -> Result<Slot, Refusal> {
+    fn admit(&self, remote: SocketAddr) -> Result<(Slot, Standing), Refusal> {
         match self.try_admit(remote) {
             Err(Refusal::Full) if self.give_way() => self.try_admit(remote),
             other => other,
         }
     }
 
-    fn try_admit(&self, remote: SocketAddr) -> Result<Slot, Refusal> {
-        self.door.admit(remote)?;
-        self.slots.take(remote.ip()).inspect_err(|_| self.door.released(remote, Ended::Local("no place".to_owned())))
+    fn try_admit(&self, remote: SocketAddr) -> Result<(Slot, Standing), Refusal> {
+        let standing = self.door.admit(remote)?;
+        let slot = self.slots.take(remote.ip()).inspect_err(|_| self.door.released(remote, Ended::Local("no place".to_owned())))?;
+        Ok((slot, standing))
     }
 
-    /// Ends the oldest; false when there is none.
+    /// Ends the oldest, a stranger's first; false when there is none.
     fn give_way(&self) -> bool {
-        let oldest = self.under_way.borrow_mut().pop_first();
+        let mut under_way = self.under_way.borrow_mut();
+        let stranger = under_way.iter().find(|(_, arrival)| arrival.standing == Standing::Stranger).map(|(number, _)| *number);
+        let oldest = stranger.or_else(|| under_way.keys().next().copied()).and_then(|number| under_way.remove_entry(&number));
+        drop(under_way);
         if let Some((_, Arrival { remote, .. })) = &oldest {
             self.door.released(*remote, Ended::Local("gave way to another".to_owned()));
         }

@@ -11,9 +11,10 @@ use core::{
     task::{Context, Poll, Waker},
     time::Duration,
 };
-use shadowmesh_runtime_std::clock;
+use shadowmesh_core::hub::Standing;
+use shadowmesh_runtime_std::{clock, lines::Lines};
 use smol::future;
-use std::{collections::VecDeque, rc::Rc};
+use std::rc::Rc;
 
 /// Steps of handshakes in one round: more where they are cheap, fewer where they are signatures.
 const FIRST_STEPS: usize = 4;
@@ -37,7 +38,7 @@ enum Pass {
 /// The line; whoever leaves for good may leave its place in it behind.
 #[derive(Default)]
 pub(crate) struct Pace {
-    line: RefCell<VecDeque<(Rc<Cell<Pass>>, Waker)>>,
+    line: RefCell<Lines<(Rc<Cell<Pass>>, Waker)>>,
     bell: Bell,
     /// What the steps of this round have taken.
     spent: Cell<Duration>,
@@ -54,7 +55,7 @@ impl Pace {
                 _ => steps,
             };
             for _ in 0..steps {
-                let Some((pass, waker)) = self.line.borrow_mut().pop_front() else { break };
+                let Some((pass, waker)) = self.line.borrow_mut().pop() else { break };
                 pass.set(Pass::Given);
                 waker.wake();
             }
@@ -67,10 +68,10 @@ impl Pace {
     }
 
     /// Runs `work`, each step in its turn.
-    pub(crate) async fn run<T>(&self, work: impl Future<Output = T>) -> T {
+    pub(crate) async fn run<T>(&self, standing: Standing, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         let pass = Rc::default();
-        poll_fn(|context| match self.enter(&pass, context) {
+        poll_fn(|context| match self.enter(standing, &pass, context) {
             Poll::Ready(()) => {
                 let begun = clock::now();
                 let polled = work.as_mut().poll(context);
@@ -82,7 +83,7 @@ impl Pace {
         .await
     }
 
-    fn enter(&self, pass: &Rc<Cell<Pass>>, context: &Context<'_>) -> Poll<()> {
+    fn enter(&self, standing: Standing, pass: &Rc<Cell<Pass>>, context: &Context<'_>) -> Poll<()> {
         match pass.get() {
             Pass::Given => {
                 pass.set(Pass::None);
@@ -91,7 +92,7 @@ impl Pace {
             Pass::Asked => {}
             Pass::None => {
                 pass.set(Pass::Asked);
-                self.line.borrow_mut().push_back((Rc::clone(pass), context.waker().clone()));
+                self.line.borrow_mut().push(standing, (Rc::clone(pass), context.waker().clone()));
                 self.bell.ring();
             }
         }
@@ -103,6 +104,46 @@ impl Pace {
 mod tests {
     use super::*;
     use smol::LocalExecutor;
+
+    #[test]
+    fn who_is_known_passes_a_crowd_of_strangers() {
+        let executor = LocalExecutor::new();
+        let (pace, strangers) = (Rc::new(Pace::default()), Rc::new(Cell::new(0)));
+        let keeper = Rc::clone(&pace);
+        let keeping = executor.spawn(async move { keeper.keep().await });
+        let crowd: Vec<_> = (0..1_000)
+            .map(|_| {
+                let (pace, strangers) = (Rc::clone(&pace), Rc::clone(&strangers));
+                executor.spawn(async move {
+                    let work = async { strangers.set(strangers.get() + 1) };
+                    pace.run(Standing::Stranger, work).await;
+                })
+            })
+            .collect();
+        let known = {
+            let (pace, strangers) = (Rc::clone(&pace), Rc::clone(&strangers));
+            executor.spawn(async move {
+                while strangers.get() == 0 {
+                    future::yield_now().await;
+                }
+                let steps = async {
+                    for _ in 0..3 {
+                        future::yield_now().await;
+                    }
+                };
+                pace.run(Standing::Known, steps).await;
+                strangers.get()
+            })
+        };
+        smol::block_on(executor.run(async {
+            let before = known.await;
+            assert!(before < 400, "{before} strangers went first");
+            for one in crowd {
+                one.await;
+            }
+        }));
+        drop(keeping);
+    }
 
     #[test]
     fn many_that_are_ready_at_once_take_a_few_steps_in_each_round() {
@@ -120,7 +161,7 @@ mod tests {
                             future::yield_now().await;
                         }
                     };
-                    pace.run(work).await;
+                    pace.run(Standing::Stranger, work).await;
                 })
             })
             .collect();

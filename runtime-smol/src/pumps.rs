@@ -7,7 +7,13 @@ use crate::{
 };
 use core::{future::poll_fn, net::SocketAddr, pin::pin};
 use rustls::ServerConfig;
-use shadowmesh_core::{crypto::Provider, event::Ended, handshake::Job, hub::Refusal, id::ConnId};
+use shadowmesh_core::{
+    crypto::Provider,
+    event::Ended,
+    handshake::Job,
+    hub::{Refusal, Standing},
+    id::ConnId,
+};
 use shadowmesh_runtime_std::{
     clock,
     listen::{Bounds, Slots},
@@ -193,7 +199,7 @@ impl<R: Driven> Door for MachineDoor<R> {
         self.shared.with(|room| room.misannounced(remote, why));
     }
 
-    fn admit(&self, remote: SocketAddr) -> Result<(), Refusal> {
+    fn admit(&self, remote: SocketAddr) -> Result<Standing, Refusal> {
         self.shared.with(|room| room.admit(clock::now(), remote))
     }
 

@@ -3,7 +3,7 @@ use rustls::ServerConfig;
 use shadowmesh_core::{
     crypto::Identity,
     event::{Ended, Target},
-    hub::Refusal,
+    hub::{Refusal, Standing},
     id::PeerId,
     time::Instant,
 };
@@ -136,9 +136,9 @@ impl Server {
 struct TestDoor(flume::Sender<Result<Accepted, Ended>>);
 
 impl Door for TestDoor {
-    fn admit(&self, remote: SocketAddr) -> Result<(), Refusal> {
+    fn admit(&self, remote: SocketAddr) -> Result<Standing, Refusal> {
         assert!(remote.ip().is_loopback());
-        Ok(())
+        Ok(Standing::Stranger)
     }
 
     fn accepted(&self, accepted: Accepted) {

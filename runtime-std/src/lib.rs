@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   room, peer, relay   control rooms: Node and Plane, Hub and Forwarder, with all that waits for them
-//!   listen, dial, ws    what is decided about connections before and after they block
+//!   listen, lines, dial, ws   what is decided about connections before and after they block
 //!   journal             a run on its way to a file
 //!   mapping             ports of the router in front
 //!   tun, udp, tls, ahead, clock, descriptors, entropy, interfaces, netlink, identity, credential   the operating system
@@ -26,6 +26,7 @@ pub mod interfaces;
 mod jobs;
 pub mod journal;
 mod limit;
+pub mod lines;
 pub mod listen;
 mod lookout;
 pub mod mapping;

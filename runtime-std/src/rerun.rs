@@ -15,7 +15,7 @@ use shadowmesh_core::{
     crypto::{Provider, rustcrypto::RustCrypto},
     event::Ended,
     handshake::{Done, Ticket},
-    hub::Refusal,
+    hub::{Refusal, Standing},
     id::ConnId,
     journal::{Entry, Loan, Recorded, Tape, actions_as_bytes, digest_of},
     time::Instant,
@@ -139,7 +139,7 @@ impl<M: Recorded, D: Doors> Room for Rerun<M, D> {
         self.doors.ring();
     }
 
-    fn admit(&mut self, _now: Instant, _remote: SocketAddr) -> Result<(), Refusal> {
+    fn admit(&mut self, _now: Instant, _remote: SocketAddr) -> Result<Standing, Refusal> {
         Err(Refusal::Because("a journal takes no connections"))
     }
 

@@ -14,7 +14,7 @@ use shadowmesh_core::{
     crypto::Provider,
     event::Ended,
     handshake::{Done, Job},
-    hub::Refusal,
+    hub::{Refusal, Standing},
     id::ConnId,
     time::Instant,
 };
@@ -100,8 +100,9 @@ pub trait Room {
     }
     /// A proxy did not say so, or not well.
     fn misannounced(&mut self, _remote: SocketAddr, _why: Ended) {}
-    /// Whether a connection from here may begin TLS; an error refuses it. After `Ok` comes one `accepted` or `released`.
-    fn admit(&mut self, now: Instant, remote: SocketAddr) -> Result<(), Refusal>;
+    /// Whether a connection from here may begin TLS, and how its source stands; an error refuses it. After `Ok` comes one `accepted` or
+    /// `released`.
+    fn admit(&mut self, now: Instant, remote: SocketAddr) -> Result<Standing, Refusal>;
     /// A connection that was admitted came to nothing.
     fn released(&mut self, remote: SocketAddr, why: Ended);
     /// A number for a connection that came in; `accepted` follows when its pumps stand.

@@ -1,5 +1,6 @@
 //! Who may take up the relay's time before proving an identity: limits in all and by source (protocol 9.4).
 use super::{
+    Standing,
     bucket::{Bucket, Rate},
     drops::Reason,
 };
@@ -115,6 +116,12 @@ impl Admission {
         Ok(())
     }
 
+    /// How this source stands.
+    pub(super) fn standing(&self, now: Instant, source: Source) -> Standing {
+        let is_known = |entry: &Entry| entry.proven && entry.joins.is_half_full(now, self.joins);
+        if self.sources.get(&source).is_some_and(is_known) { Standing::Known } else { Standing::Stranger }
+    }
+
     /// The connection ended without proof: its place is free, its token is spent.
     pub(super) fn release(&mut self, source: Source) {
         if let Some(entry) = self.sources.get_mut(&source)
@@ -172,6 +179,25 @@ mod tests {
         assert_ne!(source("192.0.2.1:5"), source("192.0.2.2:5"));
         assert_eq!(source("[2001:db8:0:1200::1]:5"), source("[2001:db8:0:12ff:ffff::]:5"));
         assert_ne!(source("[2001:db8:0:1200::1]:5"), source("[2001:db8:0:1300::1]:5"));
+    }
+
+    // protocol 9.4
+    #[test]
+    fn who_proves_is_known_until_many_come_from_there_that_do_not() {
+        let limits = Limits { preauth_per_source: 100, joins_per_second: 1, join_burst: 10, ..Limits::default() };
+        let mut admission = Admission::new(&limits);
+        let (a, b) = (source("192.0.2.1:1"), source("192.0.2.2:1"));
+        let now = Instant::from_millis(1_000);
+        assert_eq!(admission.standing(now, a), Standing::Stranger);
+        assert_eq!(admission.admit(now, a), Ok(()));
+        admission.prove(a);
+        assert_eq!((admission.standing(now, a), admission.standing(now, b)), (Standing::Known, Standing::Stranger));
+        for _ in 0..5 {
+            assert_eq!((admission.standing(now, a), admission.admit(now, a)), (Standing::Known, Ok(())));
+        }
+        assert_eq!(admission.admit(now, a), Ok(()));
+        assert_eq!(admission.standing(now, a), Standing::Stranger, "more than half of its tokens are spent");
+        assert_eq!(admission.standing(now + Duration::from_secs(2), a), Standing::Known);
     }
 
     #[test]

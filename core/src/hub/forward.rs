@@ -3,7 +3,7 @@
 //! Only the eight bytes of a record's header are read, and the first byte behind them to tell handshakes from the rest.
 //! Records of one pair are never reordered among those of the same urgency. No I/O, no clock.
 use super::{
-    Edit, ForwardEdit, ForwardSink,
+    Cost, Edit, ForwardEdit, ForwardSink,
     bucket::{Bucket, Rate},
     drops::{Drops, Reason},
     queue::{Bound, Pushed, Queue, Spares},
@@ -202,13 +202,13 @@ impl Forwarder {
         }
     }
 
-    /// One WebSocket message that came on `conn`; how many records it held, which is what it cost.
-    pub fn inbound(&mut self, now: Instant, conn: ConnId, message: &mut [u8], sink: &mut impl ForwardSink) -> usize {
-        let Some(at) = self.conns.get(&conn).copied() else { return 0 };
+    /// One WebSocket message that came on `conn`, and what it cost.
+    pub fn inbound(&mut self, now: Instant, conn: ConnId, message: &mut [u8], sink: &mut impl ForwardSink) -> Cost {
+        let Some(at) = self.conns.get(&conn).copied() else { return Cost::default() };
         let Some(member) = self.port(at).member else {
             // Not established yet: the hub counts its bytes.
             sink.punt(conn, message);
-            return 0;
+            return Cost { records: 0, ends_turn: true };
         };
         match message.first() {
             Some(&TYPE_FWD | &TYPE_DLV) => return self.records(now, at, member, message, sink),
@@ -216,9 +216,12 @@ impl Forwarder {
             Some(_) if message.len() > self.control_bytes => self.drops.count(Reason::ControlTooBig),
             // Here and not in the hub: what is refused takes no place in the line before it.
             Some(_) if !self.port_mut(at).messages.take(now, 1, CONTROL) => self.drops.count(Reason::ControlRate),
-            Some(_) => sink.punt(conn, message),
+            Some(_) => {
+                sink.punt(conn, message);
+                return Cost::default();
+            }
         }
-        0
+        Cost { records: 0, ends_turn: true }
     }
 
     /// Queues one message of the hub; the caller wakes the writer.
@@ -339,13 +342,14 @@ impl Forwarder {
         }
     }
 
-    fn records(&mut self, now: Instant, from: usize, member: Member, message: &[u8], sink: &mut impl ForwardSink) -> usize {
+    fn records(&mut self, now: Instant, from: usize, member: Member, message: &[u8], sink: &mut impl ForwardSink) -> Cost {
         // One wake for a run of records to the same client.
-        let (mut woken, mut count) = (None, 0);
+        let (mut woken, mut cost) = (None, Cost::default());
         for record in Records::new(message) {
-            count += 1;
+            cost.records += 1;
             let Ok(record) = record else {
                 self.drops.count(Reason::MalformedRecord);
+                cost.ends_turn = true;
                 break;
             };
             match self.record(now, from, member, record) {
@@ -355,10 +359,13 @@ impl Forwarder {
                         woken = Some(conn);
                     }
                 }
-                Err(reason) => self.drops.count(reason),
+                Err(reason) => {
+                    self.drops.count(reason);
+                    cost.ends_turn = true;
+                }
             }
         }
-        count
+        cost
     }
 
     /// Queues one record at its destination, whose connection it gives back.

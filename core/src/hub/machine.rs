@@ -3,7 +3,7 @@ mod configure;
 mod ending;
 
 use super::{
-    ClientStatus, Edit, ForwardEdit, HubAction, HubEvent, HubNote, HubStatus, PortStatus, Refusal,
+    ClientStatus, Edit, ForwardEdit, HubAction, HubEvent, HubNote, HubStatus, PortStatus, Refusal, Standing,
     admission::{Admission, Source, is_welcome},
     bucket::{Bucket, Rate},
     channel::{Channel, Inbound, MAX_AGE},
@@ -96,12 +96,13 @@ impl Hub {
         }
     }
 
-    /// Whether a connection from `remote` may begin TLS; an error is the limit against it (protocol 9.4).
-    pub fn admit(&mut self, now: Instant, remote: SocketAddr) -> Result<(), Refusal> {
+    /// Whether a connection from `remote` may begin TLS, and how its source stands; an error is the limit against it (protocol 9.4).
+    pub fn admit(&mut self, now: Instant, remote: SocketAddr) -> Result<Standing, Refusal> {
+        let standing = self.admission.standing(now, Source::of(remote));
         let connections = self.admission.open() + self.established + 1;
         let open = if self.is_closed() { Err(Reason::Leaving) } else { is_welcome(&self.config, connections, remote.ip()) };
         let admitted = open.and_then(|()| self.admission.admit(now, Source::of(remote)));
-        admitted.map_err(|reason| {
+        admitted.map(|()| standing).map_err(|reason| {
             self.drops.count(reason);
             if reason == Reason::PreauthTotal { Refusal::Full } else { Refusal::Because(reason.name()) }
         })

@@ -105,6 +105,24 @@ pub enum HubEvent<'a> {
     },
 }
 
+/// How a source of connections stands (protocol 9.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Somebody there has proven an identity, and few came from there lately that did not.
+    Known,
+    /// All others.
+    Stranger,
+}
+
+/// What a message was to the forwarder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Records in it.
+    pub records: usize,
+    /// It came before a proof, or something in it was refused: all others have their turn before more is read.
+    pub ends_turn: bool,
+}
+
 /// Why a connection may not begin TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {

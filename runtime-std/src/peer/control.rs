@@ -32,7 +32,7 @@ use shadowmesh_core::{
     config::NodeConfig,
     event::{Action, Ended, Event, Note, TlsFacts},
     handshake::Done,
-    hub::Refusal,
+    hub::{Refusal, Standing},
     id::{ConnId, PeerId},
     machine::{Deadline, Machine},
     plane::{Plane, PlaneConfig},
@@ -207,10 +207,10 @@ impl<D: PeerDoors> Room for Control<D> {
         self.ports.post(Pending::Computed(done));
     }
 
-    fn admit(&mut self, _now: Instant, _remote: SocketAddr) -> Result<(), Refusal> {
+    fn admit(&mut self, _now: Instant, _remote: SocketAddr) -> Result<Standing, Refusal> {
         // Who comes in is proven later, by the re-handshake (protocol 5). Numbers that this end gives out are odd.
         let open = self.ports.outboxes.keys().filter(|c| c.0 % 2 == 1).count();
-        if open < ACCEPTED { Ok(()) } else { Err(Refusal::Because("too many direct connections")) }
+        if open < ACCEPTED { Ok(Standing::Stranger) } else { Err(Refusal::Because("too many direct connections")) }
     }
 
     fn released(&mut self, remote: SocketAddr, why: Ended) {

@@ -15,7 +15,10 @@ use crate::{
     journal::Scribe,
     limit::Limit,
     listen::Bounds,
-    room::{Arrival, Closing, Doors, HOUSEKEEPING_INTERVAL, INBOX, INBOX_CALM, LEAVE_WITHIN, LONGEST_SLEEP, Next, Room, TURN_EVENTS},
+    room::{
+        Arrival, Closing, Doors, HOUSEKEEPING_INTERVAL, INBOX, INBOX_CALM, LEAVE_WITHIN, LONGEST_SLEEP, Next, Room, TURN_EVENTS,
+        TURN_MESSAGES,
+    },
 };
 use core::{
     net::{IpAddr, SocketAddr},
@@ -25,7 +28,7 @@ use shadowmesh_core::{
     config::inside_any,
     event::Ended,
     handshake::Done,
-    hub::{ForwardSink, Forwarder, Hub, HubAction, HubEvent, HubNote, HubStatus, Refusal},
+    hub::{Cost, ForwardSink, Forwarder, Hub, HubAction, HubEvent, HubNote, HubStatus, Refusal, Standing},
     id::ConnId,
     machine::{Deadline, Machine},
     time::Instant,
@@ -186,7 +189,7 @@ impl<D: Doors> Room for Control<D> {
     }
 
     /// The hub's limits, before any TLS work.
-    fn admit(&mut self, now: Instant, remote: SocketAddr) -> Result<(), Refusal> {
+    fn admit(&mut self, now: Instant, remote: SocketAddr) -> Result<Standing, Refusal> {
         self.hub.admit(now, remote)
     }
 
@@ -213,11 +216,11 @@ impl<D: Doors> Room for Control<D> {
     }
 
     fn message(&mut self, now: Instant, conn: ConnId, message: &mut [u8]) -> usize {
-        let records = self.forwarder.inbound(now, conn, message, &mut self.wires);
+        let Cost { records, ends_turn } = self.forwarder.inbound(now, conn, message, &mut self.wires);
         if self.forwarder.deadline().is_some_and(|d| d.at < self.armed) {
             self.wires.doors.ring();
         }
-        1 + records / MESSAGE_RECORDS
+        (1 + records / MESSAGE_RECORDS).max(if ends_turn { TURN_MESSAGES } else { 0 })
     }
 
     fn is_busy(&self) -> bool {

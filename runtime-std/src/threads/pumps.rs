@@ -11,6 +11,7 @@ use crate::{
     announced::{Announcement, Heard},
     clock,
     jobs::AT_ONCE,
+    lines::Lines,
     listen::{ACCEPT_PAUSE, Bounds, Slot, Slots, is_one_connections_fault},
     room::{Arrival, Next, TURN_MESSAGES},
     tls,
@@ -21,7 +22,14 @@ use crate::{
 };
 use core::{net::SocketAddr, time::Duration};
 use rustls::ServerConfig;
-use shadowmesh_core::{crypto::Provider, event::Ended, handshake::Job, hub::Refusal, id::ConnId, time::Instant};
+use shadowmesh_core::{
+    crypto::Provider,
+    event::Ended,
+    handshake::Job,
+    hub::{Refusal, Standing},
+    id::ConnId,
+    time::Instant,
+};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io,
@@ -52,7 +60,7 @@ pub(crate) struct Pumps<R> {
     /// Those among them whose proxy has not said yet from where they come.
     unannounced: usize,
     /// Handshakes that became ready.
-    ready: VecDeque<u64>,
+    ready: Lines<u64>,
     /// Listeners and handshakes so far.
     numbered: u64,
     errands: flume::Sender<Errand<R>>,
@@ -85,6 +93,7 @@ enum Came {
 /// A connection that is not there yet.
 struct Arriving {
     stage: Stage,
+    standing: Standing,
     remote: SocketAddr,
     since: Instant,
     until: Instant,
@@ -135,7 +144,7 @@ impl<R: Driven> Pumps<R> {
             handshakes: BTreeMap::new(),
             overdue: BTreeSet::new(),
             unannounced: 0,
-            ready: VecDeque::new(),
+            ready: Lines::default(),
             numbered: 0,
             errands,
             jobs: Workers::new("mesh-compute", AT_ONCE),
@@ -247,7 +256,10 @@ impl<R: Driven> Pumps<R> {
                         self.to_write.push_back(conn);
                     }
                 }
-                Token::Handshake(number) => self.ready.push_back(number),
+                Token::Handshake(number) => {
+                    let standing = self.handshakes.get(&number).map_or(Standing::Stranger, |arriving| arriving.standing);
+                    self.ready.push(standing, number);
+                }
                 Token::Listener(number) => {
                     if let Some(listener) = self.listeners.iter_mut().find(|listener| listener.number == number) {
                         listener.readable = true;
@@ -268,7 +280,7 @@ impl<R: Driven> Pumps<R> {
     /// The next handshake that has come to an end one way or the other, after at most so many steps.
     fn next_arrival(&mut self, now: Instant, steps: &mut usize) -> Option<(Arriving, Outcome)> {
         while *steps > 0 {
-            let Some(number) = self.ready.pop_front() else { break };
+            let Some(number) = self.ready.pop() else { break };
             let Some(arriving) = self.handshakes.get_mut(&number) else { continue };
             let step = arriving.stage.step();
             *steps = if clock::now().since(now) < STEPS_TIME { *steps - 1 } else { 0 };
@@ -297,7 +309,7 @@ pub(crate) fn arrivals<R: Driven>(room: &mut R) {
     // accepting took its own time
     let (mut steps, now) = (TURN_STEPS, clock::now());
     while let Some((arriving, outcome)) = room.pumps().next_arrival(now, &mut steps) {
-        let Arriving { stage, remote, since, until } = arriving;
+        let Arriving { stage, remote, since, until, .. } = arriving;
         match (stage, outcome) {
             (Stage::Announcement { tcp, config, slots, .. }, Ok(Came::Announced(heard))) => {
                 let remote = heard.from.unwrap_or(remote);
@@ -369,24 +381,29 @@ fn begin<R: Driven>(room: &mut R, newcomer: Newcomer, slots: &Slots, config: Arc
         Err(Refusal::Full) if give_way(room) => admit(room, slots, since, remote),
         other => other,
     };
-    match slot.map(|slot| room.pumps().begin(newcomer, config, slot)) {
+    match slot.map(|(slot, standing)| room.pumps().begin(newcomer, standing, config, slot)) {
         Ok(Ok(())) => {}
         Ok(Err(why)) => room.released(remote, why),
         Err(why) => tracing::debug!(%remote, ?why, "refused"),
     }
 }
 
-/// A place for a connection from here.
-fn admit<R: Driven>(room: &mut R, slots: &Slots, now: Instant, remote: SocketAddr) -> Result<Slot, Refusal> {
-    room.admit(now, remote)?;
-    slots.take(remote.ip()).inspect_err(|_| room.released(remote, Ended::Local("no place".to_owned())))
+/// A place for a connection from here, and how its source stands.
+fn admit<R: Driven>(room: &mut R, slots: &Slots, now: Instant, remote: SocketAddr) -> Result<(Slot, Standing), Refusal> {
+    let standing = room.admit(now, remote)?;
+    let slot = slots.take(remote.ip()).inspect_err(|_| room.released(remote, Ended::Local("no place".to_owned())))?;
+    Ok((slot, standing))
 }
 
-/// All places are taken: the handshake that has had one for longest goes, so that whoever is quick finds one. False: there is none.
+/// All places are taken: the handshake that has had one for longest goes, a stranger's first, so that whoever is quick finds one. False:
+/// there is none.
 fn give_way<R: Driven>(room: &mut R) -> bool {
     let pumps = room.pumps();
-    let has_place = |number: &u64| matches!(pumps.handshakes.get(number), Some(Arriving { stage: Stage::Handshake { .. }, .. }));
-    let oldest = pumps.overdue.iter().map(|(_, number)| *number).find(has_place);
+    let oldest = |of: Standing| {
+        let of = |number: &u64| matches!(pumps.handshakes.get(number), Some(Arriving { stage: Stage::Handshake { .. }, standing, .. }) if *standing == of);
+        pumps.overdue.iter().map(|(_, number)| *number).find(of)
+    };
+    let oldest = oldest(Standing::Stranger).or_else(|| oldest(Standing::Known));
     let over = oldest.and_then(|number| pumps.over(number, Err(Ended::TimedOut)));
     if let Some((arriving, _)) = &over {
         room.released(arriving.remote, Ended::Local("gave way to another".to_owned()));
@@ -395,11 +412,11 @@ fn give_way<R: Driven>(room: &mut R) -> bool {
 }
 
 impl<R: Driven> Pumps<R> {
-    fn begin(&mut self, newcomer: Newcomer, config: Arc<ServerConfig>, slot: Slot) -> Result<(), Ended> {
+    fn begin(&mut self, newcomer: Newcomer, standing: Standing, config: Arc<ServerConfig>, slot: Slot) -> Result<(), Ended> {
         let Newcomer { tcp, ahead, remote, since, until } = newcomer;
         let number = self.watch(&tcp)?;
         let stage = Stage::Handshake { handshake: Box::new(Accepting::server(tcp, ahead, config)?), slot };
-        self.handshakes.insert(number, Arriving { stage, remote, since, until });
+        self.handshakes.insert(number, Arriving { stage, standing, remote, since, until });
         self.overdue.insert((until, number));
         Ok(())
     }
@@ -412,7 +429,7 @@ impl<R: Driven> Pumps<R> {
         }
         let number = self.watch(&tcp)?;
         let stage = Stage::Announcement { tcp, announcement: Announcement::default(), config, slots };
-        self.handshakes.insert(number, Arriving { stage, remote, since, until });
+        self.handshakes.insert(number, Arriving { stage, standing: Standing::Stranger, remote, since, until });
         self.overdue.insert((until, number));
         self.unannounced += 1;
         Ok(())

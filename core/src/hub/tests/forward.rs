@@ -1,7 +1,7 @@
 //! The forwarder alone: who reaches whom, in which order, within which bounds (protocol 9.1, 9.2, 9.4).
 use crate::{
     config::Limits,
-    hub::{Edit, ForwardEdit, ForwardSink, Forwarder, MESSAGE_BYTES},
+    hub::{Cost, Edit, ForwardEdit, ForwardSink, Forwarder, MESSAGE_BYTES},
     id::{ConnId, Handle},
     time::{Duration, Instant},
     wire::{RECORD_FLAG_URGENT, RECORD_HEADER_LEN, Record, Records, TYPE_DLV, TYPE_FRAME, TYPE_FWD, TYPE_INIT, TYPE_PATH_REQ},
@@ -61,8 +61,8 @@ impl Relay {
         self.inject(from, &mut message);
     }
 
-    fn inject(&mut self, from: u32, message: &mut [u8]) {
-        self.forwarder.inbound(self.now, conn(from), message, &mut self.sink);
+    fn inject(&mut self, from: u32, message: &mut [u8]) -> Cost {
+        self.forwarder.inbound(self.now, conn(from), message, &mut self.sink)
     }
 
     /// One message to `to`, as (source, payload).
@@ -97,6 +97,32 @@ impl Relay {
     fn tick(&mut self, millis: u64) {
         self.now = self.now + Duration::from_millis(millis);
     }
+}
+
+// protocol 9.4
+#[test]
+fn what_is_refused_and_what_comes_before_a_proof_ends_the_turn() {
+    let mut relay = Relay::new(&Limits { handshake_burst: 2, ..Limits::default() }, &[1, 1]);
+    let message = |to: u32, payloads: &[&[u8]]| {
+        let mut message = Vec::new();
+        for payload in payloads {
+            Record { kind: TYPE_FWD, flags: 0, handle: Handle(to), payload }.emit(&mut message);
+        }
+        message
+    };
+    let cost = |records, ends_turn| Cost { records, ends_turn };
+    let (frame, init) = (frame(1, 100), [TYPE_INIT; 100]);
+    assert_eq!(relay.inject(1, &mut message(2, &[&frame, &frame])), cost(2, false));
+    assert_eq!(relay.inject(1, &mut message(2, &[&init, &init])), cost(2, false));
+    assert_eq!(relay.inject(1, &mut message(2, &[&frame, &init])), cost(2, true), "one handshake too many");
+    assert_eq!(relay.inject(1, &mut message(2, &[&frame])), cost(1, false), "and the next frame is as welcome as ever");
+    assert_eq!(relay.inject(1, &mut message(9, &[&frame])), cost(1, true), "to nobody");
+    let mut control = [TYPE_FRAME; 40];
+    let asked = (0..600).map(|_| relay.inject(1, &mut control).ends_turn).collect::<Vec<_>>();
+    assert!(!asked[0] && asked[599], "more than anybody has to ask");
+    relay.forwarder.apply(relay.now, ForwardEdit(Edit::Open { conn: conn(3) }));
+    assert_eq!(relay.inject(3, &mut control), cost(0, true), "nothing is proven");
+    assert_eq!(relay.inject(4, &mut control), Cost::default(), "nobody is there any more");
 }
 
 // protocol 2.3, 9.3
