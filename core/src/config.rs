@@ -13,6 +13,9 @@ use subtle::{Choice, ConstantTimeEq};
 
 pub use crate::path::candidate::inside_any;
 
+/// Addresses by UDP that an operator may name for one peer.
+pub const ENDPOINTS_MAX: usize = 4;
+
 /// Bytes of an Ethernet header without a VLAN tag.
 const ETHERNET_HEADER_LEN: usize = 14;
 
@@ -80,6 +83,12 @@ impl NodeConfig {
     pub(crate) fn admits(&self, peer: PeerId) -> bool {
         let is_listed = self.members.is_empty() || self.members.iter().any(|member| member.id == peer);
         is_listed && !self.revoked.contains(&peer)
+    }
+
+    /// Where the operator says that this peer may be reached by UDP.
+    pub(crate) fn endpoints(&self, peer: PeerId) -> &[SocketAddr] {
+        let listed = self.members.iter().find(|member| member.id == peer);
+        listed.map_or(&[], |member| member.endpoints.get(..ENDPOINTS_MAX).unwrap_or(&member.endpoints))
     }
 
     /// A peer of `network` with the defaults of the protocol, no name and the suite that every peer has.
@@ -169,6 +178,8 @@ pub struct Member {
     pub name: Option<String>,
     /// Overlay prefixes that are its own.
     pub allowed: Vec<(IpAddr, u8)>,
+    /// Where it may be reached by UDP when no relay has it; at most [`ENDPOINTS_MAX`] count (protocol 8.7).
+    pub endpoints: Vec<SocketAddr>,
 }
 
 /// What a migration keeps (protocol 7.7).

@@ -125,6 +125,10 @@ pub(crate) fn show(settings: &Settings, effective: bool) -> String {
         }
         let allowed: Vec<String> = peer.allowed.iter().map(|(address, length)| format!("{address}/{length}")).collect();
         let _ = writeln!(text, "allowed = {allowed:?}");
+        if !peer.endpoints.is_empty() {
+            let endpoints: Vec<String> = peer.endpoints.iter().map(ToString::to_string).collect();
+            let _ = writeln!(text, "endpoint = {endpoints:?}");
+        }
     }
     text
 }

@@ -107,6 +107,7 @@ listen = "off"
 id = "{id}"
 name = "server"
 allowed = ["10.77.0.1/32", "10.78.0.0/16"]
+endpoint = ["203.0.113.5:51820", "[2001:db8::5]:51820"]
 "#,
         token = make_token(dir),
         dir = dir.display(),

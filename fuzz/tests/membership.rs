@@ -17,7 +17,7 @@ fn a_peer_that_lists_its_peers_has_no_session_with_another_member() {
     let mut world = World::new(501);
     let relay = world.relay();
     let (friend, other) = (world.peer(relay), world.peer(relay));
-    let listed = Member { id: world.id(friend), name: None, allowed: Vec::new() };
+    let listed = Member { id: world.id(friend), name: None, allowed: Vec::new(), endpoints: Vec::new() };
     let closed = world.peer_with(&[relay], |plan| plan.config.members = vec![listed]);
     world.until_connected(closed, friend);
     world.until_connected(friend, other);
@@ -38,7 +38,7 @@ fn who_is_revoked_is_left_at_once_and_who_is_taken_back_is_greeted_at_once() {
     world.until_direct(a, b);
     world.until_connected(a, c);
     let revoked = world.id(b);
-    let alone = Member { id: world.id(c), name: Some("c".to_owned()), allowed: Vec::new() };
+    let alone = Member { id: world.id(c), name: Some("c".to_owned()), allowed: Vec::new(), endpoints: Vec::new() };
     for (members, revoked) in [(Vec::new(), vec![revoked]), (vec![alone], Vec::new())] {
         world.event(a, Event::Members { members, revoked });
         assert!(!world.is_connected(a, b), "at once");

@@ -60,7 +60,7 @@ fn hub_of_a_star(around: usize, direct: bool) -> (usize, usize) {
     let mut world = World::repeatable(110);
     let relay = world.relay();
     let middle = world.peer_with(&[relay], |plan| plan.config.direct = if direct { Transports::WSS } else { Transports::NONE });
-    let member = shadowmesh_core::config::Member { id: world.id(middle), name: None, allowed: Vec::new() };
+    let member = shadowmesh_core::config::Member { id: world.id(middle), name: None, allowed: Vec::new(), endpoints: Vec::new() };
     let mut flows = Vec::new();
     for _ in 0..around {
         let other = world.peer_with(&[relay], |plan| plan.config.members = vec![member.clone()]);

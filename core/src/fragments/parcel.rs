@@ -11,12 +11,13 @@ pub struct Parcel {
     fragments: Vec<Vec<u8>>,
     sent: u32,
     at: Instant,
+    sent_at: Instant,
 }
 
 impl Parcel {
     /// These fragments are due now.
     pub fn new(now: Instant, fragments: Vec<Vec<u8>>) -> Self {
-        Self { fragments, sent: 0, at: now }
+        Self { fragments, sent: 0, at: now, sent_at: now }
     }
 
     /// When the fragments go next; None: they have gone often enough.
@@ -31,7 +32,15 @@ impl Parcel {
         }
         self.at = now + AGAIN_FIRST * (1 << self.sent);
         self.sent += 1;
+        self.sent_at = now;
         &self.fragments
+    }
+
+    /// Somebody waits for it: it is due now, unless it went just before.
+    pub fn hasten(&mut self, now: Instant) {
+        if now.since(self.sent_at) >= AGAIN_FIRST {
+            self.at = self.at.min(now);
+        }
     }
 
     /// The first fragment.

@@ -19,14 +19,14 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What one attacker can be expected to own: an IPv4 address or an IPv6 /56.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Source {
+pub(crate) enum Source {
     V4([u8; 4]),
     V6([u8; 7]),
 }
 
 impl Source {
     /// The source of an address; an IPv4 address in IPv6 clothes counts as IPv4.
-    pub(super) fn of(remote: SocketAddr) -> Self {
+    pub(crate) fn of(remote: SocketAddr) -> Self {
         match remote.ip().to_canonical() {
             IpAddr::V4(ip) => Self::V4(ip.octets()),
             IpAddr::V6(ip) => {

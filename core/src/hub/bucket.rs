@@ -5,9 +5,9 @@ const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
 /// What a bucket allows; a rate of 0 allows everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Rate {
-    pub(super) per_second: u64,
-    pub(super) burst: u64,
+pub(crate) struct Rate {
+    pub(crate) per_second: u64,
+    pub(crate) burst: u64,
 }
 
 impl Rate {
@@ -20,13 +20,13 @@ impl Rate {
 
 /// A bucket: the instant at which it will be full again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Bucket {
+pub(crate) struct Bucket {
     full_at: Instant,
 }
 
 impl Bucket {
     /// Takes `count` tokens, or none when there are fewer.
-    pub(super) fn take(&mut self, now: Instant, count: u64, rate: Rate) -> bool {
+    pub(crate) fn take(&mut self, now: Instant, count: u64, rate: Rate) -> bool {
         if rate.per_second == 0 {
             return true;
         }
@@ -51,7 +51,7 @@ impl Bucket {
     }
 
     /// Whether nothing is missing, so that a new bucket would be the same.
-    pub(super) fn is_full(self, now: Instant) -> bool {
+    pub(crate) fn is_full(self, now: Instant) -> bool {
         self.full_at <= now
     }
 }

@@ -33,7 +33,7 @@ record!(NodeConfig {
 record!(Network { secret, name, relays });
 record!(RelayAddress { url, id, access });
 record!(Transports { udp, wss });
-record!(Member { id, name, allowed });
+record!(Member { id, name, allowed, endpoints });
 record!(HubConfig { identity, crypto, suites, limits, access, keepalive, udp_ports });
 record!(Access { allow, deny, peers, keys });
 record!(Limits {

@@ -552,7 +552,7 @@ fn peer_events() -> Vec<Event<'static>> {
         Event::Tally(tally),
         Event::Ping { peer: PeerId([3; 32]), id: 9, payload: vec![1, 2] },
         Event::Members {
-            members: vec![Member { id: PeerId([4; 32]), name: Some("x".to_owned()), allowed: vec![(v4.ip(), 24)] }],
+            members: vec![Member { id: PeerId([4; 32]), name: Some("x".to_owned()), allowed: vec![(v4.ip(), 24)], endpoints: vec![v4] }],
             revoked: vec![PeerId([5; 32])],
         },
         Event::Tune(Tuning {

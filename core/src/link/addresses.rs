@@ -133,7 +133,7 @@ mod tests {
     // protocol 2.5
     #[test]
     fn the_first_proven_holder_keeps_an_address_and_a_listed_one_wins() {
-        let listed = Member { id: PeerId([3; 32]), name: None, allowed: vec![(ip("10.9.0.0"), 16)] };
+        let listed = Member { id: PeerId([3; 32]), name: None, allowed: vec![(ip("10.9.0.0"), 16)], endpoints: Vec::new() };
         let room = &mut room(vec![listed]);
         let first = announced(room, 1, &["10.1.1.1", "10.9.0.1"]);
         assert!(first.addresses.contains(&ip("10.1.1.1")));

@@ -464,6 +464,7 @@ impl Link {
         if by_udp {
             self.end_search(room);
         }
+        self.is_reached(room);
         if let Some(mut round) = self.attempt.round.take() {
             self.attempt.decided_at = Some(round.started);
             let goes_on = |known: Way| matches!(known, Way::Flow(_) | Way::Search) && known != way;

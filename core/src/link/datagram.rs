@@ -241,10 +241,11 @@ impl Link {
         let paths = self.directs.iter().filter(|direct| direct.is_datagrams() && direct.is_usable());
         let of_path = paths.min_by_key(|direct| (direct.path() != main, direct.path())).map(Direct::via);
         // one that comes by a path that we gave up is still the peer's
-        let Some(via) = of_path.or_else(|| self.control_via()) else {
+        let via = of_path.or_else(|| self.control_via());
+        if via.is_none() && self.unconfirmed(header.receiver).is_none() {
             room.drops.count(Drop::Unexpected);
             return;
-        };
+        }
         let len = bytes.len();
         if self.frame(now, room, header, via, bytes) && self.strays.came(now, remote, len) {
             self.roamed(now, room, remote);

@@ -62,7 +62,7 @@ pub(super) enum State {
 edges!(State, "A direct path", [Proving, Asked, Sizing, Usable],
     Proving => Usable: "PATH_RSP to our PATH_REQ",
     Asked => Usable: "PATH_CMP, or PATH_RSP to a request of our own",
-    Proving => Sizing: "UDP: PATH_RSP to our PATH_REQ, both small",
+    Proving => Sizing: "UDP: PATH_RSP to our PATH_REQ, both small; or the handshake came that way",
     Asked => Sizing: "UDP: PATH_CMP behind a small PATH_REQ",
     Sizing => Usable: "the end of a re-handshake whose PATH_REQ was as large as the largest frame, or as a budget",
 );
@@ -496,6 +496,9 @@ impl Link {
         let direct = self.directs.remove(index);
         self.buried.bury(path);
         let was_usable = direct.is_usable();
+        if was_usable && direct.is_datagrams() {
+            self.remember_place(now, direct.remote());
+        }
         if was_usable && self.steer.main() == path {
             self.fall_back(now, room, &direct, why);
         }
@@ -509,6 +512,7 @@ impl Link {
             self.attempt_lost(now, room, Way::of(&direct), why);
         }
         self.attempt_if_none(now);
+        self.miss(now, room);
     }
 
     /// A direct connection was closed by the other end or by an error.

@@ -1,4 +1,4 @@
-//! The handshake that this end starts towards a peer, over a relay (protocol 3.9).
+//! The handshake that this end starts towards a peer (protocol 3.9), over a relay, or by UDP where there is none (`reach`).
 //!
 //! ```text
 //!   Idle ─▶ Waiting (1 s for the other's INIT) ─▶ Offering ─▶ Offered ─INIT─▶ … ─RESP─▶ Concluding ─▶ Unconfirmed ─FIN─▶ … ─frame─▶ Idle
@@ -93,7 +93,7 @@ edges!(Stage, "A peer's own handshake with another peer", [Idle, Waiting, Offeri
     Concluding => Unconfirmed: "RESP was good: FIN goes out, the session is installed",
     Concluding => Offered: "RESP was not good: the right one may still come",
     Concluding => Idle: "given up for the other end's attempt or for a new one, out of time, or the relay is gone",
-    Unconfirmed => Idle: "a frame of the session came: it is adopted; or given up, or not confirmed in 4 s over a relay, 30 s without",
+    Unconfirmed => Idle: "a frame of the session came: it is adopted; or given up, or not confirmed in 4 s over a relay, 8 s by UDP, 30 s without",
 );
 
 /// A session whose FIN went out and that was given up; the other end may have taken it up all the same.
@@ -135,8 +135,26 @@ impl Greeting {
         matches!(self.0, Stage::Idle)
     }
 
+    /// An INIT of ours is made or being made, and no RESP to it came.
+    pub(super) fn is_unanswered(&self) -> bool {
+        matches!(self.0, Stage::Offering { .. } | Stage::Offered { .. })
+    }
+
+    /// INIT that is out.
+    pub(super) fn offered(&self) -> Option<Arc<Offer>> {
+        match &self.0 {
+            Stage::Offered { offer, .. } => Some(Arc::clone(offer)),
+            Stage::Idle | Stage::Waiting { .. } | Stage::Offering { .. } | Stage::Concluding { .. } | Stage::Unconfirmed { .. } => None,
+        }
+    }
+
+    /// Whether no job is under way whose result would be lost.
+    pub(super) fn may_begin_anew(&self) -> bool {
+        !matches!(self.0, Stage::Offering { .. } | Stage::Concluding { .. })
+    }
+
     /// A message of ours is out.
-    fn is_under_way(&self) -> bool {
+    pub(super) fn is_under_way(&self) -> bool {
         !matches!(self.0, Stage::Idle | Stage::Waiting { .. })
     }
 
@@ -155,13 +173,17 @@ impl Greeting {
 }
 
 impl Link {
-    /// Starts a handshake.
+    /// Starts a handshake over a relay.
     pub(super) fn greet(&mut self, now: Instant, room: &mut Room) {
         self.keep_for_late(now, room);
         self.abandon_greeting(room);
-        if self.relays.is_empty() || room.leaving {
-            return;
+        if !self.relays.is_empty() && !room.leaving {
+            self.offer(now, room);
         }
+    }
+
+    /// Makes INIT.
+    pub(super) fn offer(&mut self, now: Instant, room: &mut Room) {
         let sid = room.fresh_sid(self.peer);
         let coins = room.entropy.secret::<96>();
         let work = Work::Offer { setup: room.setup.clone(), responder: self.peer, sid, suites: room.config.suites.clone(), coins };
@@ -204,6 +226,7 @@ impl Link {
 
     /// Ends our attempt and forgets its keys.
     pub(super) fn abandon_greeting(&mut self, room: &mut Room) {
+        self.reach.hang_up();
         match turn(&mut self.greeting.0, Stage::Idle) {
             Stage::Idle | Stage::Waiting { .. } => {}
             Stage::Offering { sid, .. } | Stage::Offered { sid, .. } | Stage::Concluding { sid, .. } => {
@@ -265,7 +288,11 @@ impl Link {
         match (&self.greeting.0, outcome) {
             (Stage::Offering { ticket: expected, sid, started }, Outcome::Offered(offer)) if *expected == ticket => {
                 let (sid, started) = (*sid, *started);
-                self.send_on_relay(room, offer.init());
+                if self.relays.is_empty() {
+                    self.call(now, room, sid, offer.init());
+                } else {
+                    self.send_on_relay(room, offer.init());
+                }
                 turn(&mut self.greeting.0, Stage::Offered { offer, sid, started, repeat: Repeat::start(now) });
             }
             (Stage::Concluding { ticket: expected, offer, sid, started }, Outcome::Concluded(result)) if *expected == ticket => {
@@ -298,6 +325,7 @@ impl Link {
         let live = Live::new(now, done.chain, Side::Initiator, sid, done.peer_sid, &*room.config.crypto);
         room.edit(Edit::Install { link: self.id, install: Box::new(live.install()) });
         self.send_on_relay(room, &done.fin);
+        self.call_back(now, room, sid, &done.fin);
         turn(
             &mut self.greeting.0,
             Stage::Unconfirmed {
@@ -313,15 +341,15 @@ impl Link {
 
     /// A new attempt begins while FIN of the one before is out. FIN may be slow and not lost, and the other end seals in that session from
     /// the moment it has it: its keys stay for a while (protocol 3.9).
-    fn keep_for_late(&mut self, now: Instant, room: &mut Room) {
+    pub(super) fn keep_for_late(&mut self, now: Instant, room: &mut Room) {
         if !matches!(self.greeting.0, Stage::Unconfirmed { .. }) {
             return;
         }
         if let Stage::Unconfirmed { live, params, started, .. } = turn(&mut self.greeting.0, Stage::Idle) {
             self.forget_late(room);
-            let local = live.local();
-            self.late =
-                Some(Late { local, until: now + RETIRING, adoption: Some(Box::new(Adoption { live: *live, params: *params, started })) });
+            let (local, met) = (live.local(), self.reach.met());
+            let adoption = Adoption { live: *live, params: *params, started, met };
+            self.late = Some(Late { local, until: now + RETIRING, adoption: Some(Box::new(adoption)) });
         }
     }
 
@@ -347,7 +375,8 @@ impl Link {
             return false;
         }
         if let Stage::Unconfirmed { live, params, started, .. } = turn(&mut self.greeting.0, Stage::Idle) {
-            self.adopt(now, room, Adoption { live: *live, params: *params, started });
+            let met = self.reach.met();
+            self.adopt(now, room, Adoption { live: *live, params: *params, started, met });
         }
         true
     }

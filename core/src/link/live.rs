@@ -15,6 +15,7 @@ use crate::{
     time::{Duration, Instant},
     wire::{CLOSE_DOWN, FrameHeader, INNER_CONTROL, INNER_KEEPALIVE, NodeControl, Params, PathLabel, PeerMessage},
 };
+use core::net::SocketAddr;
 use std::sync::Arc;
 
 /// A session with data is rekeyed after so long (protocol 4.5).
@@ -80,6 +81,8 @@ pub(crate) struct Adoption {
     pub(crate) params: Params,
     /// When its handshake began.
     pub(crate) started: Instant,
+    /// Where the other end was met by UDP, if no relay carried the handshake.
+    pub(crate) met: Option<SocketAddr>,
 }
 
 impl Live {
@@ -151,7 +154,7 @@ impl Live {
 impl Link {
     /// A session takes over: proven by the handshake, confirmed by both ends.
     pub(crate) fn adopt(&mut self, now: Instant, room: &mut Room, adoption: Adoption) {
-        let Adoption { live, params, started } = adoption;
+        let Adoption { live, params, started, met } = adoption;
         let began_here = live.side == Side::Initiator;
         if !began_here {
             // the initiator's was installed when FIN went out
@@ -170,17 +173,24 @@ impl Link {
             room.sids.remove(&sid);
         }
         // direct paths were proven for the session before; this one starts on the relay and proves its own
+        self.remember_candidates(now, room);
         self.drop_directs(now, room);
         self.steer.restart(now);
         self.steer_relay(now, room);
         self.relays.measure(now);
         self.hear(now);
         self.begun_at = Some(started);
+        self.confirmed_at = began_here.then_some(now);
+        self.reach.hang_up();
+        self.reach.rest();
         // the initiator may have given the attempt up while FIN was on its way
         self.verify_by = (!began_here).then_some(now + CONFIRMED_TIME);
         self.take_params(room, params);
         self.forget_candidates();
-        room.totals.connections_relay += 1;
+        match met {
+            Some(remote) => self.begin_met(now, room, remote),
+            None => room.totals.connections_relay += 1,
+        }
         room.note(Note::PeerConnected { peer: self.peer, handshake: now.since(started), suite });
         self.keepalive(room);
         self.prod(now, room);
@@ -225,8 +235,9 @@ impl Link {
         }
     }
 
-    /// A sealed frame of lane FF for one of this link's sessions; false when it is not authentic.
-    pub(crate) fn frame(&mut self, now: Instant, room: &mut Room, header: FrameHeader, via: Via, bytes: &mut [u8]) -> bool {
+    /// A sealed frame of lane FF for one of this link's sessions; false when it is not authentic. `via`: where it came from, if it came by
+    /// a way that is known.
+    pub(crate) fn frame(&mut self, now: Instant, room: &mut Room, header: FrameHeader, via: Option<Via>, bytes: &mut [u8]) -> bool {
         let of_greeting = self.unconfirmed(header.receiver).is_some();
         let live = if of_greeting { self.unconfirmed(header.receiver) } else { self.live.as_mut() };
         let opened = if let Some(live) = live.filter(|live| live.local == header.receiver) {
@@ -245,6 +256,11 @@ impl Link {
         };
         self.confirm(now, room, header.receiver);
         self.hear(now);
+        // one that confirms a session made by UDP has a way from now on
+        let Some(via) = via.or_else(|| self.control_via()) else {
+            room.drops.count(Drop::Unexpected);
+            return true;
+        };
         if let Some(direct) = self.directs.iter_mut().find(|direct| direct.conn() == via.conn) {
             direct.heard(now);
         }

@@ -7,7 +7,8 @@
 //! ```
 //! One file an idea: `greeting` (the handshake we start), `live` (the session and its control messages), `attempt` (finding a
 //! direct path), `direct` (one direct path: proof, probes, death), `steer` (which path is used), `addresses` (whose overlay
-//! address is whose), `search` (guessing ports of a NAT), `loss` (a path that loses much), `relays` (which relay carries the relay path), `report` (status).
+//! address is whose), `search` (guessing ports of a NAT), `reach` (a handshake by UDP where
+//! no relay is), `loss` (a path that loses much), `relays` (which relay carries the relay path), `report` (status).
 mod addresses;
 mod attempt;
 mod datagram;
@@ -16,6 +17,7 @@ mod follow;
 mod greeting;
 mod live;
 mod loss;
+mod reach;
 mod relays;
 mod report;
 mod search;
@@ -75,6 +77,7 @@ pub(crate) struct Link {
     candidates: Vec<(Candidate, String)>,
     candidates_generation: Option<u32>,
     attempt: Attempt,
+    reach: reach::Reach,
     search: Option<Box<search::Search>>,
     steer: Steer,
     loss: loss::LossWatch,
@@ -82,6 +85,8 @@ pub(crate) struct Link {
     verify_by: Option<Instant>,
     /// When the handshake of the newest session began.
     begun_at: Option<Instant>,
+    /// When it was confirmed, if this end began it.
+    confirmed_at: Option<Instant>,
     /// When an authentic frame came last.
     heard_at: Instant,
     tally: Option<LinkTally>,
@@ -99,6 +104,8 @@ impl Link {
         each(Bound::new("direct paths of a peer", self.directs.len(), direct::DIRECTS_MAX));
         each(Bound::new("candidates of a peer", self.candidates.len(), MAX_CANDIDATES));
         let sockets = self.search.as_ref().map_or(0, |search| search.sockets());
+        let (known, most) = self.reach.known();
+        each(Bound::new("addresses at which a peer was", known, most));
         each(Bound::new("sockets of a search for ports", sockets, search::SOCKETS_MAX));
         if let Some(live) = &self.live {
             live.bounds(each);
@@ -125,11 +132,13 @@ impl Link {
             candidates: Vec::new(),
             candidates_generation: None,
             attempt: Attempt::new(room.config.retry_interval),
+            reach: reach::Reach::new(room.config.retry_interval),
             search: None,
             steer: Steer::new(now, room.config.retry_interval),
             loss: loss::LossWatch::new(now, None),
             verify_by: None,
             begun_at: None,
+            confirmed_at: None,
             heard_at: now,
             tally: None,
             migrations: 0,
@@ -154,7 +163,8 @@ impl Link {
 
     /// Nothing is known of the peer but its name: no session, no relay that has it, no handshake under way.
     pub(crate) fn is_idle(&self) -> bool {
-        self.live.is_none() && self.relays.is_empty() && self.greeting.is_idle() && self.old.is_none() && self.late.is_none()
+        let has_session = self.live.is_some() || self.old.is_some() || self.late.is_some();
+        !has_session && self.relays.is_empty() && self.greeting.is_idle() && self.reach.is_idle()
     }
 
     pub(crate) fn live(&self) -> Option<&Live> {
@@ -174,10 +184,13 @@ impl Link {
             if self.relays.handle(uplink) == Some(presence.handle) {
                 self.leave_relay(now, room, uplink, "the peer is offline there");
                 self.mourn(room, "offline at every relay");
+                self.miss(now, room);
             }
             return;
         }
         let fresh = self.relays.put(now, uplink, presence, via, window);
+        // a handshake over a relay takes over; one whose INIT is answered goes on
+        self.is_reached(room);
         self.steer_relay(now, room);
         if !fresh {
             return;
@@ -199,6 +212,7 @@ impl Link {
                 self.reroute_greeting(now, room);
             }
             self.mourn(room, "the relay connection is gone");
+            self.miss(now, room);
         }
     }
 
@@ -227,6 +241,7 @@ impl Link {
                 room.wake_relays();
             }
             self.seek(now, room);
+            self.want(now, room);
         }
     }
 
@@ -257,6 +272,9 @@ impl Link {
         self.relays_tallied(now, tally.session_frames);
         self.consider_rekey(now, room, tally.session_frames);
         self.watch_loss(now, room, &tally);
+        if tally.queued > 0 {
+            self.want(now, room);
+        }
         self.tally = Some(tally);
     }
 
@@ -298,6 +316,7 @@ impl Link {
             self.greeting.deadline(!self.relays.is_empty()),
             self.live.as_ref().and_then(|live| live.deadline(self.control_via().is_some(), self.may_greet())),
             self.attempt.deadline(),
+            self.reach.deadline(),
             self.search.as_ref().map(|search| search.deadline()),
             self.steer.deadline(),
             self.relays_deadline(),
@@ -317,6 +336,7 @@ impl Link {
         self.live_alarm(now, room);
         self.directs_alarm(now, room);
         self.attempt_alarm(now, room);
+        self.reach_alarm(now, room);
         self.search_alarm(now, room);
         self.steer_alarm(now, room);
         self.relays_alarm(now, room);
@@ -341,6 +361,7 @@ impl Link {
     pub(crate) fn shut_out(&mut self, now: Instant, room: &mut Room) {
         const WHY: &str = "it is no member any more";
         self.abandon_greeting(room);
+        self.reach.rest();
         self.end(now, room, WHY);
         for uplink in self.relays.uplinks() {
             self.leave_relay(now, room, uplink, WHY);
@@ -349,6 +370,7 @@ impl Link {
 
     /// Gives up everything: the peer left, or was shut out.
     fn end(&mut self, now: Instant, room: &mut Room, why: &'static str) {
+        self.remember_candidates(now, room);
         self.drop_directs(now, room);
         self.attempt.stop(room);
         self.forget_late(room);
@@ -360,5 +382,6 @@ impl Link {
             room.wake_relays();
         }
         self.verify_by = None;
+        self.miss(now, room);
     }
 }

@@ -100,6 +100,8 @@ impl Link {
             .map(Direct::via)
             .or_else(|| self.relay_via().map(|(_, via, _)| via))
             .or_else(|| self.directs.iter().find(|direct| direct.is_usable()).map(Direct::via))
+            // small messages have proven it, and no message of ours is longer than what each path carries (protocol 8.3)
+            .or_else(|| self.directs.iter().find(|direct| direct.is_sizing()).map(Direct::via))
     }
 
     /// Retransmission time of the control stream.
@@ -284,6 +286,7 @@ impl Link {
             }
         }
         self.attempt_soon(now);
+        self.ask_around(now, room);
     }
 
     /// The plane noticed that nothing comes back on a path. Some: the relay of this link is in doubt.

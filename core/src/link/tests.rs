@@ -63,7 +63,7 @@ pub(crate) fn connected(room: &mut Room, side: Side) -> Link {
     let sid = room.fresh_sid(PEER);
     let chain = Arc::new(Chain::start(Zeroizing::new([9; 64]), Suite::ChaCha20Poly1305));
     let live = Live::new(at(1), chain, side, sid, 77, &RustCrypto);
-    link.adopt(at(1), room, Adoption { live, params: Params::default(), started: at(1) });
+    link.adopt(at(1), room, Adoption { live, params: Params::default(), started: at(1), met: None });
     link
 }
 

@@ -1,14 +1,18 @@
-//! Handshakes that others start with us over a relay: half-open until FIN proves who it is (protocol 3.9).
+//! Handshakes that others start with us, over a relay or by UDP: half-open until FIN proves who it is (protocol 3.9).
 use super::room::{Owner, Room};
 use crate::{
     bound::Bound,
     drops::Drop,
     edges::{Chart, States, edges, turn},
+    event::Action,
+    fragments::{FragmentKey, Parcel},
     handshake::{Answer, HandshakeError, Outcome, Ticket, Verified, Work, peek_fin},
     id::{Handle, PeerId},
     plane::Via,
     time::{Duration, Instant},
+    wire::FragmentKind,
 };
+use core::net::SocketAddr;
 use std::{collections::VecDeque, sync::Arc};
 
 /// Half-open handshakes in all, and from one sender (protocol 3.9).
@@ -36,15 +40,72 @@ edges!(Step, "A handshake that another peer began", [Answering, Answered, Verify
 
 pub(super) const CHART: Chart = Step::CHART;
 
+/// Where a handshake comes from.
+#[derive(Clone)]
+pub(crate) enum Caller {
+    /// A member's place at a relay.
+    Relay(Via),
+    /// An address that has shown its cookie, and what answers to it are tagged with.
+    Udp(SocketAddr, FragmentKey),
+}
+
+impl Caller {
+    /// Whether both may be the same sender's.
+    fn is_near(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Relay(via), Self::Relay(other)) => via == other,
+            (Self::Udp(remote, _), Self::Udp(other, _)) => remote.ip() == other.ip(),
+            (Self::Relay(_), Self::Udp(..)) | (Self::Udp(..), Self::Relay(_)) => false,
+        }
+    }
+
+    /// Its address by UDP.
+    fn remote(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Relay(_) => None,
+            Self::Udp(remote, _) => Some(*remote),
+        }
+    }
+}
+
 struct HalfOpen {
     id: u64,
-    via: Via,
-    /// Who the relay says it is; FIN must prove the same.
-    claimed: PeerId,
+    caller: Caller,
+    /// Who the relay says it is; FIN must prove the same. By UDP nobody says so.
+    claimed: Option<PeerId>,
+    /// RESP on its way by UDP.
+    parcel: Option<Parcel>,
     init: Vec<u8>,
     sid: u32,
     started: Instant,
     step: Step,
+}
+
+impl HalfOpen {
+    /// RESP is made: it goes where INIT came from.
+    fn respond(&mut self, now: Instant, room: &mut Room, answer: &Answer) {
+        match &self.caller {
+            Caller::Relay(via) => room.send(*via, answer.resp()),
+            Caller::Udp(_, key) => {
+                self.parcel = Some(Parcel::new(now, key.cut(FragmentKind::Resp, answer.peer_sid(), answer.resp())));
+                self.post(now, room);
+            }
+        }
+    }
+
+    /// Sends what is due by UDP.
+    fn post(&mut self, now: Instant, room: &mut Room) {
+        let Some(remote) = self.caller.remote() else { return };
+        for bytes in self.parcel.iter_mut().flat_map(|parcel| parcel.due(now)) {
+            room.act(Action::Datagram { remote, bytes: bytes.clone() });
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        let parcel = self.parcel.as_ref().and_then(Parcel::deadline);
+        let until = self.started + HALF_OPEN_TIME;
+        parcel.map_or(until, |at| at.min(until))
+    }
 }
 
 /// A handshake that was proven.
@@ -52,6 +113,8 @@ pub(crate) struct Proved {
     pub(crate) verified: Verified,
     pub(crate) sid: u32,
     pub(crate) started: Instant,
+    /// Where its sender is by UDP, if it came so.
+    pub(crate) met: Option<SocketAddr>,
 }
 
 /// All half-open handshakes.
@@ -95,20 +158,29 @@ impl Answers {
     }
 
     /// Whether this very INIT is being answered; then RESP goes out once more. mac1 holds.
-    pub(crate) fn repeat(&self, room: &mut Room, via: Via, init: &[u8]) -> bool {
-        let Some(known) = self.list.iter().find(|half| half.init == init) else { return false };
-        if let Step::Answered(answer) | Step::Verifying(_, answer) = &known.step {
-            room.send(via, answer.resp());
+    pub(crate) fn repeat(&mut self, now: Instant, room: &mut Room, caller: &Caller, init: &[u8]) -> bool {
+        let Some(known) = self.list.iter_mut().find(|half| half.init == init) else { return false };
+        match (&known.step, caller) {
+            (Step::Answered(answer) | Step::Verifying(_, answer), Caller::Relay(via)) => room.send(*via, answer.resp()),
+            // it goes again by itself: sooner, but not more often
+            (Step::Answered(_) | Step::Verifying(..), Caller::Udp(..)) => {
+                if let Some(parcel) = &mut known.parcel {
+                    parcel.hasten(now);
+                }
+                known.post(now, room);
+            }
+            (Step::Answering(_), _) => {}
         }
         true
     }
 
     /// Begins to answer a new INIT whose mac1 holds.
-    pub(crate) fn begin(&mut self, now: Instant, room: &mut Room, via: Via, claimed: PeerId, init: &[u8]) {
-        if self.list.iter().filter(|half| half.via == via).count() >= HALF_OPEN_PER_SOURCE {
+    pub(crate) fn begin(&mut self, now: Instant, room: &mut Room, caller: Caller, claimed: Option<PeerId>, init: &[u8]) {
+        if self.list.iter().filter(|half| half.caller.is_near(&caller)).count() >= HALF_OPEN_PER_SOURCE {
             // a peer that starts anew is more likely right about itself than its older attempts
             // but not so often that one peer uses up what all share
-            if let Some(oldest) = self.list.iter().position(|half| half.via == via && now.since(half.started) >= REPLACE_AFTER) {
+            if let Some(oldest) = self.list.iter().position(|half| half.caller.is_near(&caller) && now.since(half.started) >= REPLACE_AFTER)
+            {
                 let half = self.list.remove(oldest);
                 room.sids.remove(&half.sid);
             } else {
@@ -122,7 +194,8 @@ impl Answers {
         }
         let id = self.next_id;
         self.next_id += 1;
-        let sid = room.fresh_sid(claimed);
+        // nobody's yet, where nobody says whose it is
+        let sid = room.fresh_sid(claimed.unwrap_or(room.own));
         let work = Work::Answer {
             setup: room.setup.clone(),
             identity: Arc::clone(&room.config.identity),
@@ -134,7 +207,8 @@ impl Answers {
         };
         match room.compute(Owner::HalfOpen(id), work) {
             Some(ticket) => {
-                self.list.push(HalfOpen { id, via, claimed, init: init.to_vec(), sid, started: now, step: Step::Answering(ticket) });
+                let (init, step) = (init.to_vec(), Step::Answering(ticket));
+                self.list.push(HalfOpen { id, caller, claimed, parcel: None, init, sid, started: now, step });
             }
             None => {
                 room.sids.remove(&sid);
@@ -163,12 +237,12 @@ impl Answers {
     }
 
     /// A job of a half-open handshake is done.
-    pub(crate) fn computed(&mut self, room: &mut Room, id: u64, ticket: Ticket, outcome: Outcome) -> Option<Proved> {
+    pub(crate) fn computed(&mut self, now: Instant, room: &mut Room, id: u64, ticket: Ticket, outcome: Outcome) -> Option<Proved> {
         let index = self.list.iter().position(|half| half.id == id)?;
         let half = self.list.get_mut(index)?;
         match (&half.step, outcome) {
             (Step::Answering(expected), Outcome::Answered(Ok(answer))) if *expected == ticket => {
-                room.send(half.via, answer.resp());
+                half.respond(now, room, &answer);
                 turn(&mut half.step, Step::Answered(answer));
                 None
             }
@@ -180,14 +254,14 @@ impl Answers {
             }
             (Step::Verifying(expected, _), Outcome::Verified(Ok(verified))) if *expected == ticket => {
                 let half = self.list.remove(index);
-                if verified.peer.id() != half.claimed {
+                if half.claimed.is_some_and(|claimed| claimed != verified.peer.id()) {
                     room.sids.remove(&half.sid);
                     room.drops.count(Drop::Handshake);
                     let proven = verified.peer.id().short();
-                    room.refuse(Some(half.claimed), format!("the relay gave a handshake of {proven} as this peer's"));
+                    room.refuse(half.claimed, format!("the relay gave a handshake of {proven} as this peer's"));
                     return None;
                 }
-                Some(Proved { verified, sid: half.sid, started: half.started })
+                Some(Proved { verified, sid: half.sid, started: half.started, met: half.caller.remote() })
             }
             (Step::Verifying(expected, answer), Outcome::Verified(Err(error))) if *expected == ticket => {
                 // a bad FIN never ends an attempt: the right one may still come (protocol 3.9)
@@ -201,7 +275,7 @@ impl Answers {
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.list.iter().map(|half| half.started + HALF_OPEN_TIME).min()
+        self.list.iter().map(HalfOpen::deadline).min()
     }
 
     pub(crate) fn alarm(&mut self, now: Instant, room: &mut Room) {
@@ -212,10 +286,13 @@ impl Answers {
             }
             keep
         });
+        for half in &mut self.list {
+            half.post(now, room);
+        }
     }
 }
 
-fn refuse(room: &mut Room, who: PeerId, what: &str, error: HandshakeError) {
+fn refuse(room: &mut Room, who: Option<PeerId>, what: &str, error: HandshakeError) {
     room.drops.count(Drop::Handshake);
-    room.refuse(Some(who), format!("its {what} was refused: {error}"));
+    room.refuse(who, format!("its {what} was refused: {error}"));
 }

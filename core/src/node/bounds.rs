@@ -10,6 +10,7 @@ impl Node {
         each(Bound::new("accepted connections that proved nothing", accepted, ACCEPTED_MAX));
         self.room.bounds(each);
         self.answers.bounds(each);
+        self.callers.bounds(each);
         for uplink in &self.uplinks {
             uplink.bounds(each);
         }

@@ -4,7 +4,7 @@ use crate::{
     drops::Drop,
     path::candidate::Mapped,
     time::Instant,
-    wire::{Bound, FrameHeader, LANE_NODE, PathHeader, TYPE_BOUND, TYPE_FRAME, TYPE_OPENER},
+    wire::{Bound, FrameHeader, LANE_NODE, PathHeader, TYPE_BOUND, TYPE_COOKIE_REPLY, TYPE_FRAG, TYPE_FRAME, TYPE_OPENER},
 };
 use core::net::SocketAddr;
 
@@ -32,6 +32,10 @@ impl Node {
         }
         if bytes.first() == Some(&TYPE_BOUND) {
             self.bound(now, source.remote, bytes);
+            return;
+        }
+        if let Some(&(TYPE_FRAG | TYPE_COOKIE_REPLY)) = bytes.first() {
+            self.called(now, source, bytes);
             return;
         }
         let Ok(header) = PathHeader::parse(bytes) else {

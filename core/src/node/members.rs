@@ -21,6 +21,7 @@ impl Node {
                 link.shut_out(now, room);
             }
         }
+        self.miss_listed(now);
         for index in 0..self.uplinks.len() {
             let presences = self.uplinks.get(index).map(Uplink::presences).unwrap_or_default();
             self.news(now, index, News { presences, ..News::default() });

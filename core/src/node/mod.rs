@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!   Event ──▶ Node ──┬─▶ Uplink (one a relay of the token): lets us in, tells who is there
-//!                    ├─▶ Answers: handshakes that others start
+//!                    ├─▶ Answers: handshakes that others start, Callers: those of them that come by UDP
 //!                    ├─▶ Link (one a remote peer): session, paths, traffic
 //!                    └─▶ Room: what they share; collects the actions ──▶ Vec<Action>
 //! ```
 mod answers;
 mod around;
 mod bounds;
+mod callers;
 mod datagrams;
 mod lane;
 mod members;
@@ -38,7 +39,8 @@ use crate::{
         TYPE_PATH_RSP, TYPE_RESP,
     },
 };
-use answers::Answers;
+use answers::{Answers, Caller, Proved};
+use callers::Callers;
 use core::net::SocketAddr;
 use std::collections::BTreeMap;
 use uplink::Uplink;
@@ -65,6 +67,7 @@ pub struct Node {
     by_link: BTreeMap<LinkId, PeerId>,
     next_link: u32,
     answers: Answers,
+    callers: Callers,
     plane_drops: Drops,
 }
 
@@ -80,6 +83,7 @@ impl Node {
             by_link: BTreeMap::new(),
             next_link: 0,
             answers: Answers::default(),
+            callers: Callers::default(),
             plane_drops: Drops::default(),
         }
     }
@@ -239,7 +243,8 @@ impl Node {
             self.answers.keep(now, &mut self.room, via, handle, bytes);
             return;
         };
-        if self.answers.repeat(&mut self.room, via, bytes) {
+        let caller = Caller::Relay(via);
+        if self.answers.repeat(now, &mut self.room, &caller, bytes) {
             return;
         }
         if !self.ensure_link(now, said) || self.room.leaving {
@@ -247,7 +252,7 @@ impl Node {
             return;
         }
         if self.links.get_mut(&said).is_some_and(|link| link.yields_to_init(&mut self.room)) {
-            self.answers.begin(now, &mut self.room, via, said, bytes);
+            self.answers.begin(now, &mut self.room, caller, Some(said), bytes);
         } else {
             self.room.drops.count(Drop::Handshake);
         }
@@ -271,7 +276,7 @@ impl Node {
         let peer = self.room.sids.get(&header.receiver).copied();
         match peer.and_then(|peer| self.links.get_mut(&peer)) {
             Some(link) => {
-                link.frame(now, &mut self.room, header, via, bytes);
+                link.frame(now, &mut self.room, header, Some(via), bytes);
             }
             None => self.room.drops.count(Drop::UnknownSession),
         }
@@ -328,22 +333,36 @@ impl Node {
                 }
             }
             Some(Owner::HalfOpen(id)) => {
-                let Some(proved) = self.answers.computed(&mut self.room, id, done.ticket, done.outcome) else { return };
-                let peer = proved.verified.peer.id();
-                let Some(link) = self.links.get_mut(&peer) else { return };
-                // who was shut out meanwhile; what began before our own attempt did: the other end leaves it for ours, so must we (protocol 3.9);
-                // and what the other end itself left for a newer one
-                if !self.room.config.admits(peer) || link.is_overtaken(proved.started) || !link.yields_to_init(&mut self.room) {
-                    self.room.sids.remove(&proved.sid);
-                    self.room.drops.count(Drop::Handshake);
-                    return;
+                if let Some(proved) = self.answers.computed(now, &mut self.room, id, done.ticket, done.outcome) {
+                    self.proved(now, proved);
                 }
-                let verified = proved.verified;
-                let live = Live::new(now, verified.chain, Side::Responder, proved.sid, verified.peer_sid, &*self.room.config.crypto);
-                link.adopt(now, &mut self.room, Adoption { live, params: verified.params, started: proved.started });
             }
             None => {}
         }
+    }
+
+    /// A handshake that another peer began is proven.
+    fn proved(&mut self, now: Instant, proved: Proved) {
+        let Proved { verified, sid, started, met } = proved;
+        let peer = verified.peer.id();
+        // who came by UDP is known only now
+        let is_known = met.is_none() || self.ensure_link(now, peer);
+        let link = self.links.get_mut(&peer).filter(|_| is_known);
+        // who was shut out meanwhile; what began before our own attempt did: the other end leaves it for ours, so must we (protocol 3.9);
+        // and what the other end itself left for a newer one
+        let taken = link.filter(|_| self.room.config.admits(peer)).filter(|link| !link.is_overtaken(started));
+        let taken = taken.and_then(|link| {
+            let yields = if met.is_some() { link.yields_to_caller(&mut self.room, started) } else { link.yields_to_init(&mut self.room) };
+            yields.then_some(link)
+        });
+        let Some(link) = taken else {
+            self.room.sids.remove(&sid);
+            self.room.drops.count(Drop::Handshake);
+            return;
+        };
+        self.room.sids.insert(sid, peer);
+        let live = Live::new(now, verified.chain, Side::Responder, sid, verified.peer_sid, &*self.room.config.crypto);
+        link.adopt(now, &mut self.room, Adoption { live, params: verified.params, started, met });
     }
 
     fn report(&mut self, now: Instant, report: &Report) {
@@ -413,6 +432,7 @@ impl Node {
             }
         }
         self.answers.alarm(now, &mut self.room);
+        self.callers.alarm(now);
         if self.links.values().all(|link| link.live().is_none()) {
             self.room.close_listener();
         }
@@ -468,6 +488,7 @@ impl Machine for Node {
                 for uplink in &mut self.uplinks {
                     uplink.dial(now, &mut self.room);
                 }
+                self.miss_listed(now);
             }
             Event::Entropy(fresh) => self.room.entropy.feed(fresh),
             Event::Alarm => self.alarm(now),
@@ -499,6 +520,9 @@ impl Machine for Node {
             Event::Leave => self.leave(now),
             Event::Sockets { v4, v6 } => {
                 self.room.udp_ports = (v4, v6);
+                for link in self.links.values_mut() {
+                    link.ask_around(now, &self.room);
+                }
                 self.ask_for_reflexive(now);
                 self.refresh_surroundings(now);
             }
@@ -529,6 +553,7 @@ impl Machine for Node {
         for at in self.links.values().filter_map(Link::deadline) {
             earliest = Deadline::earlier(earliest, Some(Deadline { at, why: "a link" }));
         }
+        earliest = Deadline::earlier(earliest, self.callers.deadline().map(|at| Deadline { at, why: "a handshake in fragments" }));
         Deadline::earlier(earliest, self.answers.deadline().map(|at| Deadline { at, why: "a half-open handshake" }))
     }
 }

@@ -46,6 +46,10 @@ impl Node {
             link.uplink_lost(now, &mut self.room, index);
         }
         self.refresh_surroundings(now);
+        // with the last relay all that it told is gone, and nobody is left who could tell of others
+        for link in self.links.values_mut() {
+            link.miss(now, &self.room);
+        }
     }
 
     /// A relay goes away: this peer leaves it, if all can be reached over others (protocol 6.9).

@@ -7,7 +7,7 @@ use crate::{
     event::{Action, Note},
     handshake::{Job, Setup, Ticket, Work},
     id::{ConnId, PathId, PeerId},
-    path::candidate::{Surroundings, permitted},
+    path::candidate::{Surroundings, is_endpoint, permitted},
     plane::Edit,
     status::Totals,
     time::{Duration, Instant},
@@ -204,10 +204,25 @@ impl Room {
             Transport::Udp => self.udp_port_for(ip),
             Transport::Wss => self.listen_port,
         };
-        if own_port == Some(port) && (ip.is_loopback() || self.around.interfaces.iter().any(|(own, _)| *own == ip)) {
+        if own_port == Some(port) && self.is_own(ip) {
             return Err("not tried: here this address and port are our own");
         }
         permitted(&self.around, candidate.address, theirs)
+    }
+
+    fn is_own(&self, ip: IpAddr) -> bool {
+        ip.is_loopback() || self.around.interfaces.iter().any(|(own, _)| *own == ip)
+    }
+
+    /// Whether a peer may be asked for at this address where it was (protocol 8.7).
+    pub(crate) fn may_call_at(&self, address: SocketAddr) -> bool {
+        let own_port = self.udp_port_for(address.ip());
+        own_port.is_some() && !(own_port == Some(address.port()) && self.is_own(address.ip()))
+    }
+
+    /// Whether a peer may be asked for at this address, which the operator named (protocol 8.7).
+    pub(crate) fn may_call_endpoint(&self, address: SocketAddr) -> bool {
+        is_endpoint(&self.around, address) && self.may_call_at(address)
     }
 
     /// A peer may come by a direct path from now on.

@@ -152,6 +152,12 @@ pub(crate) fn permitted(around: &Surroundings, address: SocketAddr, theirs: Opti
     if same_outside || relay_is_private { Ok(()) } else { Err("not allowed: a private address of another place") }
 }
 
+/// Whether an address that the operator named for a peer may be asked for it (protocol 8.7).
+pub(crate) fn is_endpoint(around: &Surroundings, address: SocketAddr) -> bool {
+    let ip = address.ip();
+    address.port() != 0 && is_reachable(ip) && !ip.is_loopback() && !inside_any(&around.overlay, ip)
+}
+
 /// A unicast address that a TCP connection from another host can reach without a scope.
 fn is_reachable(ip: IpAddr) -> bool {
     match ip {

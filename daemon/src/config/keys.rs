@@ -61,7 +61,7 @@ pub(crate) const KEYS: [Key; 31] = [
 ];
 
 /// The keys inside one `[[peer]]` table.
-pub(crate) const PEER_KEYS: [&str; 3] = ["id", "name", "allowed"];
+pub(crate) const PEER_KEYS: [&str; 4] = ["id", "name", "allowed", "endpoint"];
 
 /// The key of that name.
 pub(crate) fn find(name: &str) -> Option<&'static Key> {

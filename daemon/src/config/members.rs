@@ -5,7 +5,7 @@ use super::{
 };
 use crate::{credentials, failure::Failure};
 use shadowmesh_core::id::PeerId;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// A bound for the table of links in the core.
 const MAX_PEERS: usize = 4096;
@@ -19,6 +19,8 @@ pub(crate) struct Listed {
     pub(crate) name: Option<String>,
     /// Addresses and networks that it may announce and send from.
     pub(crate) allowed: Vec<(IpAddr, u8)>,
+    /// Where it may be reached by UDP when no relay has it.
+    pub(crate) endpoints: Vec<SocketAddr>,
 }
 
 /// Understands the `[[peer]]` tables of a file.
@@ -67,7 +69,11 @@ fn one(file: &FileLayer, given: &GivenPeer) -> Result<Listed, Failure> {
         Some((raw, line)) => networks(raw).map_err(|why| wrong(*line, "allowed", why))?,
         None => Vec::new(),
     };
-    Ok(Listed { id, name, allowed })
+    let endpoints = match given.fields.get("endpoint") {
+        Some((raw, line)) => parse::endpoints(raw).map_err(|why| wrong(*line, "endpoint", why))?,
+        None => Vec::new(),
+    };
+    Ok(Listed { id, name, allowed, endpoints })
 }
 
 fn networks(raw: &Raw) -> Result<Vec<(IpAddr, u8)>, String> {

@@ -4,7 +4,11 @@ use crate::{
     credentials,
     userspace::{Expose, Forward, host_port},
 };
-use shadowmesh_core::{config::Mode, id::PeerId, session::Suite};
+use shadowmesh_core::{
+    config::{ENDPOINTS_MAX, Mode},
+    id::PeerId,
+    session::Suite,
+};
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -241,6 +245,30 @@ pub(crate) fn addresses(raw: &Raw) -> Parsed<Vec<(IpAddr, u8)>> {
             return Err(format!("{item:?} is there twice"));
         }
         found.push((address, length));
+    }
+    Ok(found)
+}
+
+/// Addresses with ports at which one peer is asked for by UDP.
+pub(crate) fn endpoints(raw: &Raw) -> Parsed<Vec<SocketAddr>> {
+    let list = list(raw)?;
+    if list.len() > ENDPOINTS_MAX {
+        return Err(format!("holds {} addresses; at most {ENDPOINTS_MAX} are possible", list.len()));
+    }
+    let mut found = Vec::with_capacity(list.len());
+    for item in &list {
+        let address: SocketAddr =
+            item.parse().map_err(|_| format!("{item:?} is not an address with a port; write it like \"203.0.113.5:51820\""))?;
+        let ip = address.ip().to_canonical();
+        let is_broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+        if address.port() == 0 || ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() || is_broadcast {
+            return Err(format!("{item:?} is not where another machine can be reached; write it like \"203.0.113.5:51820\""));
+        }
+        let address = SocketAddr::new(ip, address.port());
+        if found.contains(&address) {
+            return Err(format!("{item:?} is there twice"));
+        }
+        found.push(address);
     }
     Ok(found)
 }

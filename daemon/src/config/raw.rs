@@ -270,7 +270,7 @@ impl Reader<'_> {
             let line = self.line(&key.span());
             let name = key.get_ref().as_ref();
             let Some(known) = PEER_KEYS.into_iter().find(|known| *known == name) else {
-                return Err(self.wrong(line, &format!("peer.{name}"), "unknown key; [[peer]] knows id, name, allowed"));
+                return Err(self.wrong(line, &format!("peer.{name}"), "unknown key; [[peer]] knows id, name, allowed, endpoint"));
             };
             let raw = self.raw(line, &format!("peer.{known}"), value.get_ref())?;
             peer.fields.insert(known, (raw, line));

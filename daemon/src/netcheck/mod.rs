@@ -108,7 +108,7 @@ fn ephemeral(network: Network, proxies: Proxies) -> Result<PeerOptions, Failure>
     let mut node = NodeConfig::new(Arc::new(identity), credentials::provider(), network);
     node.direct = Transports::UDP;
     // It talks to relays alone: closed to everybody else.
-    node.members = vec![Member { id: own, name: None, allowed: Vec::new() }];
+    node.members = vec![Member { id: own, name: None, allowed: Vec::new(), endpoints: Vec::new() }];
     let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     let ((_, inbound), (outbound, _)) = (flume::bounded(1), flume::bounded(1));
     Ok(PeerOptions {

@@ -85,6 +85,7 @@ pub(crate) fn options(
 
 /// `[[peer]]` as the node wants it.
 pub(crate) fn members(settings: &Settings) -> Vec<Member> {
-    let member = |peer: &Listed| Member { id: peer.id, name: peer.name.clone(), allowed: peer.allowed.clone() };
+    let member =
+        |peer: &Listed| Member { id: peer.id, name: peer.name.clone(), allowed: peer.allowed.clone(), endpoints: peer.endpoints.clone() };
     settings.peers.iter().map(member).collect()
 }

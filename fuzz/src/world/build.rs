@@ -24,7 +24,7 @@ const RELAY_UDP_PORT: u16 = 443;
 
 /// What starts at a place.
 pub(super) enum Plan {
-    Peer { config: NodeConfig, interfaces: Vec<(IpAddr, u8)> },
+    Peer { config: NodeConfig, interfaces: Vec<(IpAddr, u8)>, udp_port: Option<u16> },
     Relay { config: HubConfig, certificate: Certificate },
     Stranger,
 }
@@ -35,6 +35,8 @@ pub struct PeerPlan {
     pub config: NodeConfig,
     /// Addresses of its interfaces with prefix length: one IPv4, one IPv6; take one out for a host of one family.
     pub interfaces: Vec<(IpAddr, u8)>,
+    /// The port of its UDP socket in each of its lives; None: a fresh one.
+    pub udp_port: Option<u16>,
 }
 
 impl World {
@@ -165,13 +167,13 @@ impl World {
             claims: Vec::new(),
             version: "world".into(),
         };
-        let mut plan = PeerPlan { config, interfaces };
+        let mut plan = PeerPlan { config, interfaces, udp_port: None };
         adjust(&mut plan);
-        let PeerPlan { mut config, interfaces } = plan;
+        let PeerPlan { mut config, interfaces, udp_port } = plan;
         let is_v4 = interfaces.iter().any(|(ip, _)| ip.is_ipv4());
         config.network.relays = relays.iter().map(|relay| self.relay_address(*relay, is_v4)).collect();
         let addresses: Vec<IpAddr> = interfaces.iter().map(|(ip, _)| *ip).collect();
-        let host = self.settle(Plan::Peer { config, interfaces });
+        let host = self.settle(Plan::Peer { config, interfaces, udp_port });
         self.place_at(host, &addresses);
         host
     }
@@ -270,7 +272,9 @@ impl World {
             self.answer_with_resets(host);
         }
         let running = match &self.hosts[host.0].plan {
-            Plan::Peer { config, interfaces } => Host::Peer(Peer::start(&mut self.air, host, life, config.clone(), interfaces)),
+            Plan::Peer { config, interfaces, udp_port } => {
+                Host::Peer(Peer::start(&mut self.air, host, life, config.clone(), interfaces, *udp_port))
+            }
             Plan::Relay { config, certificate } => {
                 self.air.doors.insert((host, RELAY_PORT), certificate.clone());
                 Host::Relay(Relay::start(&mut self.air, host, life, config.clone()))

@@ -14,7 +14,7 @@ use super::{
 };
 use shadowmesh_core::{
     time::{Duration, Instant},
-    wire::{PathHeader, TYPE_BIND, TYPE_BOUND, TYPE_FRAME, TYPE_OPENER, TYPE_PATH_REQ},
+    wire::{PathHeader, TYPE_BIND, TYPE_BOUND, TYPE_COOKIE_REPLY, TYPE_FRAG, TYPE_FRAME, TYPE_OPENER, TYPE_PATH_REQ},
 };
 use std::{
     collections::VecDeque,
@@ -188,6 +188,8 @@ fn name_of(bytes: &[u8]) -> String {
         Some(&TYPE_BIND) => "BIND",
         Some(&TYPE_BOUND) => "BOUND",
         Some(&TYPE_OPENER) => "OPENER",
+        Some(&TYPE_FRAG) => "FRAG",
+        Some(&TYPE_COOKIE_REPLY) => "COOKIE_REPLY",
         _ => "noise",
     };
     format!("{kind}, {} bytes", bytes.len())

@@ -7,10 +7,16 @@
 //! Whether R leads to somebody is what the world saw, not what a machine believes: a `PATH_REQ` or `PATH_RSP` that was sent to R came to a
 //! host, and the next message of the same attempt came back from that host, from wherever.
 //!
-//! Three things go unpaid, since they are no answers: BIND, OPENER, and the first requests on a path (protocol 8.1, 8.2, 8.5). Of the last
-//! there are few to an address, and none by a path that was shown to lead somewhere: those are of a peer that moves (protocol 8.4).
+//! Four things go unpaid, since they are no answers: BIND, OPENER, the first requests on a path (protocol 8.1, 8.2, 8.5), and the first
+//! fragment of a handshake (8.6). Of the last two there are few to an address, and no requests by a path that was shown to lead somewhere:
+//! those are of a peer that moves (protocol 8.4).
+//!
+//! In a handshake by UDP it is `COOKIE_REPLY` that comes back from where a first fragment went, and fragments under the cookie from where
+//! `COOKIE_REPLY` went.
 use super::air::HostId;
-use shadowmesh_core::wire::{PATH_REQUEST_LEN, PathHeader, TYPE_BIND, TYPE_OPENER, TYPE_PATH_CMP, TYPE_PATH_REQ};
+use shadowmesh_core::wire::{
+    CookieReply, Fragment, PATH_REQUEST_LEN, PathHeader, TYPE_BIND, TYPE_FRAG, TYPE_OPENER, TYPE_PATH_CMP, TYPE_PATH_REQ,
+};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
@@ -33,6 +39,36 @@ pub struct Exchange {
     pub received: u64,
     /// It was shown to be there.
     pub is_validated: bool,
+}
+
+/// First fragments of one attempt to one address (protocol 8.7).
+const FIRST_FRAGMENTS: u8 = 4;
+
+/// What came of a handshake by UDP, by the number that its initiator chose.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Greeted {
+    Asked(u32),
+    Replied(u32),
+    Shown(u32),
+}
+
+impl Greeted {
+    fn of(bytes: &[u8]) -> Option<Self> {
+        if let Ok(reply) = CookieReply::parse(bytes) {
+            return Some(Self::Replied(reply.sid));
+        }
+        let fragment = Fragment::parse(bytes).ok()?;
+        Some(if fragment.with_cookie { Self::Shown(fragment.sid) } else { Self::Asked(fragment.sid) })
+    }
+
+    /// What it answers.
+    fn answers(self) -> Option<Self> {
+        match self {
+            Self::Asked(_) => None,
+            Self::Replied(sid) => Some(Self::Asked(sid)),
+            Self::Shown(sid) => Some(Self::Replied(sid)),
+        }
+    }
 }
 
 /// A path as the end that asks on it names it: the other end's session number, and its own.
@@ -63,6 +99,9 @@ pub(super) struct Debts {
     /// the port that was found is proven (protocol 8.5).
     attempts: BTreeMap<(Asked, u32), SocketAddr>,
     searches: BTreeSet<Asked>,
+    /// First fragments that went unpaid, and what of handshakes by UDP has come to a host, sent where.
+    first_fragments: BTreeMap<(SocketAddr, u32), u8>,
+    greeted: VecDeque<(HostId, SocketAddr, Greeted)>,
 }
 
 impl Debts {
@@ -82,6 +121,7 @@ impl Debts {
         let goes_unpaid = match bytes.first() {
             Some(&(TYPE_BIND | TYPE_OPENER)) => true,
             Some(&TYPE_PATH_REQ) => self.is_first_request(to, bytes),
+            Some(&TYPE_FRAG) => self.is_first_fragment(to, bytes),
             Some(_) | None => false,
         };
         if goes_unpaid {
@@ -92,6 +132,13 @@ impl Debts {
         let speaks_first = !is_peer && account.received == 0;
         account.sent += if speaks_first { 0 } else { bytes.len() as u64 };
         (account.sent > account.received && !account.is_validated && !speaks_first).then_some(*account)
+    }
+
+    fn is_first_fragment(&mut self, to: SocketAddr, bytes: &[u8]) -> bool {
+        let Some(Greeted::Asked(sid)) = Greeted::of(bytes) else { return false };
+        let sent = self.first_fragments.entry((to, sid)).or_default();
+        *sent += 1;
+        *sent <= FIRST_FRAGMENTS
     }
 
     fn is_first_request(&mut self, to: SocketAddr, bytes: &[u8]) -> bool {
@@ -120,6 +167,13 @@ impl Debts {
 
     /// What was sent to this address has come to a host.
     pub(super) fn reaches(&mut self, host: HostId, aimed_at: SocketAddr, bytes: &[u8]) {
+        if let Some(greeted) = Greeted::of(bytes) {
+            if self.greeted.len() >= REACHED_MAX {
+                self.greeted.pop_front();
+            }
+            self.greeted.push_back((host, aimed_at, greeted));
+            return;
+        }
         let Ok(PathHeader { kind, receiver, path, attempt, .. }) = PathHeader::parse(bytes) else { return };
         if self.reached.len() >= REACHED_MAX {
             self.reached.pop_front();
@@ -129,6 +183,14 @@ impl Debts {
 
     /// A datagram of this host has come: what it answers has shown that somebody is where that went.
     pub(super) fn answered_by(&mut self, host: HostId, from: SocketAddr, bytes: &[u8]) {
+        if let Some(question) = Greeted::of(bytes).and_then(Greeted::answers) {
+            // of the addresses of one host that were asked, the one that answers
+            let asked = self.greeted.iter().filter(|(known, _, greeted)| *known == host && *greeted == question);
+            if let Some((_, aimed_at, _)) = asked.min_by_key(|(_, aimed_at, _)| *aimed_at != from).copied() {
+                self.validate(aimed_at);
+            }
+            return;
+        }
         let Ok(header) = PathHeader::parse(bytes) else { return };
         let answers = |kind: u8| kind != TYPE_PATH_CMP && kind + 1 == header.kind;
         let is_it =

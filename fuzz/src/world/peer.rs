@@ -88,6 +88,8 @@ pub(super) struct Peer {
     next_accepted: u64,
     port: Option<u16>,
     udp_port: Option<u16>,
+    /// The port that it opens, if it is always the same.
+    listen_udp: Option<u16>,
     /// How far its clock is ahead of the world's.
     ahead: Duration,
     /// When it wants its turn, in the world's time.
@@ -101,7 +103,14 @@ pub(super) struct Peer {
 
 impl Peer {
     /// Brings a peer up.
-    pub(super) fn start(air: &mut Air, host: HostId, life: u32, config: NodeConfig, interfaces: &[(IpAddr, u8)]) -> Self {
+    pub(super) fn start(
+        air: &mut Air,
+        host: HostId,
+        life: u32,
+        config: NodeConfig,
+        interfaces: &[(IpAddr, u8)],
+        listen_udp: Option<u16>,
+    ) -> Self {
         let (crypto, id) = (Arc::clone(&config.crypto), config.identity.id());
         let scribe = Scribe::new(air, (host, life), &config);
         let node = Node::new(config);
@@ -125,6 +134,7 @@ impl Peer {
             next_accepted: 0,
             port: None,
             udp_port: None,
+            listen_udp,
             ahead: Duration::ZERO,
             due: Instant::ZERO,
             interface: Interface::default(),

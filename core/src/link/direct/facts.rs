@@ -18,6 +18,11 @@ impl Direct {
         matches!(self.state, State::Usable { .. })
     }
 
+    /// Whether it is proven by small messages alone.
+    pub(in crate::link) fn is_sizing(&self) -> bool {
+        matches!(self.state, State::Sizing { .. })
+    }
+
     pub(in crate::link) fn is_proving(&self) -> bool {
         !self.is_usable()
     }

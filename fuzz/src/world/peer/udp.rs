@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 impl Peer {
     /// Opens its UDP socket, of both families.
     pub(in super::super) fn open_socket(&mut self, air: &mut Air) {
-        let port = air.fresh_port();
+        let port = self.listen_udp.unwrap_or_else(|| air.fresh_port());
         air.open_socket_of_peer(self.host, port);
         self.udp_port = Some(port);
         self.ports.inbox.push_back(Pending::Sockets(Some(port)));
