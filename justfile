@@ -19,6 +19,21 @@ port := "4443"
 default:
     @just --list --unsorted
 
+# Both programs without a shared library, for any Linux of this processor (`rustup target add`, and `musl-tools` of Debian or another musl-gcc).
+static:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    target=$(uname -m)-unknown-linux-musl
+    rustup target add "$target"
+    cargo build --locked --release --bins --target "$target" -p shadowmesh-daemon -p shadowmesh-relay
+    for program in shadowmesh shadowmesh-relay; do
+        made=$CARGO_TARGET_DIR/$target/release/$program
+        if readelf --dynamic --wide "$made" | grep NEEDED; then echo "$program needs a shared library" >&2; exit 1; fi
+        "$made" --version
+        strip --strip-all -o "$made.stripped" "$made"
+        stat --format '%n: %s bytes' "$made.stripped"
+    done
+
 # Relay, two peers, a migration, a dead path and its recovery, on loopback.
 demo *ARGS:
     cargo run --release -- demo "$@"
