@@ -4,6 +4,7 @@
 //! own through it (`stream`, `bulk`, `frames`) and looks at what came out. It needs root and
 //! `/dev/net/tun`; without them every test is reported as ignored, with the reason.
 
+mod alone;
 mod bulk;
 mod capture;
 mod doors;
@@ -71,6 +72,7 @@ fn all() -> Vec<Scenario> {
         nats::all(),
         roaming::all(),
         relays::all(),
+        alone::all(),
         mapping::all(),
         netcheck::all(),
         capture::all(),
