@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 pub mod binding;
 pub mod bound;
+mod bucket;
 pub mod config;
 pub mod control;
 pub mod crypto;
@@ -23,6 +24,7 @@ mod path;
 pub mod plane;
 pub mod rehandshake;
 pub mod session;
+mod source;
 pub mod status;
 mod text;
 pub mod time;

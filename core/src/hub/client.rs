@@ -9,13 +9,15 @@
 //!   any ── limit, CLOSE, replaced ──▶ Parting ── connection closed ──▶ (gone)          Established
 //! ```
 //! A refused message never ends an attempt: the time and the bytes that a connection has before its proof do.
-use super::{admission::Source, bucket::Bucket, channel::Channel, drops::Reason};
+use super::{channel::Channel, drops::Reason};
 use crate::{
+    bucket::Bucket,
     crypto::Identity,
     edges::{Chart, States, edges, took, turn},
     handshake::{Answer, Mac1Key, Setup, Work},
     id::{ConnId, Handle, PeerId},
     session::Suite,
+    source::Source,
     time::Instant,
     wire::{Params, TYPE_FIN, TYPE_INIT},
 };

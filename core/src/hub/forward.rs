@@ -4,7 +4,6 @@
 //! Records of one pair are never reordered among those of the same urgency. No I/O, no clock.
 use super::{
     Cost, Edit, ForwardEdit, ForwardSink,
-    bucket::{Bucket, Rate},
     drops::{Drops, Reason},
     queue::{Bound, Pushed, Queue, Spares},
     share::{Share, Shared},
@@ -12,6 +11,7 @@ use super::{
 };
 use crate::{
     bound,
+    bucket::{Bucket, Rate},
     config::Limits,
     id::{ConnId, Handle},
     machine::Deadline,

@@ -4,8 +4,7 @@ mod ending;
 
 use super::{
     ClientStatus, Edit, ForwardEdit, HubAction, HubEvent, HubNote, HubStatus, PortStatus, Refusal, Standing,
-    admission::{Admission, Source, is_welcome},
-    bucket::{Bucket, Rate},
+    admission::{Admission, is_welcome},
     channel::{Channel, Inbound, MAX_AGE},
     client::{Challenge, Client, Established, Own, State, Step},
     directory::{Directory, Member},
@@ -16,12 +15,14 @@ use super::{
 };
 use crate::{
     bound::Bound,
+    bucket::{Bucket, Rate},
     config::HubConfig,
     edges::{States, took, turn},
     entropy::Entropy,
     handshake::{Answer, Done, HandshakeError, Mac1Key, Outcome, Setup, Verified},
     id::{ConnId, Handle, PeerId},
     machine::{Deadline, Machine},
+    source::Source,
     time::{Duration, Instant},
     wire::{
         self, CLOSE_DOWN, CLOSE_REPLACED, CLOSE_SHARED_IDENTITY, CLOSE_SILENT, RelayMessage, TYPE_FRAME, UPDATE_SUPPORTS_DIRECT,

@@ -12,8 +12,7 @@
 //! `Hub` is the control room: handshakes, the directory, limits. `Forwarder` is the data plane: it reads nothing but the eight
 //! bytes of a record header and the first byte behind them. Neither does I/O; a driver owns both.
 
-pub(crate) mod admission;
-pub(crate) mod bucket;
+mod admission;
 mod channel;
 mod client;
 mod directory;

@@ -5,14 +5,11 @@
 //! ```
 //! Nobody but an established client is answered, and nothing is kept of a datagram: what fails costs a look-up, and behind that one
 //! HMAC. An answer is as long as its question, so that a forged source address gains nothing.
-use super::{
-    bucket::{Bucket, Rate},
-    channel::Channel,
-    drops::Reason,
-};
+use super::{channel::Channel, drops::Reason};
 use crate::{
     binding::{BindError, open_bind, seal_bound},
     bound,
+    bucket::{Bucket, Rate},
     id::ConnId,
     time::Instant,
     wire::{Bind, Bound},

@@ -5,7 +5,7 @@
 //!   everybody takes   │ whoever is below an equal share of the rate takes, others are refused
 //! ```
 //! The last half is kept for those who ask for little, so that a flood of some costs the others nothing.
-use super::bucket::{Bucket, Rate};
+use crate::bucket::{Bucket, Rate};
 use crate::time::Instant;
 
 /// A rate for all clients together.

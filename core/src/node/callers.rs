@@ -1,15 +1,13 @@
 //! Handshakes that come by UDP, in fragments (protocol 8.6, 8.7): what is ours to answer, and what answers ours.
-use super::{Node, Source, answers::Caller};
+use super::{Node, Room, Source, answers::Caller};
 use crate::{
     bound::Bound,
+    bucket::{Bucket, Rate},
     drops::Drop,
     event::Action,
     fragments::{Arrived, Door, FragmentKey},
     handshake::peek_init,
-    hub::{
-        admission::Source as Origin,
-        bucket::{Bucket, Rate},
-    },
+    source::Source as Origin,
     time::Instant,
     wire::{CookieReply, Fragment, FragmentKind, TYPE_COOKIE_REPLY},
 };
@@ -102,21 +100,20 @@ impl Node {
 
     /// A part of INIT or FIN.
     fn fragment(&mut self, now: Instant, remote: SocketAddr, fragment: &Fragment<'_>) {
-        let room = &mut self.room;
-        let mac1 = room.setup.mac1_key(room.own);
-        match self.callers.door.take(now, &mac1, remote, fragment, || room.entropy.secret::<32>()) {
-            Ok(Arrived::Asked(bytes)) => room.act(Action::Datagram { remote, bytes }),
+        let Room { own_mac1, entropy, .. } = &mut self.room;
+        match self.callers.door.take(now, own_mac1, remote, fragment, || entropy.secret::<32>()) {
+            Ok(Arrived::Asked(bytes)) => self.room.act(Action::Datagram { remote, bytes }),
             Ok(Arrived::Kept) => {}
             Ok(Arrived::Whole { kind: FragmentKind::Init, sid, key, message }) => self.init_by_udp(now, remote, sid, key, &message),
             Ok(Arrived::Whole { message, .. }) => self.fin(&message),
-            Err(reason) => room.drops.count(reason),
+            Err(reason) => self.room.drops.count(reason),
         }
     }
 
     /// A whole INIT of an address that has shown that it is there. Whose it is FIN will say.
     fn init_by_udp(&mut self, now: Instant, remote: SocketAddr, sid: u32, key: FragmentKey, init: &[u8]) {
         let is_its_own = peek_init(init).is_ok_and(|info| info.sid == sid);
-        if !is_its_own || self.room.setup.mac1_key(self.room.own).verify_init(init).is_err() {
+        if !is_its_own || self.room.own_mac1.verify_init(init).is_err() {
             self.room.drops.count(Drop::Forged);
             return;
         }

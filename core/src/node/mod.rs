@@ -233,7 +233,7 @@ impl Node {
 
     fn init(&mut self, now: Instant, uplink: usize, via: Via, handle: Handle, bytes: &[u8]) {
         // mac1 under the network's secret: a relay or stranger makes no INIT that costs a KEM operation (protocol 3.8)
-        if self.room.setup.mac1_key(self.room.own).verify_init(bytes).is_err() {
+        if self.room.own_mac1.verify_init(bytes).is_err() {
             self.room.drops.count(Drop::Forged);
             let said = self.uplinks.get(uplink).and_then(|uplink| uplink.holder(handle));
             self.room.refuse(said, "a handshake for somebody else, of another network, or altered on the way");

@@ -5,7 +5,7 @@ use crate::{
     drops::{Drop, Drops},
     entropy::Entropy,
     event::{Action, Note},
-    handshake::{Job, Setup, Ticket, Work},
+    handshake::{Job, Mac1Key, Setup, Ticket, Work},
     id::{ConnId, PathId, PeerId},
     path::candidate::{Surroundings, is_endpoint, permitted},
     plane::Edit,
@@ -84,6 +84,8 @@ pub(crate) struct Room {
     pub(crate) config: NodeConfig,
     pub(crate) own: PeerId,
     pub(crate) setup: Setup,
+    /// Checks what strangers send us: made once, since they may send much.
+    pub(crate) own_mac1: Mac1Key,
     pub(crate) entropy: Entropy,
     pub(crate) drops: Drops,
     pub(crate) totals: Totals,
@@ -127,9 +129,12 @@ pub(crate) struct Room {
 impl Room {
     pub(crate) fn new(config: NodeConfig) -> Self {
         let overlay = config.overlay_addresses();
+        let (own, setup) = (config.identity.id(), Setup::peer_peer(&config.network));
+        let own_mac1 = setup.mac1_key(own);
         Self {
-            own: config.identity.id(),
-            setup: Setup::peer_peer(&config.network),
+            own,
+            setup,
+            own_mac1,
             // replaced by the first Event::Entropy before anything is drawn
             entropy: Entropy::new(&[0; 32]),
             drops: Drops::default(),

@@ -39,14 +39,14 @@ impl Bucket {
     }
 
     /// Gives `count` tokens back.
-    pub(super) fn refund(&mut self, count: u64, rate: Rate) {
+    pub(crate) fn refund(&mut self, count: u64, rate: Rate) {
         if rate.per_second != 0 {
             self.full_at = self.full_at - rate.span(count);
         }
     }
 
     /// Whether at least half of the burst is there.
-    pub(super) fn is_half_full(self, now: Instant, rate: Rate) -> bool {
+    pub(crate) fn is_half_full(self, now: Instant, rate: Rate) -> bool {
         self.full_at.since(now) <= rate.span(rate.burst) / 2
     }
 
