@@ -1,7 +1,7 @@
 //! The small commands: identities, networks, configuration, version, completions.
 use crate::{
     cli::{Cli, FileArgs, Runtime},
-    config::{self, JoinSource, KeyPlace, Settings, Shown},
+    config::{self, JoinSource, Settings, Shown},
     credentials,
     failure::Failure,
     out,
@@ -9,6 +9,7 @@ use crate::{
 use clap::CommandFactory;
 use clap_complete::Shell;
 use serde::Serialize;
+use shadowmesh_runtime_std::identity::KeyPlace;
 use std::{
     fmt::Write as _,
     path::{Path, PathBuf},
@@ -54,7 +55,7 @@ fn keygen_into_pipe() -> Result<(), Failure> {
 
 /// Runs `shadowmesh id`.
 pub(crate) fn id(identity: Option<PathBuf>, files: &FileArgs) -> Result<(), Failure> {
-    out::line(identity_place(identity, files)?.load()?.id());
+    out::line(credentials::identity(&identity_place(identity, files)?)?.id());
     Ok(())
 }
 
@@ -86,7 +87,7 @@ pub(crate) fn config_check(file: &Path) -> Result<(), Failure> {
     }
     match &settings.identity {
         KeyPlace::File(path) if !path.exists() => {}
-        place => drop(place.load()?),
+        place => drop(credentials::identity(place)?),
     }
     out::line(format!("{}: ok", file.display()));
     Ok(())

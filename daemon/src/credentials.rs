@@ -7,7 +7,7 @@ use shadowmesh_core::{
 };
 use shadowmesh_runtime_std::{
     credential,
-    identity::{self, IdentityError},
+    identity::{self, IdentityError, KeyPlace},
 };
 use std::{io::Read, ops::Deref, path::Path, sync::Arc};
 
@@ -82,27 +82,19 @@ pub(crate) fn peer_id(text: &str) -> Result<PeerId, String> {
     text.trim().parse::<PeerId>().map_err(|why| format!("{text:?} is not a PeerId: {why}; write it as `shadowmesh id` prints it"))
 }
 
-/// Reads an identity; a missing or damaged file is the operator's to repair.
-pub(crate) fn identity(path: &Path) -> Result<Identity, Failure> {
-    identity::load(path).map_err(|error| told(&error))
+/// Reads an identity; a missing or damaged one is the operator's to repair.
+pub(crate) fn identity(place: &KeyPlace) -> Result<Identity, Failure> {
+    place.load().map_err(|error| told(place, &error))
 }
 
 /// Makes a new identity file.
 pub(crate) fn new_identity(path: &Path) -> Result<Identity, Failure> {
-    identity::create(path).map_err(|error| told(&error))
+    identity::create(path).map_err(|error| told(&KeyPlace::File(path.to_owned()), &error))
 }
 
 /// Reads an identity, or makes it on the first start.
-pub(crate) fn identity_or_new(path: &Path) -> Result<Identity, Failure> {
-    identity::load_or_create(path).map_err(|error| told(&error))
-}
-
-/// The identity that the service manager handed in; it is never written anywhere.
-pub(crate) fn sealed_identity(path: &Path) -> Result<Identity, Failure> {
-    identity::load_credential(path).map_err(|error| {
-        let told = told(&error);
-        Failure { sentence: format!("{}; {}", told.sentence, credential::REMEDY), ..told }
-    })
+pub(crate) fn identity_or_new(place: &KeyPlace) -> Result<Identity, Failure> {
+    place.load_or_create().map_err(|error| told(place, &error))
 }
 
 /// A new identity that is in no file yet, and the line of its file.
@@ -110,11 +102,12 @@ pub(crate) fn loose_identity() -> Result<(Identity, impl Deref<Target = String>)
     identity::generate().map_err(|error| Failure::failed(format!("the operating system gives no random numbers: {error}")))
 }
 
-fn told(error: &IdentityError) -> Failure {
+fn told(place: &KeyPlace, error: &IdentityError) -> Failure {
+    let sentence = place.sentence(error);
     match error {
         IdentityError::Truncated(_) | IdentityError::Checksum(_) | IdentityError::Malformed(..) | IdentityError::Exposed(..) => {
-            Failure::usage(error.to_string())
+            Failure::usage(sentence)
         }
-        IdentityError::Missing(_) | IdentityError::Exists(_) | IdentityError::Io(..) => Failure::failed(error.to_string()),
+        IdentityError::Missing(_) | IdentityError::Exists(_) | IdentityError::Io(..) => Failure::failed(sentence),
     }
 }

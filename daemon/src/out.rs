@@ -23,7 +23,7 @@ pub(crate) fn json(value: &impl Serialize) {
 
 /// Whether stdout may be coloured and redrawn: a terminal, and `NO_COLOR` not set.
 pub(crate) fn colour() -> bool {
-    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Whether somebody looks at stdout.
@@ -33,5 +33,5 @@ pub(crate) fn is_terminal() -> bool {
 
 /// Whether stdout is a terminal on which lines can be redrawn.
 pub(crate) fn terminal() -> bool {
-    io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+    is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }

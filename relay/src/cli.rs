@@ -4,15 +4,12 @@ use crate::{
     report::Report,
     run::{self, Runtime},
     say,
-    settings::{self, KeyPlace, Settings},
+    settings::{self, Settings},
 };
 use clap::{CommandFactory, Parser, Subcommand};
 use core::net::SocketAddr;
 use shadowmesh_runtime_smol::control;
-use shadowmesh_runtime_std::{
-    credential,
-    identity::{self, IdentityError},
-};
+use shadowmesh_runtime_std::identity::IdentityError;
 use std::{
     ffi::OsString,
     fs,
@@ -189,14 +186,11 @@ fn id(state_dir: Option<&Path>, config: Option<&Path>) -> Result<(), Failure> {
 /// The relay's identity, made where there is none; but not beside the one that the service manager has.
 pub(crate) fn load_identity(settings: &Settings) -> Result<shadowmesh_core::crypto::Identity, Failure> {
     make_state_dir(&settings.state_dir)?;
-    let told = |error: IdentityError, remedy: &str| match error {
-        IdentityError::Io(..) => Failure::failed(format!("{error}{remedy}")),
-        _ => Failure::usage(format!("{error}{remedy}")),
-    };
-    match settings.identity() {
-        KeyPlace::File(path) => identity::load_or_create(&path).map_err(|error| told(error, "")),
-        KeyPlace::Credential(path) => identity::load_credential(&path).map_err(|error| told(error, &format!("; {}", credential::REMEDY))),
-    }
+    let place = settings.identity();
+    place.load_or_create().map_err(|error| match error {
+        IdentityError::Io(..) => Failure::failed(place.sentence(&error)),
+        _ => Failure::usage(place.sentence(&error)),
+    })
 }
 
 fn make_state_dir(dir: &Path) -> Result<(), Failure> {

@@ -3,6 +3,7 @@
 //! ```text
 //! shadowmesh-identity-1 <48 characters base64url: seed 32 ‖ CRC-32 of the seed 4>
 //! ```
+use crate::credential;
 use core::fmt;
 use shadowmesh_core::crypto::Identity;
 use std::{
@@ -61,6 +62,50 @@ impl fmt::Display for IdentityError {
 
 impl core::error::Error for IdentityError {}
 
+/// Where an identity is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyPlace {
+    /// In a file of ours; made when missing.
+    File(PathBuf),
+    /// With the service manager, who hands it in; never written by us.
+    Credential(PathBuf),
+}
+
+impl KeyPlace {
+    /// The same, seen from this directory: a relative path of a file starts there.
+    #[must_use]
+    pub fn within(self, directory: &Path) -> Self {
+        match self {
+            Self::File(path) => Self::File(directory.join(path)),
+            Self::Credential(path) => Self::Credential(path),
+        }
+    }
+
+    /// Reads it.
+    pub fn load(&self) -> Result<Identity, IdentityError> {
+        match self {
+            Self::File(path) => load(path),
+            Self::Credential(path) => load_credential(path),
+        }
+    }
+
+    /// Reads it, or makes it where it may be made and is not yet.
+    pub fn load_or_create(&self) -> Result<Identity, IdentityError> {
+        match self {
+            Self::File(path) => load_or_create(path),
+            Self::Credential(path) => load_credential(path),
+        }
+    }
+
+    /// What is wrong with it, and what to do about that.
+    pub fn sentence(&self, error: &IdentityError) -> String {
+        match self {
+            Self::File(_) => error.to_string(),
+            Self::Credential(_) => format!("{error}; {}", credential::REMEDY),
+        }
+    }
+}
+
 /// Reads the identity at `path`, which nobody but its owner may be able to read.
 pub fn load(path: &Path) -> Result<Identity, IdentityError> {
     read(path, 0o077)
@@ -68,7 +113,7 @@ pub fn load(path: &Path) -> Result<Identity, IdentityError> {
 
 /// Reads an identity that the service manager handed in. It lets the service's user in by an access control list, which shows as rights of
 /// a group that has none (acl(5)).
-pub fn load_credential(path: &Path) -> Result<Identity, IdentityError> {
+fn load_credential(path: &Path) -> Result<Identity, IdentityError> {
     read(path, 0o007)
 }
 

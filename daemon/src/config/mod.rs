@@ -21,8 +21,8 @@ use crate::{
 };
 use keys::Key;
 use parse::{InterfaceMode, LogFormat, TransportChoice};
-use shadowmesh_core::{config::Mode, crypto::Identity, id::PeerId, network::Network, session::Suite};
-use shadowmesh_runtime_std::{credential, tunnel::Proxies};
+use shadowmesh_core::{config::Mode, id::PeerId, network::Network, session::Suite};
+use shadowmesh_runtime_std::{credential, identity::KeyPlace, tunnel::Proxies};
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
@@ -118,41 +118,6 @@ impl Settings {
         let names = keys::KEYS.iter().map(|key| key.name).filter(|name| !TAKEN_OVER.contains(name));
         let hidden_differs = |name: &str| name == "network.proxy" && self.proxies != other.proxies;
         names.filter(|name| text(self, name) != text(other, name) || hidden_differs(name)).collect()
-    }
-}
-
-/// Where the identity is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum KeyPlace {
-    /// In a file of ours; made when missing.
-    File(PathBuf),
-    /// With the service manager, who hands it in.
-    Credential(PathBuf),
-}
-
-impl KeyPlace {
-    /// A relative path starts in the state directory.
-    fn within(self, state_dir: &Path) -> Self {
-        match self {
-            Self::File(path) => Self::File(state_dir.join(path)),
-            Self::Credential(path) => Self::Credential(path),
-        }
-    }
-
-    /// Reads it.
-    pub(crate) fn load(&self) -> Result<Identity, Failure> {
-        match self {
-            Self::File(path) => credentials::identity(path),
-            Self::Credential(path) => credentials::sealed_identity(path),
-        }
-    }
-
-    /// Reads it, or makes it on the first start.
-    pub(crate) fn load_or_make(&self) -> Result<Identity, Failure> {
-        match self {
-            Self::File(path) => credentials::identity_or_new(path),
-            Self::Credential(path) => credentials::sealed_identity(path),
-        }
     }
 }
 

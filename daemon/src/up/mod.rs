@@ -51,7 +51,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
     }
     let state = State::open(&settings.state_dir)?;
     let network = network(&settings, &state)?;
-    let identity = settings.identity.load_or_make()?;
+    let identity = credentials::identity_or_new(&settings.identity)?;
     let claims = state.claims();
     smol::block_on(async {
         let socket = bind_control(&settings.control_socket)?;

@@ -10,7 +10,7 @@ use core::{
     time::Duration,
 };
 use shadowmesh_core::config::{Access, Limits};
-use shadowmesh_runtime_std::{credential, tls::CertFiles};
+use shadowmesh_runtime_std::{credential, identity::KeyPlace, tls::CertFiles};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -45,15 +45,6 @@ pub struct Flags {
     pub metrics: Option<SocketAddr>,
     /// `--dev`.
     pub dev: bool,
-}
-
-/// Where the identity is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeyPlace {
-    /// In a file of ours; made when missing.
-    File(PathBuf),
-    /// With the service manager, who hands it in.
-    Credential(PathBuf),
 }
 
 /// Everything that can be set, merged.
