@@ -86,7 +86,7 @@ mod tests {
 
     fn messages() -> (Bind, Bound) {
         let address = "[2001:db8::7]:443".parse().expect("an address");
-        (Bind { receiver: 5, nonce: [1; 8] }, Bound { receiver: 6, nonce: [1; 8], address, other_port: 2 })
+        (Bind { receiver: 5, nonce: [1; 8] }, Bound { receiver: 6, nonce: [1; 8], address, other_port: 2, ticket: [4; 16] })
     }
 
     // protocol 8.1

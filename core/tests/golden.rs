@@ -295,6 +295,8 @@ fn relay_messages(add: &mut Add<'_>) {
         ("relay-close", RelayMessage::Close { reason: 6 }),
         ("peer-update", RelayMessage::Update { flags: 3, udp_port: 4443 }),
         ("go-away", RelayMessage::GoAway { within_s: 10 }),
+        ("attach", RelayMessage::Attach { address: "203.0.113.7:41022".parse().expect("an address"), ticket: [0x7e; 16] }),
+        ("route", RelayMessage::Route { receiver: 0x0102_0304, to: Handle(5) }),
     ];
     for (name, message) in messages {
         let bytes = emitted(|out| message.emit(out));

@@ -74,6 +74,8 @@ reasons! {
     ForgedBind = "forged_bind",
     /// A client asks for its UDP address more often than it may.
     BindRate = "bind_rate",
+    /// A client shows a ticket that is not good, or not any more, for its UDP address.
+    StaleTicket = "stale_ticket",
     /// Nothing was heard for three keepalives.
     Silent = "silent",
     /// The session reached its age or its frames.
@@ -105,6 +107,12 @@ reasons! {
     RelayByteRate = "relay_byte_rate",
     /// Waited for a client that went away.
     DestinationGone = "destination_gone",
+    /// A datagram from an address that is no client's.
+    UnknownSource = "unknown_source",
+    /// A datagram with a receiver for which its client named nobody, or somebody who is not there by UDP.
+    NoRoute = "no_route",
+    /// A client names more receivers than it may.
+    RouteTable = "route_table",
     /// A consumer with a full queue that took nothing.
     Stalled = "stalled",
     /// A consumer that does not take its control messages.

@@ -5,6 +5,7 @@
 use super::{
     Cost, Edit, ForwardEdit, ForwardSink,
     drops::{Drops, Reason},
+    passage::{Passage, Places},
     queue::{Bound, Pushed, Queue, Spares},
     share::{Share, Shared},
     status::{ForwardStats, PortStatus, QueueTimes},
@@ -37,7 +38,7 @@ const LEAST_BURST_FRAMES: u64 = 64;
 
 /// The relay's data plane.
 pub struct Forwarder {
-    frame_bytes: usize,
+    pub(super) frame_bytes: usize,
     control_bytes: usize,
     total_bytes: usize,
     control_total_bytes: usize,
@@ -46,17 +47,19 @@ pub struct Forwarder {
     rates: Rates,
     ports: Vec<Option<Port>>,
     free: Vec<usize>,
-    conns: BTreeMap<ConnId, usize>,
-    handles: BTreeMap<Handle, usize>,
+    pub(super) conns: BTreeMap<ConnId, usize>,
+    pub(super) handles: BTreeMap<Handle, usize>,
+    /// Whose datagrams come from where.
+    pub(super) places: Places,
     /// When a client that takes nothing will be hung up.
     stalls: BTreeSet<(Instant, ConnId)>,
     spares: Spares,
-    drops: Drops,
-    totals: Totals,
+    pub(super) drops: Drops,
+    pub(super) totals: Totals,
     times: QueueTimes,
     queued_bytes: usize,
     queued_control_bytes: usize,
-    forwarded_at: Instant,
+    pub(super) forwarded_at: Instant,
 }
 
 struct Rates {
@@ -69,17 +72,17 @@ struct Rates {
 }
 
 #[derive(Default)]
-struct Totals {
+pub(super) struct Totals {
     rx_frames: u64,
     rx_bytes: u64,
-    tx_frames: u64,
-    tx_bytes: u64,
+    pub(super) tx_frames: u64,
+    pub(super) tx_bytes: u64,
 }
 
 /// One connection: where its client may send, and what waits for it.
-struct Port {
+pub(super) struct Port {
     conn: ConnId,
-    member: Option<Member>,
+    pub(super) member: Option<Member>,
     control: VecDeque<Vec<u8>>,
     control_bytes: usize,
     queue: Queue,
@@ -92,16 +95,18 @@ struct Port {
     messages: Bucket,
     handshakes: Bucket,
     urgent: Bucket,
-    status: PortStatus,
+    /// Where it is by UDP, and who is meant by what it sends there.
+    pub(super) passage: Option<Box<Passage>>,
+    pub(super) status: PortStatus,
 }
 
 // An idle client costs its port, its session and its timers: far below 64 KiB (protocol 9).
 const _: () = assert!(size_of::<Port>() <= 768);
 
 #[derive(Clone, Copy)]
-struct Member {
+pub(super) struct Member {
     handle: Handle,
-    network: u32,
+    pub(super) network: u32,
 }
 
 /// Records a second; a quarter of them at once.
@@ -135,6 +140,7 @@ impl Forwarder {
             free: Vec::new(),
             conns: BTreeMap::new(),
             handles: BTreeMap::new(),
+            places: Places::default(),
             stalls: BTreeSet::new(),
             spares: Spares::default(),
             drops: Drops::default(),
@@ -172,6 +178,9 @@ impl Forwarder {
         for port in self.ports.iter().flatten() {
             each(bound::Bound::new("bytes of control messages that wait for a client", port.control_bytes, CONTROL_QUEUE_BYTES));
             port.queue.bounds(self.bound, each);
+            if let Some(passage) = &port.passage {
+                passage.bounds(each);
+            }
         }
     }
 
@@ -191,6 +200,8 @@ impl Forwarder {
                     self.part(at);
                 }
             }
+            Edit::Attach { conn, address } => self.attach(conn, address),
+            Edit::Route { conn, receiver, to } => self.route(conn, receiver, to),
             Edit::Close { conn } => {
                 if let Some(at) = self.conns.remove(&conn) {
                     self.part(at);
@@ -319,6 +330,7 @@ impl Forwarder {
             messages: Bucket::default(),
             handshakes: Bucket::default(),
             urgent: Bucket::default(),
+            passage: None,
             status: PortStatus::idle(conn),
         };
         let at = self.free.pop().unwrap_or_else(|| {
@@ -336,6 +348,9 @@ impl Forwarder {
         self.drops.add(Reason::DestinationGone, port.queue.clear());
         if let Some(member) = port.member.take() {
             self.handles.remove(&member.handle);
+        }
+        if let Some(passage) = port.passage.take() {
+            self.places.leave(at, &passage);
         }
         if let Some(stalls_at) = port.stalls_at.take() {
             self.stalls.remove(&(stalls_at, port.conn));
@@ -413,31 +428,38 @@ impl Forwarder {
 
     /// Counts a record against its source's limits; whether it may go first.
     fn admit(&mut self, now: Instant, from: usize, record: Record<'_>) -> Result<bool, Reason> {
-        let len = record.payload.len() as u64;
-        let port = self.ports[from].as_mut().expect("a port in a table exists");
-        port.status.rx_frames += 1;
-        port.status.rx_bytes += len;
-        self.totals.rx_frames += 1;
-        self.totals.rx_bytes += len;
-        if !port.frames.take(now, 1, self.rates.frames) {
-            return Err(Reason::ClientFrameRate);
-        }
-        if !port.bytes.take(now, len, self.rates.bytes) {
-            return Err(Reason::ClientByteRate);
-        }
-        if !self.rates.all_frames.take(now, &mut port.all_frames, 1) {
-            return Err(Reason::RelayFrameRate);
-        }
-        if !self.rates.all_bytes.take(now, &mut port.all_bytes, len) {
-            return Err(Reason::RelayByteRate);
-        }
+        self.charge(now, from, 1, record.payload.len() as u64)?;
+        let handshakes = self.rates.handshakes;
+        let port = self.port_mut(from);
         let kind = record.payload.first().copied().unwrap_or_default();
         // protocol 9.4: through a relay two handshakes a second and source.
-        if kind == TYPE_INIT && !port.handshakes.take(now, 1, self.rates.handshakes) {
+        if kind == TYPE_INIT && !port.handshakes.take(now, 1, handshakes) {
             return Err(Reason::HandshakeRate);
         }
         let may_be_urgent = matches!(kind, TYPE_INIT | TYPE_RESP | TYPE_FIN | TYPE_PATH_REQ | TYPE_PATH_RSP | TYPE_PATH_CMP);
         Ok(record.flags & RECORD_FLAG_URGENT != 0 && may_be_urgent && port.urgent.take(now, 1, URGENT))
+    }
+
+    /// Counts what a client sends against its own limits and those of all.
+    pub(super) fn charge(&mut self, now: Instant, from: usize, frames: u64, bytes: u64) -> Result<(), Reason> {
+        let port = self.ports[from].as_mut().expect("a port in a table exists");
+        port.status.rx_frames += frames;
+        port.status.rx_bytes += bytes;
+        self.totals.rx_frames += frames;
+        self.totals.rx_bytes += bytes;
+        if !port.frames.take(now, frames, self.rates.frames) {
+            return Err(Reason::ClientFrameRate);
+        }
+        if !port.bytes.take(now, bytes, self.rates.bytes) {
+            return Err(Reason::ClientByteRate);
+        }
+        if !self.rates.all_frames.take(now, &mut port.all_frames, frames) {
+            return Err(Reason::RelayFrameRate);
+        }
+        if !self.rates.all_bytes.take(now, &mut port.all_bytes, bytes) {
+            return Err(Reason::RelayByteRate);
+        }
+        Ok(())
     }
 
     /// The queue at `to` is full: unless the client takes something, it counts as stalled before long.
@@ -451,11 +473,11 @@ impl Forwarder {
         }
     }
 
-    fn port(&self, at: usize) -> &Port {
+    pub(super) fn port(&self, at: usize) -> &Port {
         self.ports[at].as_ref().expect("a port in a table exists")
     }
 
-    fn port_mut(&mut self, at: usize) -> &mut Port {
+    pub(super) fn port_mut(&mut self, at: usize) -> &mut Port {
         self.ports[at].as_mut().expect("a port in a table exists")
     }
 }

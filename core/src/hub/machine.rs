@@ -529,6 +529,15 @@ impl Hub {
                 let (direct, withhold) = (flags & UPDATE_SUPPORTS_DIRECT != 0, flags & UPDATE_WITHHOLD_ADDRESS != 0);
                 self.directory.update(now, network, id, direct, withhold);
             }
+            Ok(Inbound::Message(RelayMessage::Attach { address, ticket })) => {
+                let own_sid = established.channel.own_sid();
+                if self.reflector.takes_ticket(now, own_sid, address, &ticket) {
+                    actions.push(edit(Edit::Attach { conn, address }));
+                } else {
+                    self.drops.count(Reason::StaleTicket);
+                }
+            }
+            Ok(Inbound::Message(RelayMessage::Route { receiver, to })) => actions.push(edit(Edit::Route { conn, receiver, to })),
             Ok(Inbound::Message(RelayMessage::Close { .. })) => return self.part(now, conn, None, "said goodbye", actions),
             Ok(Inbound::Message(RelayMessage::Established(_) | RelayMessage::Directory { .. } | RelayMessage::GoAway { .. })) => {
                 self.drops.count(Reason::BadControl);
@@ -546,6 +555,9 @@ impl Hub {
             return Err(Reason::UnknownSession);
         };
         let Established { channel, binds, .. } = &mut **established;
+        if let Some(entropy) = &mut self.entropy {
+            self.reflector.renew(now, entropy);
+        }
         self.reflector.answer(now, channel, binds, port, remote, bytes)
     }
 

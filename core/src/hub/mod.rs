@@ -7,7 +7,7 @@
 //!                  │ records                                      └──── HubAction::Send ─▶ Forwarder::control
 //!                  ▼                                                                            │
 //!              queues, one per (source, destination) ─▶ Forwarder::next_message ─▶ writer ◀─────┘
-//!   datagram ─▶ HubEvent::Datagram ─▶ Hub ─▶ HubAction::Datagram
+//!   datagram ─▶ Forwarder::pass ─▶ to the other client (protocol 8.8); what is no frame ─▶ HubEvent::Datagram ─▶ Hub ─▶ HubAction::Datagram
 //! ```
 //! `Hub` is the control room: handshakes, the directory, limits. `Forwarder` is the data plane: it reads nothing but the eight
 //! bytes of a record header and the first byte behind them. Neither does I/O; a driver owns both.
@@ -21,6 +21,7 @@ mod drops;
 mod forward;
 mod jobs;
 mod machine;
+mod passage;
 #[cfg(test)]
 mod properties;
 mod queue;
@@ -32,6 +33,7 @@ mod tests;
 
 pub use forward::{Forwarder, MESSAGE_BYTES};
 pub use machine::Hub;
+pub use passage::receiver_of;
 pub use status::{ClientStatus, ForwardStats, HubStatus, PortStatus, QueueTimes};
 
 use crate::{
@@ -190,6 +192,10 @@ pub(crate) enum Edit {
     Join { conn: ConnId, handle: Handle, network: u32 },
     /// It is being hung up: control messages still leave, nothing is forwarded any more.
     Part { conn: ConnId },
+    /// Its datagrams come from there, and those for it go there.
+    Attach { conn: ConnId, address: SocketAddr },
+    /// Its datagrams with this receiver are for this member.
+    Route { conn: ConnId, receiver: u32, to: Handle },
     /// It is gone.
     Close { conn: ConnId },
 }

@@ -4,15 +4,19 @@
 //!   datagram ─▶ BIND? ─▶ whose session? ─▶ mac ─▶ bucket ─▶ BOUND, to where it came from, from where it came to
 //! ```
 //! Nobody but an established client is answered, and nothing is kept of a datagram: what fails costs a look-up, and behind that one
-//! HMAC. An answer is as long as its question, so that a forged source address gains nothing.
+//! HMAC. An answer is as long as its question, so that a forged source address gains nothing. It holds a ticket, with which the client
+//! shows on its connection that the address is its own (protocol 8.8).
 use super::{channel::Channel, drops::Reason};
 use crate::{
     binding::{BindError, open_bind, seal_bound},
     bound,
     bucket::{Bucket, Rate},
+    crypto::hash::equal,
+    entropy::Entropy,
+    fragments::Cookies,
     id::ConnId,
     time::Instant,
-    wire::{Bind, Bound},
+    wire::{Bind, Bound, TICKET_LEN},
 };
 use core::net::SocketAddr;
 use std::collections::BTreeMap;
@@ -25,11 +29,12 @@ pub(super) struct Reflector {
     ports: [Option<u16>; 2],
     /// Own session numbers of established clients.
     sids: BTreeMap<u32, ConnId>,
+    tickets: Cookies,
 }
 
 impl Reflector {
     pub(super) fn new(ports: [Option<u16>; 2]) -> Self {
-        Self { ports, sids: BTreeMap::new() }
+        Self { ports, sids: BTreeMap::new(), tickets: Cookies::default() }
     }
 
     /// The port that ESTABLISHED tells, 0 = none.
@@ -60,6 +65,16 @@ impl Reflector {
         self.sids.get(&bind.receiver).copied().ok_or(Reason::UnknownSession)
     }
 
+    /// The secret behind tickets is replaced when it is old.
+    pub(super) fn renew(&mut self, now: Instant, entropy: &mut Entropy) {
+        self.tickets.renew(now, || entropy.secret());
+    }
+
+    /// Whether a client with this number was lately told this ticket at this address (protocol 8.8).
+    pub(super) fn takes_ticket(&self, now: Instant, own_sid: u32, address: SocketAddr, ticket: &[u8; TICKET_LEN]) -> bool {
+        self.tickets.taken(now, address, own_sid).any(|known| equal(&known, ticket))
+    }
+
     /// The answer to a question of this client that came to one of the two ports.
     pub(super) fn answer(
         &self,
@@ -78,13 +93,16 @@ impl Reflector {
         if !binds.take(now, 1, BINDS) {
             return Err(Reason::BindRate);
         }
+        // protocol 1.5: an IPv4 client of a dual-stack socket has an IPv4 address
+        let address = SocketAddr::new(remote.ip().to_canonical(), remote.port());
         let other = self.ports[usize::from(port == 0)];
         let bound = Bound {
             receiver: channel.peer_sid(),
             nonce: bind.nonce,
-            // protocol 1.5: an IPv4 client of a dual-stack socket has an IPv4 address
-            address: SocketAddr::new(remote.ip().to_canonical(), remote.port()),
+            address,
             other_port: other.unwrap_or(0),
+            // datagrams are passed on by the first port alone
+            ticket: self.tickets.cookie(address, channel.own_sid()).filter(|_| port == 0).unwrap_or_default(),
         };
         Ok(seal_bound(channel.path_key(), &bound).to_vec())
     }

@@ -102,6 +102,8 @@ pub(super) fn put_hub(action: &HubAction, out: &mut Vec<u8>) {
                 hub::Edit::Join { conn, handle, network } => ((1_u8, conn), (handle, network)).put(out),
                 hub::Edit::Part { conn } => (2_u8, conn).put(out),
                 hub::Edit::Close { conn } => (3_u8, conn).put(out),
+                hub::Edit::Attach { conn, address } => ((4_u8, conn), address).put(out),
+                hub::Edit::Route { conn, receiver, to } => ((5_u8, conn), (receiver, to)).put(out),
             }
         }
         HubAction::Note(note) => {

@@ -414,7 +414,11 @@ impl Uplink {
                 }
                 News { goes: true, ..News::default() }
             }
-            RelayMessage::Established(_) | RelayMessage::Lookup { .. } | RelayMessage::Update { .. } => {
+            RelayMessage::Established(_)
+            | RelayMessage::Lookup { .. }
+            | RelayMessage::Update { .. }
+            | RelayMessage::Attach { .. }
+            | RelayMessage::Route { .. } => {
                 room.drops.count(Drop::Unexpected);
                 News::default()
             }

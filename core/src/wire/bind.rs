@@ -1,8 +1,8 @@
 //! BIND and BOUND (protocol 8.1): layout only, the mac is made and checked in `crate::binding`.
 //!
 //! ```text
-//!   BIND 24, BOUND 25 = type | epoch 0 | flags 0 | 0 | receiver_idx u32 | nonce 8 | address 20 | other_port u16 | 0 u16 | mac 32     72 bytes
-//!   address 20        = the socket address form of `addr`; zeros in BIND
+//!   BIND 24, BOUND 25 = type | 0 | 0 | 0 | receiver_idx u32 | nonce 8 | address 20 | other_port u16 | 0 u16 | ticket 16 | mac 32     88 bytes
+//!   address 20        = the socket address form of `addr`; zeros in BIND, as are other_port and ticket
 //! ```
 //! Both have one length, so that an answer is never larger than its request. `emit` appends everything before the mac; `parse` takes
 //! the whole message and leaves the mac to its owner.
@@ -13,7 +13,9 @@ use super::{
 use core::net::SocketAddr;
 
 /// Bytes of BIND and of BOUND.
-pub const BIND_LEN: usize = 72;
+pub const BIND_LEN: usize = 88;
+/// Bytes of a ticket (protocol 8.8).
+pub const TICKET_LEN: usize = 16;
 /// Bytes of the mac at the end of both.
 pub const BIND_MAC_LEN: usize = 32;
 
@@ -37,38 +39,42 @@ pub struct Bound {
     pub address: SocketAddr,
     /// The relay's other UDP port, 0 = none.
     pub other_port: u16,
+    /// What shows the relay that this address was really asked from (protocol 8.8); zeros: it passes no datagrams on.
+    pub ticket: [u8; TICKET_LEN],
 }
 
 impl Bind {
-    /// Reads a whole BIND, 72 bytes.
+    /// Reads a whole BIND, 88 bytes.
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         let (mut reader, receiver, nonce) = begin(bytes, TYPE_BIND)?;
         if reader.array("bind address")? != [0; SOCKET_ADDRESS_LEN] || reader.u16("bind port")? != 0 {
             return Err(Malformed("bind reserved bytes"));
         }
-        end(&mut reader)?;
+        if end(&mut reader)? != [0; TICKET_LEN] {
+            return Err(Malformed("bind reserved bytes"));
+        }
         Ok(Self { receiver, nonce })
     }
 
     /// Appends all but the mac.
     pub fn emit(&self, out: &mut Vec<u8>) {
-        emit(TYPE_BIND, self.receiver, self.nonce, [0; SOCKET_ADDRESS_LEN], 0, out);
+        emit(TYPE_BIND, self.receiver, self.nonce, [0; SOCKET_ADDRESS_LEN], 0, [0; TICKET_LEN], out);
     }
 }
 
 impl Bound {
-    /// Reads a whole BOUND, 72 bytes.
+    /// Reads a whole BOUND, 88 bytes.
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         let (mut reader, receiver, nonce) = begin(bytes, TYPE_BOUND)?;
         let address = read_socket(&mut reader)?;
         let other_port = reader.u16("bind port")?;
-        end(&mut reader)?;
-        Ok(Self { receiver, nonce, address, other_port })
+        let ticket = end(&mut reader)?;
+        Ok(Self { receiver, nonce, address, other_port, ticket })
     }
 
     /// Appends all but the mac.
     pub fn emit(&self, out: &mut Vec<u8>) {
-        emit(TYPE_BOUND, self.receiver, self.nonce, socket_bytes(self.address), self.other_port, out);
+        emit(TYPE_BOUND, self.receiver, self.nonce, socket_bytes(self.address), self.other_port, self.ticket, out);
     }
 }
 
@@ -89,18 +95,30 @@ fn begin(bytes: &[u8], kind: u8) -> Result<(Reader<'_>, u32, [u8; 8]), Malformed
     Ok((reader, receiver, nonce))
 }
 
-/// What is left behind it is the mac.
-fn end(reader: &mut Reader<'_>) -> Result<(), Malformed> {
-    if reader.u16("bind reserved bytes")? == 0 { Ok(()) } else { Err(Malformed("bind reserved bytes")) }
+/// The ticket; what is left behind it is the mac.
+fn end(reader: &mut Reader<'_>) -> Result<[u8; TICKET_LEN], Malformed> {
+    if reader.u16("bind reserved bytes")? != 0 {
+        return Err(Malformed("bind reserved bytes"));
+    }
+    reader.array("bind ticket")
 }
 
-fn emit(kind: u8, receiver: u32, nonce: [u8; 8], address: [u8; SOCKET_ADDRESS_LEN], other_port: u16, out: &mut Vec<u8>) {
+fn emit(
+    kind: u8,
+    receiver: u32,
+    nonce: [u8; 8],
+    address: [u8; SOCKET_ADDRESS_LEN],
+    other_port: u16,
+    ticket: [u8; TICKET_LEN],
+    out: &mut Vec<u8>,
+) {
     out.extend_from_slice(&[kind, 0, 0, 0]);
     out.extend_from_slice(&receiver.to_be_bytes());
     out.extend_from_slice(&nonce);
     out.extend_from_slice(&address);
     out.extend_from_slice(&other_port.to_be_bytes());
     out.extend_from_slice(&[0, 0]);
+    out.extend_from_slice(&ticket);
 }
 
 #[cfg(test)]
@@ -116,7 +134,13 @@ mod tests {
     }
 
     fn sample() -> Bound {
-        Bound { receiver: 0x0102_0304, nonce: [0xa1; 8], address: "203.0.113.7:41022".parse().expect("an address"), other_port: 8_444 }
+        Bound {
+            receiver: 0x0102_0304,
+            nonce: [0xa1; 8],
+            address: "203.0.113.7:41022".parse().expect("an address"),
+            other_port: 8_444,
+            ticket: [0x7e; TICKET_LEN],
+        }
     }
 
     // protocol 8.1
@@ -161,15 +185,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn round_trip(receiver: u32, nonce: [u8; 8], address in super::super::addr::tests::any_socket(), other_port: u16) {
-            let bound = Bound { receiver, nonce, address, other_port };
+        fn round_trip(receiver: u32, nonce: [u8; 8], address in super::super::addr::tests::any_socket(), other_port: u16, ticket: [u8; TICKET_LEN]) {
+            let bound = Bound { receiver, nonce, address, other_port, ticket };
             prop_assert_eq!(Bound::parse(&whole(|out| bound.emit(out))), Ok(bound));
             let bind = Bind { receiver, nonce };
             prop_assert_eq!(Bind::parse(&whole(|out| bind.emit(out))), Ok(bind));
         }
 
         #[test]
-        fn any_bytes_end_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80), kind in 0x24_u8..0x26, fit: bool) {
+        fn any_bytes_end_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..96), kind in 0x24_u8..0x26, fit: bool) {
             let mut bytes = bytes;
             if fit {
                 bytes.resize(BIND_LEN, 0);

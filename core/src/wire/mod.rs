@@ -27,7 +27,7 @@ pub mod reader;
 pub mod record;
 pub mod relay;
 
-pub use bind::{BIND_LEN, BIND_MAC_LEN, Bind, Bound};
+pub use bind::{BIND_LEN, BIND_MAC_LEN, Bind, Bound, TICKET_LEN};
 pub use control::{
     CLOSE_DOWN, CLOSE_NO_ACCESS, CLOSE_OVERLOAD, CLOSE_PROTOCOL, CLOSE_REFUSED, CLOSE_REPLACED, CLOSE_SESSION_OLD, CLOSE_SHARED_IDENTITY,
     CLOSE_SILENT, CONTROL_PIECE_MAX_LEN, Candidate, CandidateKind, MAX_CANDIDATES, NodeControl, PathLabel, PeerMessage, Transport,

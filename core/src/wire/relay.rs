@@ -3,6 +3,7 @@
 use super::{
     Malformed, Reader,
     addr::{Family, ip_bytes, ip_from_bytes, read_socket, socket_bytes},
+    bind::TICKET_LEN,
 };
 use crate::id::{Handle, PeerId};
 use core::net::SocketAddr;
@@ -22,6 +23,8 @@ const LOOKUP: u8 = 0x44;
 const CLOSE: u8 = 0x45;
 const UPDATE: u8 = 0x46;
 const GO_AWAY: u8 = 0x47;
+const ATTACH: u8 = 0x48;
+const ROUTE: u8 = 0x49;
 
 const ENTRY_SUPPORTS_DIRECT: u8 = 1;
 const ENTRY_ONLINE: u8 = 2;
@@ -69,6 +72,20 @@ pub enum RelayMessage {
     GoAway {
         /// At the latest, in seconds.
         within_s: u16,
+    },
+    /// Client to relay: my datagrams come from this address, and those for me go there (protocol 8.8).
+    Attach {
+        /// As BOUND told it.
+        address: SocketAddr,
+        /// From the same BOUND.
+        ticket: [u8; TICKET_LEN],
+    },
+    /// Client to relay: my datagrams with this receiver are for this member (protocol 8.8).
+    Route {
+        /// The session number in their header, which the other end chose.
+        receiver: u32,
+        /// Whose they are.
+        to: Handle,
     },
 }
 
@@ -125,6 +142,8 @@ impl RelayMessage {
                 reader.zero("update reserved byte")?;
                 Self::Update { flags, udp_port: reader.u16("update UDP port")? }
             }
+            ATTACH => Self::Attach { address: read_socket(&mut reader)?, ticket: reader.array("attach ticket")? },
+            ROUTE => Self::Route { receiver: reader.u32("route receiver")?, to: Handle(reader.u32("route handle")?) },
             GO_AWAY => Self::GoAway { within_s: reader.u16("seconds until the end")? },
             _ => return Err(Malformed("relay message type")),
         };
@@ -163,6 +182,16 @@ impl RelayMessage {
             Self::GoAway { within_s } => {
                 out.push(GO_AWAY);
                 out.extend_from_slice(&within_s.to_be_bytes());
+            }
+            Self::Attach { address, ticket } => {
+                out.push(ATTACH);
+                out.extend_from_slice(&socket_bytes(*address));
+                out.extend_from_slice(ticket);
+            }
+            Self::Route { receiver, to } => {
+                out.push(ROUTE);
+                out.extend_from_slice(&receiver.to_be_bytes());
+                out.extend_from_slice(&to.0.to_be_bytes());
             }
         }
     }

@@ -127,7 +127,7 @@ fn wire() -> Vec<Vec<u8>> {
         out.extend([0; 32]);
     });
     add(7, &mut |out| {
-        Bound { receiver: 7, nonce: [8; 8], address: v6, other_port: 9 }.emit(out);
+        Bound { receiver: 7, nonce: [8; 8], address: v6, other_port: 9, ticket: [3; 16] }.emit(out);
         out.extend([0; 32]);
     });
     add(7, &mut |out| {
@@ -202,6 +202,8 @@ fn relay_messages(v4: SocketAddr, v6: SocketAddr) -> Vec<RelayMessage> {
         RelayMessage::Close { reason: 2 },
         RelayMessage::Update { flags: 3, udp_port: 9 },
         RelayMessage::GoAway { within_s: 10 },
+        RelayMessage::Attach { address: v6, ticket: [3; 16] },
+        RelayMessage::Route { receiver: 7, to: Handle(2) },
     ]
 }
 

@@ -3,7 +3,7 @@ use super::*;
 use crate::{
     binding::{open_bound, seal_bind},
     hub::reflector::BINDS,
-    wire::{BIND_LEN, Bind, Bound},
+    wire::{BIND_LEN, Bind, Bound, TICKET_LEN},
 };
 
 const UDP: &str = "198.51.100.9:40009";
@@ -46,7 +46,9 @@ fn a_client_is_told_where_its_datagrams_come_from() {
     for (port, other_port) in [(0, 8_444), (1, 8_443)] {
         for (from, seen) in [(UDP, UDP), ("[2001:db8::9]:7", "[2001:db8::9]:7"), ("[::ffff:198.51.100.9]:7", "198.51.100.9:7")] {
             let bound = stage.bound(&client, port, from, &client.bind(port + 1));
-            assert_eq!(bound, Bound { receiver: client.own_sid, nonce: [port + 1; 8], address: address(seen), other_port });
+            let ticket = bound.ticket;
+            assert_eq!(bound, Bound { receiver: client.own_sid, nonce: [port + 1; 8], address: address(seen), other_port, ticket });
+            assert_eq!(ticket != [0; TICKET_LEN], port == 0, "only the first port passes datagrams on");
         }
     }
 }
@@ -76,7 +78,7 @@ fn strangers_and_forgers_hear_nothing() {
     // another client's number, and each bit of the mac
     let other = seal_bind(&a.keys.path, &Bind { receiver: b.peer_sid, nonce: [1; 8] });
     assert_eq!((stage.datagram(0, UDP, &other), stage.dropped("forged_bind")), (None, 1));
-    for bit in 40 * 8..BIND_LEN * 8 {
+    for bit in 56 * 8..BIND_LEN * 8 {
         let mut bad = good.clone();
         bad[bit / 8] ^= 1 << (bit % 8);
         assert_eq!(stage.datagram(0, UDP, &bad), None);
@@ -85,7 +87,7 @@ fn strangers_and_forgers_hear_nothing() {
     // what is no BIND
     let (_, _, answer) = stage.datagram(0, UDP, &good).expect("forgers have not used up its answers");
     let longer = [&good[..], &[0]].concat();
-    for bytes in [&[][..], &good[..71], &longer, &answer, &[0x10; 72], &[0xff; 1_500]] {
+    for bytes in [&[][..], &good[..87], &longer, &answer, &[0x10; 88], &[0xff; 1_500]] {
         assert_eq!(stage.datagram(0, UDP, bytes), None);
     }
     assert_eq!(stage.dropped("malformed_datagram"), 6);
@@ -136,4 +138,70 @@ fn who_has_left_or_was_replaced_hears_nothing() {
     stage.hub.bounds(&mut |bound| kept.push(bound));
     let numbers = kept.iter().find(|bound| bound.name == "session numbers of established clients").expect("it is told");
     assert_eq!(numbers.held, 0, "nothing is left of them");
+}
+
+impl Stage {
+    fn attach(&mut self, client: &mut Client, address: SocketAddr, ticket: [u8; TICKET_LEN]) {
+        let attach = client.seal(&RelayMessage::Attach { address, ticket });
+        self.message(client.conn, &attach);
+    }
+
+    fn route(&mut self, client: &mut Client, receiver: u32, to: Handle) {
+        let route = client.seal(&RelayMessage::Route { receiver, to });
+        self.message(client.conn, &route);
+    }
+}
+
+// protocol 8.8
+#[test]
+fn two_clients_that_show_their_tickets_reach_each_other_by_datagrams() {
+    let mut stage = Stage::new();
+    let mut clients = [stage.member(1), stage.member(2)];
+    let places = [address(UDP), address("198.51.100.8:40008")];
+    let handles = clients.each_ref().map(|client| client.established.your_handle);
+    for at in 0..2 {
+        let question = clients[at].bind(1);
+        let bound = stage.bound(&clients[at], 0, &places[at].to_string(), &question);
+        stage.attach(&mut clients[at], bound.address, bound.ticket);
+        stage.route(&mut clients[at], 70 + at as u32, handles[1 - at]);
+    }
+    let now = stage.now;
+    assert_eq!(stage.forwarder.pass(now, places[0], 70, 1, 100), Some(places[1]));
+    assert_eq!(stage.forwarder.pass(now, places[1], 71, 1, 100), Some(places[0]));
+    // it goes with the connection
+    stage.close(clients[1].conn);
+    assert_eq!(stage.forwarder.pass(now, places[0], 70, 1, 100), None);
+    assert_eq!(stage.dropped("stale_ticket"), 0);
+}
+
+// protocol 8.8
+#[test]
+fn a_ticket_is_good_for_one_client_one_address_and_a_while() {
+    let mut stage = Stage::new();
+    let (mut a, mut b) = (stage.member(1), stage.member(2));
+    let Bound { address: place, ticket, .. } = stage.bound(&a, 0, UDP, &a.bind(1));
+    let mut bad = vec![(place, [0; TICKET_LEN]), (address("198.51.100.9:40010"), ticket), (address("198.51.100.10:40009"), ticket)];
+    for bit in 0..TICKET_LEN * 8 {
+        let mut altered = ticket;
+        altered[bit / 8] ^= 1 << (bit % 8);
+        bad.push((place, altered));
+    }
+    for (at, (place, ticket)) in bad.into_iter().enumerate() {
+        stage.now = stage.now + Duration::from_millis(20); // within the rate of control messages
+        stage.attach(&mut a, place, ticket);
+        assert_eq!(stage.dropped("stale_ticket"), 1 + at as u64);
+    }
+    stage.attach(&mut b, place, ticket);
+    assert_eq!(stage.dropped("stale_ticket"), 132, "another client's");
+    stage.route(&mut b, 70, a.established.your_handle);
+    let from_b = |stage: &mut Stage| stage.forwarder.pass(stage.now, address("198.51.100.8:40008"), 70, 1, 100);
+    let Bound { address: place_b, ticket: ticket_b, .. } = stage.bound(&b, 0, "198.51.100.8:40008", &b.bind(1));
+    stage.attach(&mut b, place_b, ticket_b);
+    assert_eq!(from_b(&mut stage), None, "a is nowhere");
+    stage.attach(&mut a, place, ticket);
+    assert_eq!(from_b(&mut stage), Some(place));
+    stage.now = stage.now + Duration::from_secs(131);
+    stage.attach(&mut a, place, ticket);
+    assert_eq!(stage.dropped("stale_ticket"), 133, "too old");
+    assert_eq!(from_b(&mut stage), Some(place), "and what was shown in time stays");
 }

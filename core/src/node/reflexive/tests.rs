@@ -78,7 +78,10 @@ impl World {
         let bind = open_bind(&self.relay, question).expect("under the session's key");
         assert_eq!(bind.receiver, 22);
         let address = self.seen[usize::from(to == at(OTHER))]?;
-        Some(seal_bound(&self.relay, &Bound { receiver: 11, nonce: bind.nonce, address, other_port: self.other_port }).to_vec())
+        Some(
+            seal_bound(&self.relay, &Bound { receiver: 11, nonce: bind.nonce, address, other_port: self.other_port, ticket: [9; 16] })
+                .to_vec(),
+        )
     }
 
     fn known(&self) -> (Option<SocketAddr>, Option<bool>) {
