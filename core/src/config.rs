@@ -43,6 +43,8 @@ pub struct NodeConfig {
     pub addresses: Vec<(IpAddr, u8)>,
     /// Direct paths that are wanted (`p2p.transports`).
     pub direct: Transports,
+    /// Datagrams over the relay, where there is no direct path (protocol 8.8).
+    pub relay_udp: bool,
     /// Longest wait between attempts at a direct path.
     pub retry_interval: Duration,
     /// Longest silence before an idle direct path is probed.
@@ -103,6 +105,7 @@ impl NodeConfig {
             mtu: 1_280,
             addresses: Vec::new(),
             direct: Transports::WSS,
+            relay_udp: false,
             retry_interval: Duration::from_mins(1),
             health_check_interval: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(5),

@@ -18,16 +18,27 @@ const SHORT_LEN: usize = 10;
 pub struct PeerId(pub [u8; 32]);
 
 /// One WebSocket connection of this process; the machine that dials chooses even numbers, the driver that accepts odd ones.
-/// A flow of datagrams with one remote address is a connection, too: the machine names it, with the top bit set.
+/// A flow of datagrams with one remote address is a connection, too: the machine names it, with the top bit set, and the next one where a relay is in between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
 
 impl ConnId {
     const FLOW: u64 = 1 << 63;
+    const PASSED_ON: u64 = 1 << 62;
 
     /// The flow of datagrams with this number.
     pub(crate) const fn flow(number: u64) -> Self {
         Self(number | Self::FLOW)
+    }
+
+    /// The same flow, with a relay that passes its datagrams on (protocol 8.8).
+    pub(crate) const fn passed_on(self) -> Self {
+        Self(self.0 | Self::PASSED_ON)
+    }
+
+    /// Whether a relay passes on what goes this way as datagrams (protocol 8.8).
+    pub const fn is_passed_on(self) -> bool {
+        self.is_flow() && self.0 & Self::PASSED_ON != 0
     }
 
     /// Whether it is a flow of UDP datagrams: each message stands alone, may be lost, come twice, or out of order.

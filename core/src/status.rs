@@ -64,6 +64,10 @@ pub struct Totals {
     pub direct_udp_rx_bytes: u64,
     /// Sealed bytes sent over direct UDP paths.
     pub direct_udp_tx_bytes: u64,
+    /// The same over relays by UDP.
+    pub relay_udp_rx_bytes: u64,
+    /// The same over relays by UDP.
+    pub relay_udp_tx_bytes: u64,
 }
 
 /// One relay of the token.

@@ -9,7 +9,6 @@ use prometheus_client::{
 use shadowmesh_core::{
     event::Note,
     status::{PeerState, PeerStatus, RelayState, Status},
-    wire::PathLabel,
 };
 use std::{fmt, time::Duration};
 
@@ -121,6 +120,8 @@ impl Snapshot {
             [
                 (path("rx", "relay", "wss"), totals.relay_wss_rx_bytes),
                 (path("tx", "relay", "wss"), totals.relay_wss_tx_bytes),
+                (path("rx", "relay", "udp"), totals.relay_udp_rx_bytes),
+                (path("tx", "relay", "udp"), totals.relay_udp_tx_bytes),
                 (path("rx", "direct", "wss"), totals.direct_wss_rx_bytes),
                 (path("tx", "direct", "wss"), totals.direct_wss_tx_bytes),
                 (path("rx", "direct", "udp"), totals.direct_udp_rx_bytes),
@@ -138,8 +139,8 @@ impl Snapshot {
         let count = |fits: &dyn Fn(&PeerStatus) -> bool| {
             i64::try_from(self.status.peers.iter().filter(|peer| fits(peer)).count()).unwrap_or(i64::MAX)
         };
-        let direct = |peer: &PeerStatus| peer.path.as_ref().is_some_and(|path| path.label != PathLabel::RelayWss);
-        let relay = |peer: &PeerStatus| peer.path.as_ref().is_some_and(|path| path.label == PathLabel::RelayWss);
+        let direct = |peer: &PeerStatus| peer.path.as_ref().is_some_and(|path| !path.label.is_relay());
+        let relay = |peer: &PeerStatus| peer.path.as_ref().is_some_and(|path| path.label.is_relay());
         out.gauges(
             "shadowmesh_peers",
             "Known peers by the path that traffic to them takes",
@@ -209,7 +210,7 @@ impl Out<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shadowmesh_core::{id::PeerId, status::Totals, time::Duration};
+    use shadowmesh_core::{id::PeerId, status::Totals, time::Duration, wire::PathLabel};
 
     fn nobody() -> Status {
         Status {

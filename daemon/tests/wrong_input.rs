@@ -24,6 +24,7 @@ const FILES: &[(&str, &[&str])] = &[
     ("[tls]\ncert_lifetime = \"1s\"", &["tls.cert_lifetime", "at least 10s"]),
     ("[p2p]\nmode = \"fast\"", &["p2p.mode", "\"fast\" is not a mode", "\"switch-lossless\""]),
     ("[p2p]\nclose_relay = \"yes\"", &["p2p.close_relay", "neither true nor false"]),
+    ("[p2p]\nrelay_udp = \"auto\"", &["p2p.relay_udp", "neither true nor false"]),
     ("[p2p]\nclose_relay = 1", &["p2p.close_relay", "neither true nor false"]),
     ("[p2p]\ntransports = [\"wss\", \"carrier-pigeon\"]", &["p2p.transports", "\"carrier-pigeon\"", "\"udp\", \"wss\""]),
     ("[p2p]\ntransports = [\"wss\", \"wss\"]", &["p2p.transports", "twice"]),

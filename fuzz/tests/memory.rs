@@ -213,6 +213,7 @@ fn config(network: Network) -> NodeConfig {
         health_check_interval: Duration::from_secs(30),
         connect_timeout: Duration::from_secs(5),
         close_relay: false,
+        relay_udp: false,
         mode: Mode::SwitchLossless,
         advertise: Vec::new(),
         members: Vec::new(),

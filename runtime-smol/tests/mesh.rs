@@ -387,6 +387,7 @@ fn options(number: u8, relay: SocketAddr, direct: Transports) -> (PeerOptions, f
         health_check_interval: Duration::from_secs(30),
         connect_timeout: Duration::from_secs(5),
         close_relay: false,
+        relay_udp: false,
         mode: Mode::SwitchLossless,
         advertise: Vec::new(),
         members: Vec::new(),

@@ -81,7 +81,7 @@ record!(LinkTally {
     paths,
     queued,
 });
-record!(PlaneBytes { interface_rx, interface_tx, relay_rx, relay_tx, direct_rx, direct_tx, udp_rx, udp_tx });
+record!(PlaneBytes { interface_rx, interface_tx, relay_rx, relay_tx, direct_rx, direct_tx, udp_rx, udp_tx, relay_udp_rx, relay_udp_tx });
 record!(Tally { links, drops, bytes });
 record!(Report { link, what });
 

@@ -22,6 +22,7 @@ record!(NodeConfig {
     retry_interval,
     health_check_interval,
     connect_timeout,
+    relay_udp,
     close_relay,
     mode,
     advertise,

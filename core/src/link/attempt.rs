@@ -188,7 +188,7 @@ impl Link {
 
     /// The last direct path died, perhaps one that carried nothing, and nobody looks for another: do so.
     pub(super) fn attempt_if_none(&mut self, now: Instant) {
-        if self.directs.is_empty() && self.live.is_some() && self.attempt.at.is_none() && self.attempt.round.is_none() {
+        if self.directs.iter().all(Direct::is_detour) && self.live.is_some() && self.attempt.at.is_none() && self.attempt.round.is_none() {
             self.attempt_after(now, RETRY_FIRST);
         }
     }
@@ -226,7 +226,7 @@ impl Link {
         }
         if !self.wants_path(room) {
             // the path that makes another one needless may be dying just now
-            let in_doubt = self.directs.iter().any(|direct| direct.is_datagrams() && direct.is_usable() && direct.is_in_doubt());
+            let in_doubt = self.directs.iter().any(|direct| direct.is_datagrams() && direct.is_straight() && direct.is_in_doubt());
             self.attempt.at = in_doubt.then_some(now + DOUBT_WAIT);
             return;
         }
@@ -239,10 +239,10 @@ impl Link {
 
     /// Whether a direct path is missing, or one of a better kind may be had.
     fn wants_path(&self, room: &Room) -> bool {
-        if self.directs.iter().any(|direct| direct.is_datagrams() && direct.is_usable() && !direct.is_suspect()) {
+        if self.directs.iter().any(|direct| direct.is_datagrams() && direct.is_straight() && !direct.is_suspect()) {
             return false;
         }
-        (room.config.direct.wss && self.directs.is_empty()) || self.may_knock(room)
+        (room.config.direct.wss && self.directs.iter().all(Direct::is_detour)) || self.may_knock(room)
     }
 
     /// Whether both ends have UDP.
@@ -326,7 +326,7 @@ impl Link {
         let Some(round) = &mut self.attempt.round else { return };
         round.dial_at = None;
         let timeout = round.until.since(now);
-        if self.directs.iter().any(Direct::is_usable) {
+        if self.directs.iter().any(Direct::is_straight) {
             return;
         }
         let mut dials = 0;
@@ -442,7 +442,7 @@ impl Link {
             "no answer in time".clone_into(result);
         }
         let wait = self.attempt.backoff.fail(&mut room.entropy);
-        if self.directs.iter().any(Direct::is_usable) {
+        if self.directs.iter().any(Direct::is_straight) {
             // it goes direct, and only a better kind of path was looked for
             self.attempt.at = Some(now + wait);
             return;

@@ -106,6 +106,7 @@ impl Link {
             return None;
         };
         let ground = Ground { path, own_sid: live.local(), peer_sid: live.remote(), channel_binding: NO_BINDING };
+        self.name_receiver_at(room, remote);
         let conn = room.flow(remote);
         Some(Direct::new(now, ground, conn, remote, State::Proving { until }, room))
     }
@@ -140,7 +141,7 @@ impl Link {
             self.knock_again(now, room, index, header, bytes);
             return;
         }
-        if !room.config.direct.udp {
+        if !room.takes_datagrams(remote) {
             room.drops.count(Drop::Rehandshake);
             return;
         }
@@ -149,6 +150,7 @@ impl Link {
             room.hang_up(conn);
             return;
         }
+        self.name_receiver_at(room, remote);
         if let Some(index) = crossing {
             let ours = self.directs.remove(index);
             room.hang_up(ours.conn());
@@ -198,7 +200,8 @@ impl Link {
     pub(super) fn path_moves(&mut self, now: Instant, room: &mut Room, path: PathId, remote: SocketAddr) {
         let key = self.path_key();
         let Some(direct) = self.directs.iter_mut().find(|direct| direct.path == path) else { return };
-        if direct.remote == remote || !direct.is_datagrams() || !direct.may_follow(now) {
+        // what comes by a relay says nothing of where the peer is, and a relay stays where it is
+        if direct.remote == remote || !direct.is_datagrams() || direct.is_detour() || room.is_door(remote) || !direct.may_follow(now) {
             return;
         }
         direct.trail.moved(now);
@@ -222,12 +225,13 @@ impl Link {
 
     /// An authentic frame of this peer came from an address that is no path's: it may have moved (protocol 8.4).
     pub(crate) fn roamed(&mut self, now: Instant, room: &mut Room, remote: SocketAddr) {
-        if !room.config.direct.udp || self.directs.iter().any(|direct| direct.remote == remote && direct.is_datagrams()) {
+        let is_known = self.directs.iter().any(|direct| direct.remote == remote && direct.is_datagrams());
+        if !room.config.direct.udp || is_known || room.is_door(remote) {
             return;
         }
         let Some(key) = self.path_key() else { return };
         let main = self.steer.main();
-        let usable = self.directs.iter_mut().filter(|direct| direct.is_datagrams() && direct.is_usable());
+        let usable = self.directs.iter_mut().filter(|direct| direct.is_datagrams() && direct.is_straight());
         match usable.min_by_key(|direct| (direct.path() != main, direct.path())) {
             Some(direct) if direct.may_follow(now) => direct.request_at(now, room, &key, remote, 0),
             Some(_) => {}

@@ -400,11 +400,16 @@ impl Link {
             turn(&mut direct.state, State::Usable { since: now });
             direct.heard_at = now;
             let (via, budget, took) = (direct.via(), direct.budget(), now.since(direct.first_at));
-            room.totals.connections_direct += 1;
+            let is_detour = direct.is_detour();
+            room.totals.connections_direct += u64::from(!is_detour);
             room.edit(Edit::Path { link, path, via, window: None, rtt, budget });
             room.note(Note::PathValidated { peer: self.peer, path, rehandshake: took, rtt });
             self.measure(now, room, path);
-            self.attempt_succeeded(now, room, path);
+            if is_detour {
+                self.is_reached(room);
+            } else {
+                self.attempt_succeeded(now, room, path);
+            }
             self.consider(now, room);
             self.supersede(now, room, path);
             return;
@@ -496,11 +501,14 @@ impl Link {
         let direct = self.directs.remove(index);
         self.buried.bury(path);
         let was_usable = direct.is_usable();
-        if was_usable && direct.is_datagrams() {
+        if was_usable && direct.is_datagrams() && !direct.is_detour() {
             self.remember_place(now, direct.remote());
         }
         if was_usable && self.steer.main() == path {
             self.fall_back(now, room, &direct, why);
+        }
+        if direct.is_detour() {
+            self.detour_died(now, room, &direct);
         }
         if direct.is_in_plane() {
             room.edit(Edit::Unpath { link: self.id, path });

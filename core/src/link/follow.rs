@@ -128,7 +128,7 @@ impl Link {
     /// one for one that verifies, so that whoever repeats them makes us send no more than he does.
     pub(super) fn knock_back(&mut self, now: Instant, room: &mut Room, source: Source, header: PathHeader, bytes: &[u8]) {
         room.drops.count(Drop::Rehandshake);
-        if room.config.direct.udp && source.own_flow.is_none() && self.is_request(now, header, bytes) {
+        if room.takes_datagrams(source.remote) && source.own_flow.is_none() && self.is_request(now, header, bytes) {
             self.knock_once(now, room, source.remote);
         }
     }
@@ -155,7 +155,7 @@ impl Link {
             }
             return;
         }
-        if room.may_probe(now, remote.ip())
+        if (room.is_door(remote) || room.may_probe(now, remote.ip()))
             && let Some(mut direct) = self.propose_flow(now, room, remote, now + super::datagram::KNOCK_TIME)
         {
             direct.request(now, room, &key, 0);

@@ -530,6 +530,7 @@ impl Link {
 pub(super) fn label_of(via: Via) -> PathLabel {
     match via.handle {
         Some(_) => PathLabel::RelayWss,
+        None if via.conn.is_passed_on() => PathLabel::RelayUdp,
         None if via.conn.is_flow() => PathLabel::DirectUdp,
         None => PathLabel::DirectWss,
     }

@@ -6,12 +6,13 @@
 //!                                                    └──────────────▶ main path: choice, suspicion, fallback
 //! ```
 //! One file an idea: `greeting` (the handshake we start), `live` (the session and its control messages), `attempt` (finding a
-//! direct path), `direct` (one direct path: proof, probes, death), `steer` (which path is used), `addresses` (whose overlay
+//! direct path), `direct` (one direct path: proof, probes, death), `detour` (datagrams over a relay), `steer` (which path is used), `addresses` (whose overlay
 //! address is whose), `search` (guessing ports of a NAT), `reach` (a handshake by UDP where
 //! no relay is), `loss` (a path that loses much), `relays` (which relay carries the relay path), `report` (status).
 mod addresses;
 mod attempt;
 mod datagram;
+mod detour;
 mod direct;
 mod follow;
 mod greeting;
@@ -79,6 +80,7 @@ pub(crate) struct Link {
     attempt: Attempt,
     reach: reach::Reach,
     search: Option<Box<search::Search>>,
+    detour: detour::Detour,
     steer: Steer,
     loss: loss::LossWatch,
     /// The other end's control room must speak in this session by then.
@@ -134,6 +136,7 @@ impl Link {
             attempt: Attempt::new(room.config.retry_interval),
             reach: reach::Reach::new(room.config.retry_interval),
             search: None,
+            detour: detour::Detour::new(now),
             steer: Steer::new(now, room.config.retry_interval),
             loss: loss::LossWatch::new(now, None),
             verify_by: None,
@@ -173,7 +176,7 @@ impl Link {
 
     /// Whether new traffic goes a direct path.
     pub(crate) fn is_direct(&self) -> bool {
-        self.live.is_some() && self.steer.main() != PathId::RELAY
+        self.live.is_some() && self.steer.main() != PathId::RELAY && !self.is_on_detour()
     }
 
     /// A relay tells that the peer came, changed or went.
@@ -272,6 +275,7 @@ impl Link {
         self.relays_tallied(now, tally.session_frames);
         self.consider_rekey(now, room, tally.session_frames);
         self.watch_loss(now, room, &tally);
+        self.consider_detour(now, room, &tally);
         if tally.queued > 0 {
             self.want(now, room);
         }

@@ -200,7 +200,7 @@ impl Link {
         for (candidate, _) in udp.filter(|(candidate, _)| room.permits(candidate, theirs).is_ok()) {
             self.reach.remember(now, candidate.address);
         }
-        for direct in self.directs.iter().filter(|direct| direct.is_datagrams() && direct.is_usable()) {
+        for direct in self.directs.iter().filter(|direct| direct.is_datagrams() && direct.is_straight()) {
             self.reach.remember(now, direct.remote());
         }
     }

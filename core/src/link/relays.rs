@@ -401,6 +401,7 @@ impl Link {
         let had = self.relays.remove(now, uplink);
         self.note_rerouted(room, from, why);
         self.steer_relay(now, room);
+        self.leave_detour(now, room, uplink, why);
         had
     }
 

@@ -73,7 +73,7 @@ impl Link {
             label: direct.label(),
             state,
             remote: Some(direct.remote()),
-            relay: None,
+            relay: direct.is_detour().then(|| self.detour.relay()).flatten(),
             since,
             rtt: self.rtt_of(direct.path()).or(direct.rtt()),
         }

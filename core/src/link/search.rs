@@ -141,7 +141,7 @@ impl Link {
 
     /// Whether a path by UDP stands.
     fn has_udp(&self) -> bool {
-        self.directs.iter().any(|direct| direct.is_datagrams() && direct.is_usable())
+        self.directs.iter().any(|direct| direct.is_datagrams() && direct.is_straight())
     }
 
     pub(super) fn search_alarm(&mut self, now: Instant, room: &mut Room) {

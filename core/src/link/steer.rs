@@ -218,7 +218,7 @@ impl Link {
         let label = label.filter(|_| to != PathId::RELAY).unwrap_or(PathLabel::RelayWss);
         self.turn_back(now, room, (to, label), why, dead.silent(now));
         self.examine_directs(now, room);
-        if to != PathId::RELAY {
+        if to != PathId::RELAY || dead.is_detour() {
             return;
         }
         if dead.usable_since().is_some_and(|since| now.since(since) >= LIVED_WELL) {

@@ -33,6 +33,7 @@ pub(crate) fn room(members: Vec<Member>) -> Room {
         mtu: 1280,
         addresses: vec![("10.0.0.1".parse().expect("an address"), 8)],
         direct: Transports::WSS,
+        relay_udp: false,
         retry_interval: Duration::from_mins(1),
         health_check_interval: Duration::from_mins(1),
         connect_timeout: Duration::from_secs(5),
@@ -379,7 +380,11 @@ fn the_hold_down_after_a_failure_is_for_the_place_that_failed() {
 /// A path by UDP to this port that the other end asked for, proven at second 2.
 fn proven(link: &mut Link, room: &mut Room, port: u16) -> PathId {
     (room.config.direct, room.udp_ports) = (Transports::UDP, (Some(4_000), None));
-    let remote = SocketAddr::from(([192, 0, 2, 1], port));
+    proven_at(link, room, SocketAddr::from(([192, 0, 2, 1], port)))
+}
+
+/// The same at this address; we are the session's responder.
+pub(crate) fn proven_at(link: &mut Link, room: &mut Room, remote: SocketAddr) -> PathId {
     let live = link.live.as_ref().expect("it is connected");
     let key = live.chain().keys(Side::Initiator, &RustCrypto).path;
     let is_fresh = |path: &PathId| !link.is_given_up(*path) && link.directs.iter().all(|direct| direct.path() != *path);

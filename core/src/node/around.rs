@@ -35,7 +35,9 @@ impl Node {
         self.room.around.relay_ends = self.uplinks.iter().filter_map(Uplink::ends).collect();
         self.room.around.observed = self.uplinks.iter().filter_map(Uplink::observed).map(|observed| observed.ip()).collect();
         self.room.around.reflexive = self.reflexive();
-        let ports = Ports { wss: self.room.listen_port, udp: self.room.udp_ports };
+        // sockets that are there for the relay alone are nobody's candidates
+        let udp = if self.room.config.direct.udp { self.room.udp_ports } else { (None, None) };
+        let ports = Ports { wss: self.room.listen_port, udp };
         let candidates = gather(&self.room.around, &self.room.config.advertise, ports);
         if candidates == self.room.candidates {
             return;

@@ -34,7 +34,7 @@ impl Node {
             self.bound(now, source.remote, bytes);
             return;
         }
-        if let Some(&(TYPE_FRAG | TYPE_COOKIE_REPLY)) = bytes.first() {
+        if let Some(&(TYPE_FRAG | TYPE_COOKIE_REPLY)) = bytes.first().filter(|_| self.room.config.direct.udp) {
             self.called(now, source, bytes);
             return;
         }
@@ -66,7 +66,7 @@ impl Node {
             self.room.drops.count(Drop::Malformed);
             return;
         };
-        let taken = self.uplinks.iter_mut().find_map(|uplink| uplink.bound(now, receiver, remote, bytes));
+        let taken = self.uplinks.iter_mut().find_map(|uplink| uplink.bound(now, &mut self.room, receiver, remote, bytes));
         match taken.unwrap_or(Err(Drop::UnknownSession)) {
             Ok(true) => self.refresh_surroundings(now),
             Ok(false) => {}

@@ -397,6 +397,8 @@ impl Node {
             direct_wss_tx_bytes: bytes.direct_tx,
             direct_udp_rx_bytes: bytes.udp_rx,
             direct_udp_tx_bytes: bytes.udp_tx,
+            relay_udp_rx_bytes: bytes.relay_udp_rx,
+            relay_udp_tx_bytes: bytes.relay_udp_tx,
             ..self.room.totals
         };
         for entry in &tally.links {
@@ -482,7 +484,7 @@ impl Machine for Node {
     fn handle(&mut self, now: Instant, event: Event<'_>, actions: &mut Vec<Action>) {
         match event {
             Event::Start => {
-                if self.room.config.direct.udp {
+                if self.room.config.direct.udp || self.room.config.relay_udp {
                     self.room.act(Action::Sockets);
                 }
                 for uplink in &mut self.uplinks {
@@ -528,6 +530,7 @@ impl Machine for Node {
             }
             Event::Datagram { remote, bytes } => self.datagram(now, remote, bytes),
         }
+        self.name_receivers();
         self.park_or_wake(now);
         self.doubt_relays(now);
         self.doubt_reflexive(now);

@@ -15,7 +15,7 @@ use crate::{
     path::candidate::Mapped,
     session::PathKey,
     time::{Duration, Instant},
-    wire::{Bind, Bound},
+    wire::{Bind, Bound, TICKET_LEN},
 };
 use core::net::SocketAddr;
 use std::{collections::VecDeque, sync::Arc};
@@ -55,6 +55,9 @@ pub(super) struct Reflexive {
     address: Option<SocketAddr>,
     /// As the relay's other port sees it.
     other_address: Option<SocketAddr>,
+    /// The address that the relay was shown to pass datagrams on to, and the ticket for another one (protocol 8.8).
+    attached: Option<SocketAddr>,
+    ticket: Option<(SocketAddr, [u8; TICKET_LEN])>,
 }
 
 impl Reflexive {
@@ -71,6 +74,8 @@ impl Reflexive {
             answered_at: None,
             address: None,
             other_address: None,
+            attached: None,
+            ticket: None,
         }
     }
 
@@ -96,6 +101,8 @@ impl Reflexive {
         self.other = None;
         self.other_address = None;
         self.first = Question::new(self.first.to);
+        // the relay may have given our address to another client since
+        self.attached = None;
         if room.udp_port_for(self.first.to.ip()).is_some() {
             self.first.next_at = Some(now);
         } else {
@@ -150,12 +157,27 @@ impl Reflexive {
             if self.address != Some(bound.address) {
                 (self.address, self.other_address) = (Some(bound.address), None);
             }
+            if self.attached != Some(bound.address) && bound.ticket != [0; TICKET_LEN] {
+                self.ticket = Some((bound.address, bound.ticket));
+            }
             self.ask_other(now, bound.other_port);
         } else if let Some(other) = &mut self.other {
             other.answered(None);
             self.other_address = Some(bound.address);
         }
         Ok(self.mapped() != before)
+    }
+
+    /// What to show the relay on its connection, once for each address of ours.
+    pub(super) fn take_ticket(&mut self) -> Option<(SocketAddr, [u8; TICKET_LEN])> {
+        let ticket = self.ticket.take()?;
+        self.attached = Some(ticket.0);
+        Some(ticket)
+    }
+
+    /// Where the relay's first port is.
+    pub(super) fn relay(&self) -> SocketAddr {
+        self.first.to
     }
 
     /// Asks the relay's other port, unless what it would say is known.

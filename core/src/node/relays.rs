@@ -4,7 +4,7 @@ use super::{
     room::Relays,
     uplink::{News, Uplink},
 };
-use crate::{plane::Via, time::Instant};
+use crate::{plane::Via, time::Instant, wire::RelayMessage};
 
 impl Node {
     pub(super) fn news(&mut self, now: Instant, index: usize, news: News) {
@@ -45,10 +45,20 @@ impl Node {
         for link in self.links.values_mut() {
             link.uplink_lost(now, &mut self.room, index);
         }
+        self.room.close_door(index);
         self.refresh_surroundings(now);
         // with the last relay all that it told is gone, and nobody is left who could tell of others
         for link in self.links.values_mut() {
             link.miss(now, &self.room);
+        }
+    }
+
+    /// Relays are told whom links mean by their receivers (protocol 8.8).
+    pub(super) fn name_receivers(&mut self) {
+        for (uplink, receiver, to) in self.room.take_named() {
+            if let Some(uplink) = self.uplinks.get_mut(uplink) {
+                uplink.say(&mut self.room, &RelayMessage::Route { receiver, to });
+            }
         }
     }
 

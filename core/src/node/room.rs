@@ -6,7 +6,7 @@ use crate::{
     entropy::Entropy,
     event::{Action, Note},
     handshake::{Job, Mac1Key, Setup, Ticket, Work},
-    id::{ConnId, PathId, PeerId},
+    id::{ConnId, Handle, PathId, PeerId},
     path::candidate::{Surroundings, is_endpoint, permitted},
     plane::Edit,
     status::Totals,
@@ -118,6 +118,10 @@ pub(crate) struct Room {
     /// Flows of datagrams by their far end, but those with a socket of their own.
     flows: BTreeMap<SocketAddr, ConnId>,
     next_flow: u64,
+    /// Where relays pass datagrams on, by relay.
+    doors: BTreeMap<usize, SocketAddr>,
+    /// What relays have to be told: which one, a receiver, and who is meant.
+    named: Vec<(usize, u32, Handle)>,
     owners: BTreeMap<Ticket, Owner>,
     next_ticket: u64,
     next_conn: u64,
@@ -159,6 +163,8 @@ impl Room {
             search: None,
             flows: BTreeMap::new(),
             next_flow: 0,
+            doors: BTreeMap::new(),
+            named: Vec::new(),
             owners: BTreeMap::new(),
             next_ticket: 0,
             next_conn: 0,
@@ -271,6 +277,7 @@ impl Room {
             return *conn;
         }
         let conn = ConnId::flow(self.next_flow);
+        let conn = if self.is_door(remote) { conn.passed_on() } else { conn };
         self.next_flow += 1;
         self.flows.insert(remote, conn);
         self.conns.insert(conn, Use::Flow { remote, paths: 1, is_own: false });
@@ -296,6 +303,46 @@ impl Room {
             }
             _ => self.flow(source.remote),
         }
+    }
+
+    /// A relay passes datagrams on, to and from us, at this address (protocol 8.8).
+    pub(crate) fn open_door(&mut self, uplink: usize, at: SocketAddr) {
+        self.doors.insert(uplink, at);
+    }
+
+    /// The connection with this relay is gone.
+    pub(crate) fn close_door(&mut self, uplink: usize) {
+        self.doors.remove(&uplink);
+    }
+
+    /// Where this relay passes datagrams on, if it does.
+    pub(crate) fn door(&self, uplink: usize) -> Option<SocketAddr> {
+        self.doors.get(&uplink).copied()
+    }
+
+    /// The relay that passes datagrams on at this address.
+    pub(crate) fn relay_at(&self, address: SocketAddr) -> Option<usize> {
+        self.doors.iter().find(|(_, at)| **at == address).map(|(uplink, _)| *uplink)
+    }
+
+    /// Whether a relay passes datagrams on at this address.
+    pub(crate) fn is_door(&self, address: SocketAddr) -> bool {
+        self.relay_at(address).is_some()
+    }
+
+    /// Whether paths of datagrams with this address are wanted.
+    pub(crate) fn takes_datagrams(&self, remote: SocketAddr) -> bool {
+        if self.is_door(remote) { self.config.relay_udp } else { self.config.direct.udp }
+    }
+
+    /// Has this relay told that by this receiver we mean that member.
+    pub(crate) fn name_receiver(&mut self, uplink: usize, receiver: u32, to: Handle) {
+        self.named.push((uplink, receiver, to));
+    }
+
+    /// What relays have to be told since the last call.
+    pub(crate) fn take_named(&mut self) -> Vec<(usize, u32, Handle)> {
+        core::mem::take(&mut self.named)
     }
 
     /// Whether a flow has a socket of its own.

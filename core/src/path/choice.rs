@@ -30,8 +30,9 @@ pub(crate) fn best(options: &[Usable], present: PathId) -> Option<PathId> {
 fn rank(label: PathLabel) -> u8 {
     match label {
         PathLabel::RelayWss => 0,
-        PathLabel::DirectWss => 1,
-        PathLabel::DirectUdp => 2,
+        PathLabel::RelayUdp => 1,
+        PathLabel::DirectWss => 2,
+        PathLabel::DirectUdp => 3,
     }
 }
 
@@ -75,7 +76,8 @@ mod tests {
     }
 
     fn any_options() -> impl Strategy<Value = Vec<Usable>> {
-        let label = prop_oneof![Just(PathLabel::RelayWss), Just(PathLabel::DirectWss), Just(PathLabel::DirectUdp)];
+        let label =
+            prop_oneof![Just(PathLabel::RelayWss), Just(PathLabel::RelayUdp), Just(PathLabel::DirectWss), Just(PathLabel::DirectUdp)];
         let rtt = proptest::option::of(prop_oneof![0_u64..12_000, 0_u64..400_000].prop_map(Duration::from_micros));
         btree_map(0_u32..8, (label, rtt), 0..6)
             .prop_map(|map| map.into_iter().map(|(path, (label, rtt))| Usable { path: PathId(path), label, rtt }).collect())

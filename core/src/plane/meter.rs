@@ -17,6 +17,8 @@ pub(crate) struct PlaneBytes {
     pub(crate) direct_tx: u64,
     pub(crate) udp_rx: u64,
     pub(crate) udp_tx: u64,
+    pub(crate) relay_udp_rx: u64,
+    pub(crate) relay_udp_tx: u64,
 }
 
 impl PlaneBytes {
@@ -25,6 +27,8 @@ impl PlaneBytes {
         let cell = match (via.handle, via.conn.is_flow(), came) {
             (Some(_), _, true) => &mut self.relay_rx,
             (Some(_), _, false) => &mut self.relay_tx,
+            (None, true, true) if via.conn.is_passed_on() => &mut self.relay_udp_rx,
+            (None, true, false) if via.conn.is_passed_on() => &mut self.relay_udp_tx,
             (None, true, true) => &mut self.udp_rx,
             (None, true, false) => &mut self.udp_tx,
             (None, false, true) => &mut self.direct_rx,

@@ -89,8 +89,17 @@ pub enum PathLabel {
     RelayWss,
     /// Straight to the peer by WebSocket in TLS; 1 on the wire.
     DirectWss,
-    /// Straight to the peer by UDP; 2 on the wire (reserved, protocol 8).
+    /// Straight to the peer by UDP; 2 on the wire.
     DirectUdp,
+    /// Over the relay by UDP (protocol 8.8); 3 on the wire.
+    RelayUdp,
+}
+
+impl PathLabel {
+    /// Whether a relay is on the way.
+    pub const fn is_relay(self) -> bool {
+        matches!(self, Self::RelayWss | Self::RelayUdp)
+    }
 }
 
 /// Messages of the acknowledged control stream between peers (protocol 7.8): type and body, framed by [`crate::control`].
@@ -250,6 +259,7 @@ impl PathLabel {
             Self::RelayWss => 0,
             Self::DirectWss => 1,
             Self::DirectUdp => 2,
+            Self::RelayUdp => 3,
         }
     }
 
@@ -258,6 +268,7 @@ impl PathLabel {
             0 => Ok(Self::RelayWss),
             1 => Ok(Self::DirectWss),
             2 => Ok(Self::DirectUdp),
+            3 => Ok(Self::RelayUdp),
             _ => Err(Malformed("path label")),
         }
     }

@@ -83,6 +83,8 @@ pub(crate) struct Settings {
     pub(crate) connect_timeout: Duration,
     /// `p2p.close_relay`.
     pub(crate) close_relay: bool,
+    /// `p2p.relay_udp`.
+    pub(crate) relay_udp: bool,
     /// `p2p.mode`.
     pub(crate) mode: Mode,
     /// `crypto.suites`.
@@ -310,6 +312,7 @@ pub(crate) fn settings(layers: &Layers) -> Result<Settings, Failure> {
     let health_check_interval = take.value("p2p.health_check_interval", parse::duration(millis(100), hours(1)))?;
     let connect_timeout = take.value("p2p.connect_timeout", parse::duration(millis(100), millis(60_000)))?;
     let close_relay = take.value("p2p.close_relay", parse::boolean)?;
+    let relay_udp = take.value("p2p.relay_udp", parse::boolean)?;
     let mode = take.value("p2p.mode", parse::mode)?;
     let suites = take.value("crypto.suites", parse::suites)?;
     let cert_lifetime = take.value("tls.cert_lifetime", parse::duration(millis(10_000), hours(24 * 366)))?;
@@ -342,6 +345,7 @@ pub(crate) fn settings(layers: &Layers) -> Result<Settings, Failure> {
         health_check_interval,
         connect_timeout,
         close_relay,
+        relay_udp,
         mode,
         suites,
         cert_lifetime,
@@ -474,7 +478,7 @@ mod tests {
         assert_eq!(settings.cert_lifetime, Duration::from_hours(24));
         assert_eq!(settings.transports, [TransportChoice::Udp, TransportChoice::Wss]);
         assert_eq!(settings.suites, [Suite::Aes256Gcm, Suite::ChaCha20Poly1305]);
-        assert!(!settings.close_relay);
+        assert!(!settings.close_relay && settings.relay_udp);
         assert_eq!(settings.identity, KeyPlace::File("/var/lib/shadowmesh/identity.key".into()));
         let shown: Vec<&str> = settings.shown.iter().map(|shown| shown.key).collect();
         for key in &keys::KEYS {

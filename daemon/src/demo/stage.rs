@@ -109,6 +109,8 @@ fn actor(runtime: Runtime, name: &'static str, line: Line, network: &Network) ->
             health_check_interval: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(5),
             close_relay: false,
+            // the story is of direct paths
+            relay_udp: false,
             mode: Mode::SwitchLossless,
             advertise: vec![forwarder.address()],
             members: Vec::new(),

@@ -221,6 +221,7 @@ pub(crate) const fn label(label: PathLabel) -> (&'static str, &'static str) {
         PathLabel::RelayWss => ("relay", "wss"),
         PathLabel::DirectWss => ("direct", "wss"),
         PathLabel::DirectUdp => ("direct", "udp"),
+        PathLabel::RelayUdp => ("relay", "udp"),
     }
 }
 

@@ -52,6 +52,7 @@ pub(crate) fn options(
             udp: settings.transports.contains(&TransportChoice::Udp),
             wss: settings.transports.contains(&TransportChoice::Wss),
         },
+        relay_udp: settings.relay_udp,
         retry_interval: settings.retry_interval,
         health_check_interval: settings.health_check_interval,
         connect_timeout: settings.connect_timeout,

@@ -326,6 +326,7 @@ mod tests {
             health_check_interval: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(1),
             close_relay: false,
+            relay_udp: false,
             mode: Mode::SwitchLossless,
             advertise: Vec::new(),
             members: Vec::new(),

@@ -105,5 +105,6 @@ fn path_name(path: PathLabel) -> &'static str {
         PathLabel::RelayWss => "relay/wss",
         PathLabel::DirectWss => "direct/wss",
         PathLabel::DirectUdp => "direct/udp",
+        PathLabel::RelayUdp => "relay/udp",
     }
 }

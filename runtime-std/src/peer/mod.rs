@@ -27,7 +27,7 @@ use crate::{
     tls::{self, CertStore},
     tunnel::Proxies,
 };
-use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::time::Duration;
 use rustls::ServerConfig;
 use shadowmesh_core::{
@@ -266,7 +266,9 @@ impl Setup {
 impl Setup {
     /// Whoever asks the router for ports, where that is wanted and there is something to ask for.
     fn mapper(&self, device: Option<&str>, commands: flume::WeakSender<Command>) -> Option<PortMapper> {
-        let listens = Listens { udp: self.listen_udp.ip(), tcp: self.listen_tcp.ip() };
+        // a socket that is there for relays alone needs no port of the router, just as one that is bound to loopback
+        let udp = if self.node.direct.udp { self.listen_udp.ip() } else { Ipv4Addr::LOCALHOST.into() };
+        let listens = Listens { udp, tcp: self.listen_tcp.ip() };
         let is_reachable = !(listens.udp.is_loopback() && listens.tcp.is_loopback());
         let wanted = self.port_mapping && self.node.direct.any() && is_reachable;
         let started = wanted.then(|| PortMapper::start(listens, device.map(str::to_owned), commands))?;

@@ -27,6 +27,16 @@ impl Direct {
         !self.is_usable()
     }
 
+    /// Whether a relay passes its datagrams on: no direct path, but one like it (protocol 8.8).
+    pub(in crate::link) fn is_detour(&self) -> bool {
+        self.conn.is_passed_on()
+    }
+
+    /// Whether it carries frames straight to the peer.
+    pub(in crate::link) fn is_straight(&self) -> bool {
+        self.is_usable() && !self.is_detour()
+    }
+
     /// Whether it leads over UDP.
     pub(in crate::link) fn is_datagrams(&self) -> bool {
         self.conn.is_flow()

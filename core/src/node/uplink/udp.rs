@@ -1,6 +1,6 @@
-//! What a relay connection tells of our UDP address (protocol 8.1).
+//! What a relay connection tells of our UDP address, and what it is told (protocol 8.1, 8.8).
 use super::{Room, State, Uplink};
-use crate::{drops::Drop, path::candidate::Mapped, time::Instant};
+use crate::{drops::Drop, path::candidate::Mapped, time::Instant, wire::RelayMessage};
 use core::net::SocketAddr;
 
 impl Uplink {
@@ -43,9 +43,23 @@ impl Uplink {
     }
 
     /// BOUND came. True when our UDP address is another now; None when it is for another session.
-    pub(crate) fn bound(&mut self, now: Instant, receiver: u32, remote: SocketAddr, bytes: &[u8]) -> Option<Result<bool, Drop>> {
+    pub(crate) fn bound(
+        &mut self,
+        now: Instant,
+        room: &mut Room,
+        receiver: u32,
+        remote: SocketAddr,
+        bytes: &[u8],
+    ) -> Option<Result<bool, Drop>> {
         let State::Up(up) = &mut self.state else { return None };
         let reflexive = up.reflexive.as_mut().filter(|reflexive| reflexive.own_sid() == receiver)?;
-        Some(reflexive.bound(now, remote, bytes))
+        let taken = reflexive.bound(now, remote, bytes);
+        if room.config.relay_udp
+            && let Some((address, ticket)) = reflexive.take_ticket()
+        {
+            room.open_door(self.index, reflexive.relay());
+            self.say(room, &RelayMessage::Attach { address, ticket });
+        }
+        Some(taken)
     }
 }

@@ -122,7 +122,7 @@ fn bounds_of_node_control() {
     assert_eq!(NodeControl::parse(&body), Err(Malformed("stream piece")));
     assert_eq!(NodeControl::parse(&hex("10 00000000")), Err(Malformed("stream piece")));
     assert_eq!(NodeControl::parse(&hex("11 00000000 00")), Err(Malformed("bytes after ack")));
-    assert_eq!(NodeControl::parse(&hex("13 00000000 03")), Err(Malformed("path label")));
+    assert_eq!(NodeControl::parse(&hex("13 00000000 04")), Err(Malformed("path label")));
     assert_eq!(NodeControl::parse(&hex("14")), Err(Malformed("node control type")));
     assert_eq!(NodeControl::parse(&[]), Err(Malformed("node control type")));
 }
