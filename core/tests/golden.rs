@@ -188,7 +188,8 @@ fn path(add: &mut Add<'_>, chain: &Chain) {
 fn bind(add: &mut Add<'_>, chain: &Chain) {
     let [client, relay] = [Side::Initiator, Side::Responder].map(|side| chain.keys(side, &RustCrypto).path);
     let bind = Bind { receiver: 0x2222_0002, nonce: [0xa1; 8] };
-    let bound = Bound { receiver: 0x1111_0001, nonce: [0xa1; 8], address: socket("192.0.2.7:40000"), other_port: 8_444, ticket: [0x7e; 16] };
+    let address = socket("192.0.2.7:40000");
+    let bound = Bound { receiver: 0x1111_0001, nonce: [0xa1; 8], address, other_port: 8_444, ticket: [0x7e; 16] };
     let (question, answer) = (seal_bind(&client, &bind), seal_bound(&relay, &bound));
     assert_eq!((open_bind(&relay, &question), open_bound(&client, &answer)), (Ok(bind), Ok(bound)));
     add("bind", question.to_vec());
