@@ -52,9 +52,12 @@ fn run(mut seat: Seat, commands: flume::Receiver<Command>) -> Result<(), String>
 /// Lets the room read a UDP socket whenever it has something.
 async fn receive(shared: Rc<Shared<RelayRoom>>, place: usize, socket: Async<UdpSocket>) {
     while socket.readable().await.is_ok() {
-        match shared.with(|room| room.datagrams(clock::now(), place)) {
-            Ok(_) => future::yield_now().await,
-            Err(why) => return tracing::warn!(%why, "a UDP socket cannot be read"),
+        loop {
+            match shared.with(|room| room.datagrams(clock::now(), place)) {
+                Ok(true) => future::yield_now().await,
+                Ok(false) => break,
+                Err(why) => return tracing::warn!(%why, "a UDP socket cannot be read"),
+            }
         }
     }
 }

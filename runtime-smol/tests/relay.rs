@@ -8,13 +8,16 @@ use shadowmesh_core::{
     event::{Ended, Target, TlsFacts},
     handshake::{Job, Outcome, Setup, Ticket, Work},
     hub::HubNote,
-    id::PeerId,
+    id::{Handle, PeerId},
     session::{EpochKeys, Side, Suite},
     time::Instant,
-    wire::{BIND_LEN, Bind, Params, RelayMessage, TYPE_FRAME},
+    wire::{BIND_LEN, Bind, Counter, FRAME_HEADER_LEN, FrameHeader, INNER_CONTROL, LANE_NODE, Params, RelayMessage, TAG_LEN, TYPE_FRAME},
 };
 use shadowmesh_runtime_smol::{dial::dial, ws::Connected};
-use shadowmesh_runtime_std::relay::{Relay, RelayOptions};
+use shadowmesh_runtime_std::{
+    relay::{Relay, RelayOptions},
+    udp,
+};
 use smol::{
     Async, Timer, future,
     io::{AsyncReadExt, AsyncWriteExt},
@@ -37,6 +40,7 @@ stories! { [on_smol: support::SMOL, on_threads: support::THREADS]
     a_relay_that_leaves_says_so_to_its_clients_and_frees_its_port,
     a_relay_without_a_free_address_says_which,
     a_client_is_told_its_udp_address_by_both_ports,
+    datagrams_pass_between_clients_as_they_are,
 }
 
 fn a_client_that_proves_itself_joins_and_is_listed_until_it_closes(on: Runtime) {
@@ -189,6 +193,117 @@ fn a_client_is_told_its_udp_address_by_both_ports(on: Runtime) {
         let (_, status) = relay.status().await.expect("the relay runs");
         assert!(status.dropped("malformed_datagram") >= 2);
     });
+}
+
+// protocol 8.8
+fn datagrams_pass_between_clients_as_they_are(on: Runtime) {
+    story(on, Limits::default(), |relay| async move {
+        let (mut a, mut b) = (Attached::enter(&relay, 1).await, Attached::enter(&relay, 2).await);
+        let stranger = Async::<UdpSocket>::bind(([127, 0, 0, 1], 0)).expect("loopback");
+        stranger.send_to(&frame(50, 0, 100), a.relay).await.expect("loopback");
+        // each calls the other what it likes
+        let handles = [a.handle, b.handle];
+        a.route(50, handles[1]).await;
+        b.route(60, handles[0]).await;
+        for (from, to, receiver) in [(&a, &b, 50), (&b, &a, 60)] {
+            let mut run: Vec<u8> = (0..40).flat_map(|number| frame(receiver, number, 1_200)).collect();
+            run.truncate(run.len() - 1_000);
+            udp::send_run(from.socket.get_ref(), from.relay, &run, 1_200).expect("Linux 4.18");
+            let came = to.hear(run.len()).await;
+            assert!(came == run, "all of it, in order and not altered");
+        }
+        // A question amid frames, as long as they are, is answered, and what stands around it passes on. So does what was never in a run.
+        let parts = [frame(50, 1, BIND_LEN), a.question(9), frame(50, 2, BIND_LEN), frame(51, 3, BIND_LEN), frame(50, 4, BIND_LEN)];
+        udp::send_run(a.socket.get_ref(), a.relay, &parts.concat(), BIND_LEN as u16).expect("Linux 4.18");
+        assert!(b.hear(3 * BIND_LEN).await == [&parts[0][..], &parts[2], &parts[4]].concat());
+        let bound = a.hear(BIND_LEN).await;
+        assert_eq!(open_bound(&a.entered.keys.path, &bound).expect("by the relay").nonce, [9; 8]);
+        a.socket.send_to(&frame(50, 5, 9), a.relay).await.expect("loopback");
+        assert_eq!(b.hear(9).await, frame(50, 5, 9));
+        let (_, status) = relay.status().await.expect("the relay runs");
+        let dropped = ["unknown_source", "no_route", "malformed_datagram", "datagram_lost"].map(|reason| status.dropped(reason));
+        assert_eq!(dropped, [1, 1, 0, 0]);
+        assert_eq!(status.forward.tx_frames, 84);
+        // who has gone is reached no more
+        drop(b);
+        while relay.status().await.expect("the relay runs").1.clients.len() > 1 {
+            future::yield_now().await;
+        }
+        a.socket.send_to(&frame(50, 6, 9), a.relay).await.expect("loopback");
+        while relay.status().await.expect("the relay runs").1.dropped("no_route") < 2 {
+            future::yield_now().await;
+        }
+    });
+}
+
+/// A frame of so many bytes as it looks to a relay.
+fn frame(receiver: u32, number: u8, len: usize) -> Vec<u8> {
+    let mut frame = [&[TYPE_FRAME, 0, 0, 0][..], &receiver.to_be_bytes()].concat();
+    frame.resize(len, number);
+    frame
+}
+
+/// A client that is there by UDP (protocol 8.8).
+struct Attached {
+    entered: Entered,
+    socket: Async<UdpSocket>,
+    relay: SocketAddr,
+    handle: Handle,
+    sealed: u64,
+}
+
+impl Attached {
+    async fn enter(relay: &Relay, number: u8) -> Self {
+        let mut entered = enter(relay, number).await;
+        let plain = entered.keys.open.open(&mut entered.established).expect("sealed by the relay");
+        let RelayMessage::Established(established) = RelayMessage::parse(&plain[1..]).expect("a message") else { panic!("ESTABLISHED") };
+        let socket = Async::<UdpSocket>::bind(([127, 0, 0, 1], 0)).expect("loopback");
+        let relay = SocketAddr::from(([127, 0, 0, 1], established.udp_port));
+        let mut attached = Self { entered, socket, relay, handle: established.your_handle, sealed: 0 };
+        attached.socket.send_to(&attached.question(1), relay).await.expect("loopback");
+        let bound = open_bound(&attached.entered.keys.path, &attached.hear(BIND_LEN).await).expect("by the relay");
+        attached.say(&RelayMessage::Attach { address: bound.address, ticket: bound.ticket }).await;
+        attached
+    }
+
+    fn question(&self, nonce: u8) -> Vec<u8> {
+        seal_bind(&self.entered.keys.path, &Bind { receiver: self.entered.relay_sid, nonce: [nonce; 8] }).to_vec()
+    }
+
+    /// Names whom it means, and waits until the relay has heard it.
+    async fn route(&mut self, receiver: u32, to: Handle) {
+        self.say(&RelayMessage::Route { receiver, to }).await;
+        self.say(&RelayMessage::Ping { id: receiver }).await;
+        loop {
+            let mut frame = self.entered.client.reader.next().await.expect("the connection lives");
+            let plain = self.entered.keys.open.open(&mut frame).expect("sealed by the relay");
+            if RelayMessage::parse(&plain[1..]) == Ok(RelayMessage::Pong { id: receiver }) {
+                return;
+            }
+        }
+    }
+
+    async fn say(&mut self, message: &RelayMessage) {
+        let mut frame = vec![0; FRAME_HEADER_LEN];
+        frame.push(INNER_CONTROL);
+        message.emit(&mut frame);
+        frame.resize(frame.len() + TAG_LEN, 0);
+        let counter = Counter::new(LANE_NODE, self.sealed);
+        self.sealed += 1;
+        self.entered.keys.seal.seal(FrameHeader { epoch: 0, generation: 0, receiver: self.entered.relay_sid, counter }, &mut frame);
+        self.entered.client.writer.send(frame).await.expect("the connection lives");
+    }
+
+    /// Datagrams of so many bytes in all, from the relay.
+    async fn hear(&self, len: usize) -> Vec<u8> {
+        let (mut all, mut datagram) = (Vec::new(), [0; 2_000]);
+        while all.len() < len {
+            let (len, from) = self.socket.recv_from(&mut datagram).await.expect("loopback");
+            assert_eq!(from, self.relay);
+            all.extend_from_slice(&datagram[..len]);
+        }
+        all
+    }
 }
 
 // --- a client by hand ---

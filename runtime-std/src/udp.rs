@@ -9,7 +9,10 @@
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt, sockopt::UdpGroSegment,
 };
-use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
+use rustix::{
+    io::Errno,
+    net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery},
+};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     io::{self, IoSlice, IoSliceMut},
@@ -20,6 +23,9 @@ use std::{
 
 /// Datagrams that the kernel keeps for us, in bytes: some 10 ms of a gigabit, as long as a busy thread may be elsewhere.
 const RECEIVE_BUFFER_BYTES: usize = 2 * 1024 * 1024;
+
+/// What waits for the network where nothing can wait for room: as much as comes in one go.
+const SEND_BUFFER_BYTES: usize = 2 * 1024 * 1024;
 
 /// Datagrams of a run at most (`UDP_MAX_SEGMENTS` of Linux, `UDP_GRO_CNT_MAX`).
 pub const RUN_DATAGRAMS: usize = 64;
@@ -46,6 +52,14 @@ pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     socket.bind(&address.into())?;
     socket.set_nonblocking(true)?;
     Ok(UdpSocket::from(socket))
+}
+
+/// Lets more wait for the network, for whoever loses what the kernel has no room for.
+pub(crate) fn widen_sends(socket: &UdpSocket) {
+    // The second way is cut to the system's limit.
+    if sockopt::set_socket_send_buffer_size_force(socket, SEND_BUFFER_BYTES).is_err() {
+        let _ = sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER_BYTES);
+    }
 }
 
 /// Takes one datagram that is here, with where it came from; `None`: there is none. What does not fit into `buffer` is cut off, so
@@ -94,10 +108,26 @@ pub fn send_run(socket: &UdpSocket, remote: SocketAddr, run: &[u8], stride: u16)
     }
 }
 
+/// What a kernel says that cannot cut runs, or whose interface cannot.
+pub(crate) fn is_refusal(why: &io::Error) -> bool {
+    [Errno::INVAL, Errno::IO, Errno::NOPROTOOPT, Errno::OPNOTSUPP].map(|errno| Some(errno.raw_os_error())).contains(&why.raw_os_error())
+}
+
 /// Where runs are read into.
 pub struct RunBuffer {
     bytes: Vec<u8>,
     control: Vec<u8>,
+}
+
+/// A run that was read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrival {
+    /// Where it came from.
+    pub(crate) remote: SocketAddr,
+    /// Bytes in all.
+    pub(crate) len: usize,
+    /// Bytes of each datagram but the last, which may have fewer; at least 1.
+    pub(crate) stride: usize,
 }
 
 impl Default for RunBuffer {
@@ -118,7 +148,16 @@ impl RunBuffer {
     /// # Errors
     /// The socket cannot be read any more.
     pub fn receive(&mut self, socket: &UdpSocket) -> io::Result<Option<(SocketAddr, ChunksMut<'_, u8>)>> {
-        let (len, stride, remote) = loop {
+        let arrival = self.take(socket)?;
+        Ok(arrival.map(|Arrival { remote, len, stride }| (remote, self.bytes[..len].chunks_mut(stride))))
+    }
+
+    /// The same as one piece, which is then at the front of [`RunBuffer::bytes`].
+    ///
+    /// # Errors
+    /// The socket cannot be read any more.
+    pub(crate) fn take(&mut self, socket: &UdpSocket) -> io::Result<Option<Arrival>> {
+        loop {
             let mut place = [IoSliceMut::new(&mut self.bytes)];
             let arrival = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut place, Some(&mut self.control), MsgFlags::empty());
             match arrival.map_err(io::Error::from) {
@@ -128,14 +167,19 @@ impl RunBuffer {
                         ControlMessageOwned::UdpGroSegments(stride) => usize::try_from(stride).ok(),
                         _ => None,
                     });
-                    break (arrival.bytes, strides.last().unwrap_or(arrival.bytes), remote);
+                    let stride = strides.last().unwrap_or(arrival.bytes).max(1);
+                    return Ok(Some(Arrival { remote, len: arrival.bytes, stride }));
                 }
                 Err(why) if why.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(why) if is_of_one_datagram(&why) => {}
                 Err(why) => return Err(why),
             }
-        };
-        Ok(Some((remote, self.bytes[..len].chunks_mut(stride.max(1)))))
+        }
+    }
+
+    /// What was read.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

@@ -111,6 +111,8 @@ reasons! {
     UnknownSource = "unknown_source",
     /// A datagram with a receiver for which its client named nobody, or somebody who is not there by UDP.
     NoRoute = "no_route",
+    /// A datagram that was to be passed on and that the network did not take.
+    DatagramLost = "datagram_lost",
     /// A client names more receivers than it may.
     RouteTable = "route_table",
     /// A consumer with a full queue that took nothing.

@@ -68,6 +68,11 @@ impl Forwarder {
         }
     }
 
+    /// The network did not take so many of those that were to go.
+    pub fn lost(&mut self, count: usize) {
+        self.drops.add(Reason::DatagramLost, count as u64);
+    }
+
     fn passed(&mut self, now: Instant, from: SocketAddr, receiver: u32, count: u64, bytes: u64) -> Result<SocketAddr, Reason> {
         let from = SocketAddr::new(from.ip().to_canonical(), from.port());
         let at = self.places.0.get(&from).copied().ok_or(Reason::UnknownSource)?;

@@ -1,4 +1,5 @@
 //! A run on its way out: datagrams of one length to one address, back to back in one buffer; the last may be shorter, and ends it.
+pub(super) use crate::udp::is_refusal;
 use crate::udp::{self, RUN_BYTES, RUN_DATAGRAMS};
 use rustix::io::Errno;
 use std::{
@@ -25,11 +26,6 @@ pub(super) fn is_for_later(why: &io::Error) -> bool {
 pub(super) fn is_without_route(why: &io::Error) -> bool {
     use io::ErrorKind as Kind;
     matches!(why.kind(), Kind::NetworkUnreachable | Kind::NetworkDown | Kind::AddrNotAvailable)
-}
-
-/// What a kernel says that cannot cut runs, or whose interface cannot.
-pub(super) fn is_refusal(why: &io::Error) -> bool {
-    [Errno::INVAL, Errno::IO, Errno::NOPROTOOPT, Errno::OPNOTSUPP].map(|errno| Some(errno.raw_os_error())).contains(&why.raw_os_error())
 }
 
 impl Run {

@@ -6,7 +6,10 @@
 //!                                          ▼                                 │
 //!   turn: deadlines first, then at most 64 events ─▶ handle ─▶ Hub ─▶ actions: Send, Edit, Hangup, Compute, Note
 //! ```
-use super::{Command, Live, Seat, reflector::Reflector};
+use super::{
+    Command, Live, Seat,
+    reflector::{self, Reflector},
+};
 use crate::{
     broadcast::Broadcast,
     clock, entropy,
@@ -40,8 +43,9 @@ use std::{
     sync::Arc,
 };
 
-/// Datagrams of one socket before others get their turn.
-const TURN_DATAGRAMS: usize = 64;
+/// Calls of the kernel for one UDP socket, and datagrams of it for the hub, before others get their turn: what the socket's buffer holds
+/// of full runs.
+const TURN_CALLS: usize = 64;
 
 /// Records that cost as much as a message: what one of 64 KiB holds of full-size packets. One may hold thousands of a byte each.
 const MESSAGE_RECORDS: usize = 48;
@@ -255,16 +259,31 @@ impl<D: Doors> Control<D> {
         &mut self.wires.doors
     }
 
-    /// Takes what the UDP socket at this place has, up to a number; true when there may be more.
+    /// Takes what the UDP socket at this place has, as far as a turn goes; true when there may be more.
     ///
     /// # Errors
     /// Nothing can be read from this socket any more.
     pub fn datagrams(&mut self, now: Instant, place: usize) -> io::Result<bool> {
-        for _ in 0..TURN_DATAGRAMS {
-            let Some(arrived) = self.reflector.receive(place)? else { return Ok(false) };
-            self.answering = place;
-            let bytes = arrived.bytes.get(..arrived.len).unwrap_or_default();
-            self.handle(now, HubEvent::Datagram { port: arrived.port, remote: arrived.remote, bytes });
+        let mut calls = 0;
+        while calls < TURN_CALLS {
+            let Some(mut run) = self.reflector.receive(place)? else { return Ok(false) };
+            calls += 1;
+            while let Some(next) = self.reflector.next(&mut run) {
+                match next {
+                    reflector::Next::Passing { receiver, count, part } => {
+                        let Some(to) = self.forwarder.pass(now, run.remote, receiver, count, part.len()) else { continue };
+                        let sent = self.reflector.pass(&run, part, to);
+                        self.forwarder.lost(sent.lost);
+                        calls += sent.calls;
+                    }
+                    reflector::Next::Asking { port, bytes, len } => {
+                        self.answering = place;
+                        let bytes = bytes.get(..len).unwrap_or_default();
+                        self.handle(now, HubEvent::Datagram { port, remote: run.remote, bytes });
+                        calls += 1;
+                    }
+                }
+            }
         }
         Ok(true)
     }

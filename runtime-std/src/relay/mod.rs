@@ -1,6 +1,7 @@
 //! A running relay: what a program gets back from `start`, what it can ask, and the control room that all runtimes drive.
 
 mod control;
+mod passing;
 mod reflector;
 
 pub use crate::threads::relay::start;

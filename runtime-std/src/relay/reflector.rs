@@ -1,12 +1,20 @@
-//! The relay's UDP sockets, on which BIND is answered (protocol 8.1).
+//! The relay's UDP sockets, on which BIND is answered (protocol 8.1) and datagrams are passed on (8.8).
 //!
 //! ```text
-//!   each address ─┬─ first port,  the same number on all ── what ESTABLISHED tells
+//!   each address ─┬─ first port,  the same number on all ── what ESTABLISHED tells; passes datagrams on
 //!                 └─ the next one ───────────────────────── what BOUND tells
 //! ```
-//! Clients are told one number for all addresses, so all pairs share it. A datagram is answered by the socket to which it came.
-use crate::{StartError, listen, udp};
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+//! Clients are told one number for all addresses, so all pairs share it. A datagram is answered by the socket to which it came. What is
+//! passed on leaves by a first port, too, since a NAT lets in what comes from where its client has sent.
+use super::passing::{Noted, Outlet, Sent, Stretch};
+use crate::{
+    StartError, listen,
+    udp::{self, Arrival, RunBuffer},
+};
+use core::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    ops::Range,
+};
 use std::{
     io,
     net::{TcpListener, UdpSocket},
@@ -16,22 +24,36 @@ use std::{
 const DATAGRAM_BYTES: usize = 128;
 
 /// Both ports on one or more addresses.
+#[derive(Default)]
 pub(super) struct Reflector {
     sockets: Vec<Answering>,
+    /// What came last, for as long as it takes to see to it.
+    arrivals: RunBuffer,
+    noted: Noted,
 }
 
 /// One socket, and which of the two ports it is.
 struct Answering {
-    socket: UdpSocket,
+    outlet: Outlet,
     port: u8,
+    is_ipv6: bool,
 }
 
-/// One datagram, and where it came from.
+/// A run that came, and what of it is still to be seen to.
 pub(super) struct Arrived {
-    pub(super) port: u8,
     pub(super) remote: SocketAddr,
-    pub(super) bytes: [u8; DATAGRAM_BYTES],
-    pub(super) len: usize,
+    port: u8,
+    stride: usize,
+    rest: Range<usize>,
+    is_over: bool,
+}
+
+/// What is to be done next about a run.
+pub(super) enum Next {
+    /// Datagrams to be passed on: this many, in this part of the run.
+    Passing { receiver: u32, count: usize, part: Range<usize> },
+    /// One for the hub.
+    Asking { port: u8, bytes: [u8; DATAGRAM_BYTES], len: usize },
 }
 
 impl Reflector {
@@ -41,7 +63,7 @@ impl Reflector {
     /// # Errors
     /// A sentence, when the named address cannot be bound.
     pub(super) fn bind(udp: Option<SocketAddr>, listeners: &[TcpListener]) -> Result<(Self, [Option<u16>; 2]), StartError> {
-        let mut reflector = Self { sockets: Vec::new() };
+        let mut reflector = Self::default();
         let listening: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
         let Some(first) = udp.or(listening.first().copied()) else { return Ok((reflector, [None; 2])) };
         let addresses = udp.map_or(listening, |udp| vec![udp]);
@@ -64,30 +86,79 @@ impl Reflector {
     }
 
     fn add(&mut self, socket: UdpSocket, port: u8) -> Option<u16> {
-        let number = socket.local_addr().ok()?.port();
-        self.sockets.push(Answering { socket, port });
-        Some(number)
+        let address = socket.local_addr().ok()?;
+        udp::join_arrivals(&socket);
+        udp::widen_sends(&socket);
+        self.sockets.push(Answering { outlet: Outlet::new(socket), port, is_ipv6: address.is_ipv6() });
+        Some(address.port())
     }
 
     /// All sockets, in the order of their places.
     pub(super) fn sockets(&self) -> impl Iterator<Item = &UdpSocket> {
-        self.sockets.iter().map(|answering| &answering.socket)
+        self.sockets.iter().map(|answering| &answering.outlet.socket)
     }
 
-    /// The next datagram that is here.
-    pub(super) fn receive(&self, place: usize) -> io::Result<Option<Arrived>> {
+    /// The next run that is here. It is gone when the next one is read.
+    pub(super) fn receive(&mut self, place: usize) -> io::Result<Option<Arrived>> {
         let Some(answering) = self.sockets.get(place) else { return Ok(None) };
-        let mut bytes = [0; DATAGRAM_BYTES];
-        let arrived = udp::receive(&answering.socket, &mut bytes)?;
-        Ok(arrived.map(|(len, remote)| Arrived { port: answering.port, remote, bytes, len }))
+        let arrival = self.arrivals.take(&answering.outlet.socket)?;
+        let port = answering.port;
+        Ok(arrival.map(|Arrival { remote, len, stride }| Arrived { remote, port, stride, rest: 0..len, is_over: false }))
+    }
+
+    /// What comes next of a run; `None`: it is seen to. Only the first port passes anything on.
+    pub(super) fn next(&self, run: &mut Arrived) -> Option<Next> {
+        if run.is_over {
+            return None;
+        }
+        let rest = self.arrivals.bytes().get(run.rest.clone()).unwrap_or_default();
+        let Stretch { receiver, count, len } = Stretch::first(rest, run.stride);
+        let (next, len) = if let Some(receiver) = receiver.filter(|_| run.port == 0) {
+            (Next::Passing { receiver, count, part: run.rest.start..run.rest.start + len }, len)
+        } else {
+            let datagram = &rest[..rest.len().min(run.stride)];
+            let (mut bytes, cut) = ([0; DATAGRAM_BYTES], datagram.len().min(DATAGRAM_BYTES));
+            bytes[..cut].copy_from_slice(&datagram[..cut]);
+            (Next::Asking { port: run.port, bytes, len: cut }, datagram.len())
+        };
+        run.rest.start += len;
+        run.is_over = run.rest.is_empty();
+        Some(next)
+    }
+
+    /// Passes a part of a run on; where no socket reaches, it is lost.
+    pub(super) fn pass(&mut self, run: &Arrived, part: Range<usize>, to: SocketAddr) -> Sent {
+        let bytes = self.arrivals.bytes().get(part).unwrap_or_default();
+        match self.way_to(to).and_then(|place| self.sockets.get_mut(place)) {
+            Some(answering) => answering.outlet.send(to, bytes, run.stride),
+            None => Sent { calls: 0, lost: bytes.len().div_ceil(run.stride) },
+        }
+    }
+
+    /// The place of the socket from which a client is reached.
+    fn way_to(&self, client: SocketAddr) -> Option<usize> {
+        let mut first_ports = self.first_ports(client.is_ipv6());
+        let first = first_ports.next()?;
+        if first_ports.next().is_none() {
+            return Some(first);
+        }
+        Some(self.noted.of(client).unwrap_or(first))
+    }
+
+    /// The places of the first ports of a family.
+    fn first_ports(&self, is_ipv6: bool) -> impl Iterator<Item = usize> {
+        let sockets = self.sockets.iter().enumerate();
+        sockets.filter(move |(_, answering)| answering.port == 0 && answering.is_ipv6 == is_ipv6).map(|(place, _)| place)
     }
 
     /// Answers from the socket at this place.
-    pub(super) fn send(&self, place: usize, remote: SocketAddr, bytes: &[u8]) {
-        if let Some(answering) = self.sockets.get(place)
-            && let Err(why) = udp::send(&answering.socket, remote, bytes)
-        {
+    pub(super) fn send(&mut self, place: usize, remote: SocketAddr, bytes: &[u8]) {
+        let Some(answering) = self.sockets.get(place) else { return };
+        if let Err(why) = udp::send(&answering.outlet.socket, remote, bytes) {
             tracing::trace!(%remote, %why, "an answer was not sent");
+        }
+        if answering.port == 0 && self.first_ports(remote.is_ipv6()).nth(1).is_some() {
+            self.noted.add(remote, place);
         }
     }
 }
@@ -156,5 +227,54 @@ mod tests {
         assert!(first != 0 && ports[1].is_none_or(|second| second == first + 1));
         let both = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()];
         assert_eq!(with_both_families(both.into_iter()), both[..3]);
+    }
+
+    // protocol 8.8
+    #[test]
+    fn of_several_first_ports_that_one_sends_which_the_client_asked() {
+        let mut reflector = Reflector::default();
+        for (port, socket) in [0, 1, 0].map(|port| (port, udp::bind(loopback(0)).expect("loopback"))) {
+            reflector.add(socket, port).expect("bound");
+        }
+        let client = udp::bind(loopback(0)).expect("loopback");
+        let at = client.local_addr().expect("bound");
+        assert_eq!(reflector.way_to(at), Some(0), "the first of them, as long as nothing is known");
+        for (asked, way) in [(1, 0), (2, 2), (1, 2), (0, 0)] {
+            reflector.send(asked, at, b"bound");
+            assert_eq!(reflector.way_to(at), Some(way), "{asked}");
+        }
+        assert_eq!(reflector.way_to(SocketAddr::from((Ipv6Addr::LOCALHOST, 9))), None);
+        let run = Arrived { remote: at, port: 0, stride: 10, rest: 0..25, is_over: false };
+        assert_eq!(reflector.pass(&run, 0..25, SocketAddr::from((Ipv6Addr::LOCALHOST, 9))), Sent { calls: 0, lost: 3 });
+    }
+
+    // protocol 8.1, 8.8
+    #[test]
+    fn the_second_port_passes_nothing_on_and_each_datagram_of_a_run_is_one_for_the_hub() {
+        let mut reflector = Reflector::default();
+        for port in [0, 1] {
+            reflector.add(udp::bind(loopback(0)).expect("loopback"), port).expect("bound");
+        }
+        let client = udp::bind(loopback(0)).expect("loopback");
+        let frame = [0x10, 0, 0, 0, 0, 0, 0, 5, 0, 0];
+        let places: Vec<SocketAddr> = reflector.sockets().map(|socket| socket.local_addr().expect("bound")).collect();
+        for to in places {
+            udp::send_run(&client, to, &[frame; 3].concat(), 10).expect("Linux 4.18");
+            udp::send(&client, to, &[]).expect("loopback");
+        }
+        let mut taken = |place| {
+            let mut all = Vec::new();
+            while let Some(mut run) = reflector.receive(place).expect("a socket") {
+                while let Some(next) = reflector.next(&mut run) {
+                    all.push(match next {
+                        Next::Passing { receiver, count, part } => (receiver, count, part.len()),
+                        Next::Asking { len, .. } => (0, 1, len),
+                    });
+                }
+            }
+            all
+        };
+        assert_eq!(taken(0), [(5, 3, 30), (0, 1, 0)]);
+        assert_eq!(taken(1), [(0, 1, 10), (0, 1, 10), (0, 1, 10), (0, 1, 0)]);
     }
 }

@@ -1,3 +1,4 @@
+//! Who reaches whom by datagrams, and what is left of those who go.
 use super::*;
 use crate::{config::Limits, hub::Edit, hub::ForwardEdit};
 
@@ -50,6 +51,8 @@ fn a_datagram_goes_to_whom_its_sender_named() {
     assert_eq!(drops(forwarder, "no_route"), 2);
     assert_eq!(forwarder.pass(NOW, at("192.0.2.1:4001"), 50, 2, 100), None);
     assert_eq!(drops(forwarder, "unknown_source"), 2);
+    forwarder.lost(3);
+    assert_eq!(drops(forwarder, "datagram_lost"), 3);
 }
 
 // protocol 2.3, 8.8
