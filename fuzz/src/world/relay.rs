@@ -7,7 +7,7 @@ use shadowmesh_core::{
     crypto::Provider,
     event::Ended,
     handshake::Done,
-    hub::{ForwardSink, Forwarder, Hub, HubAction, HubEvent, HubNote, HubStatus},
+    hub::{ForwardSink, Forwarder, Hub, HubAction, HubEvent, HubNote, HubStatus, receiver_of},
     id::ConnId,
     machine::{Deadline, Machine},
     time::{Duration, Instant},
@@ -231,13 +231,21 @@ impl Relay {
         panic!("relay {} turns for ever at {:?}: {why:?}", self.host.0, air.now);
     }
 
-    /// Answers what its sockets have heard.
+    /// Answers what its sockets have heard, or passes it on (protocol 8.8).
     fn datagrams(&mut self, air: &mut Air) {
         for (index, port) in (0..).zip(self.udp_ports) {
             let Some(port) = port else { continue };
             for heard in air.hear(self.host, port) {
-                if let Heard::Datagram { from, bytes } = heard {
+                let Heard::Datagram { from, bytes } = heard else { continue };
+                let Some(receiver) = receiver_of(&bytes).filter(|_| index == 0) else {
                     self.handle(air, HubEvent::Datagram { port: index, remote: from, bytes: &bytes });
+                    continue;
+                };
+                let Some(to) = self.forwarder.pass(air.now, from, receiver, 1, bytes.len()) else { continue };
+                // a ticket that was sent there came back
+                air.validate(self.host, to);
+                if !air.send_from(self.host, port, to, &bytes) {
+                    self.forwarder.lost(1);
                 }
             }
         }
