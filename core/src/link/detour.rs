@@ -32,14 +32,15 @@ pub(super) struct Detour {
     /// What a relay was told last: which one, the receiver, and whom we mean by it.
     named: Option<(usize, u32, Handle)>,
     again: Backoff,
-    not_before: Instant,
+    /// Where one failed, and how long none is asked for there.
+    rests: Option<(SocketAddr, Instant)>,
     /// Frames of the overlay so far.
     carried: u64,
 }
 
 impl Detour {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { named: None, again: Backoff::new(AGAIN_FIRST, AGAIN_MOST), not_before: now, carried: 0 }
+    pub(super) fn new() -> Self {
+        Self { named: None, again: Backoff::new(AGAIN_FIRST, AGAIN_MOST), rests: None, carried: 0 }
     }
 
     /// The relay over which it leads.
@@ -64,7 +65,7 @@ impl Link {
             self.drop_detours(now, room, None, "a direct path carries the traffic");
             return;
         }
-        let waits = now.since(self.steer.main_since()) < DETOUR_AFTER || now < self.detour.not_before;
+        let waits = now.since(self.steer.main_since()) < DETOUR_AFTER;
         if !flows || waits || self.live.is_none() || self.steer.main() != PathId::RELAY || !room.config.relay_udp {
             return;
         }
@@ -76,6 +77,7 @@ impl Link {
             self.consider(now, room);
         } else if !self.directs.iter().any(Direct::is_detour)
             && let Some(door) = self.relay_via().and_then(|(uplink, _, _)| room.door(uplink))
+            && self.detour.rests.is_none_or(|(at, until)| at != door || until <= now)
             && room.udp_port_for(door.ip()).is_some()
         {
             let _ = self.begin_flow(now, room, door, now);
@@ -98,7 +100,11 @@ impl Link {
         if dead.usable_since().is_some_and(|since| now.since(since) >= LIVED_WELL) {
             self.detour.again.reset();
         }
-        self.detour.not_before = now + self.detour.again.fail(&mut room.entropy);
+        if self.detour.rests.is_some_and(|(at, _)| at != dead.remote()) {
+            // another relay has done nothing wrong
+            self.detour.again.reset();
+        }
+        self.detour.rests = Some((dead.remote(), now + self.detour.again.fail(&mut room.entropy)));
         // what the relay knows may be gone, too
         self.detour.named = None;
     }
@@ -111,9 +117,6 @@ impl Link {
         }
         if self.detour.relay() == Some(uplink) {
             self.detour.named = None;
-            // the next relay has done nothing wrong
-            self.detour.again.reset();
-            self.detour.not_before = now;
         }
     }
 

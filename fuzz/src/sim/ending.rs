@@ -71,7 +71,7 @@ impl Stage<'_> {
     /// Who of them could be direct and is not.
     pub(super) fn not_direct(&mut self) -> Vec<(HostId, HostId)> {
         let can = self.pairs().into_iter().filter(|(a, b)| self.can_be_direct(*a, *b)).collect::<Vec<_>>();
-        can.into_iter().filter(|(a, b)| self.world.label(*a, *b).is_none_or(|label| label == PathLabel::RelayWss)).collect()
+        can.into_iter().filter(|(a, b)| self.world.label(*a, *b).is_none_or(PathLabel::is_relay)).collect()
     }
 
     fn can_be_direct(&self, a: HostId, b: HostId) -> bool {
@@ -142,7 +142,7 @@ impl Stage<'_> {
     fn unpromised(&self, lost: u64, before: (u64, u64), after: (u64, u64)) -> bool {
         let moved = before.0 != after.0;
         let counted = lost <= after.1.saturating_sub(before.1);
-        if self.has_datagrams() && (self.plan.between.is_rough() || self.world.overflowed() > 0) {
+        if self.has_datagrams() && (self.plan.has_rough_datagrams() || self.world.overflowed() > 0) {
             return counted || self.loses_on_dead_paths();
         }
         moved && (self.loses_on_dead_paths() || (self.may_be_late() && lost > 0 && counted))

@@ -4,6 +4,9 @@ use arbitrary::Arbitrary;
 use shadowmesh_core::config::{self, Transports};
 use std::{sync::LazyLock, time::Duration};
 
+/// Plans of a thousand whose relays pass datagrams on, if `SHADOWMESH_SIM_RELAY_UDP` says nothing else.
+const DETOURS: u16 = 250;
+
 /// The most peers of a plan.
 pub const PEERS_MAX: usize = 5;
 
@@ -234,12 +237,24 @@ impl Plan {
     /// Whether order is promised: `reliable` delivers what it repairs behind what came meanwhile; and in calm a lane hands on whatever a
     /// path of datagrams brings as it comes (protocol 7.3), so the disorder of the way between is its own.
     pub fn is_ordered(&self) -> bool {
-        self.mode == Mode::Lossless && !(self.has_datagrams() && self.between.is_rough())
+        self.mode == Mode::Lossless && !self.has_rough_datagrams()
     }
 
-    /// Whether direct paths may be of datagrams.
+    /// Whether paths may be of datagrams.
     pub fn has_datagrams(&self) -> bool {
-        self.direct != Direct::Streams
+        self.direct != Direct::Streams || self.has_detours()
+    }
+
+    /// Whether relays pass datagrams on (`p2p.relay_udp`). Of the seed alone, so that a plan's bytes mean what they did.
+    pub fn has_detours(&self) -> bool {
+        static SHARE: LazyLock<u16> =
+            LazyLock::new(|| std::env::var("SHADOWMESH_SIM_RELAY_UDP").ok().and_then(|text| text.parse().ok()).unwrap_or(DETOURS));
+        Rng::new(self.seed ^ 0xde70_0a5e).per_mille(*SHARE)
+    }
+
+    /// Whether datagrams may be lost or overtake each other without anybody's fault.
+    pub fn has_rough_datagrams(&self) -> bool {
+        (self.direct != Direct::Streams && self.between.is_rough()) || (self.has_detours() && self.to_relays.is_rough())
     }
 
     /// The plan of a seed.

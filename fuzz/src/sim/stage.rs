@@ -159,6 +159,7 @@ impl<'a> Stage<'a> {
                 peer.config.close_relay = plan.close_relay;
                 peer.config.retry_interval = plan.retry_interval();
                 peer.config.direct = if direct { plan.direct.into() } else { Transports::NONE };
+                peer.config.relay_udp = direct && plan.has_detours();
                 peer.interfaces.retain(|(ip, _)| home.has(ip.is_ipv4()));
             });
             settle(&mut world, host, home);
@@ -189,7 +190,7 @@ impl<'a> Stage<'a> {
             moved: BTreeSet::new(),
             lied: false,
             relays_lived: !plan.close_relay,
-            datagrams_lived: !plan.between.is_rough(),
+            datagrams_lived: !plan.has_rough_datagrams(),
             recovery: [Duration::ZERO; 3],
         };
         stage.shape_all();
@@ -379,7 +380,8 @@ impl<'a> Stage<'a> {
                     *way = shaped;
                     (way.cut, way.refuses) = (cut, refuses);
                 });
-                self.expect_overtaking(overtakes && !self.is_relay(a) && !self.is_relay(b));
+                let between_peers = !self.is_relay(a) && !self.is_relay(b);
+                self.expect_overtaking(overtakes && (between_peers || self.plan.has_detours()));
             }
             _ => {}
         }
