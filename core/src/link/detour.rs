@@ -3,7 +3,7 @@
 //! ```text
 //!   data on the relay path for 5 s, no direct path ─▶ ROUTE, REQ to the relay's UDP port ─▶ the other end asks and answers likewise
 //!   RSP ─▶ sized like each path by UDP ─▶ better than the relay path, worse than any direct one
-//!   a direct path has carried the traffic for 10 s, or the relay is gone ─▶ let go of
+//!   a direct path has carried the traffic of both for 10 s, or the relay is gone ─▶ let go of
 //! ```
 //! Everything else is as with a direct path by UDP: proof, probes, suspicion, hedging over the relay path, death. But it never follows
 //! anybody to another address, and it makes nothing that leads straight to the peer needless.
@@ -61,8 +61,15 @@ impl Link {
         let frames = tally.tx_frames + tally.rx_frames;
         let flows = core::mem::replace(&mut self.detour.carried, frames) < frames;
         let settled = now.since(self.steer.main_since()) >= DETOUR_RESTS;
-        if self.is_direct() && settled {
-            self.drop_detours(now, room, None, "a direct path carries the traffic");
+        if self.is_direct() {
+            // the other end may still need what this one does not
+            let is_used = |direct: &&Direct| {
+                let heard = tally.paths.iter().find(|path| path.path == direct.path()).and_then(|path| path.heard_at);
+                heard.is_some_and(|at| now.since(at) < DETOUR_RESTS)
+            };
+            if settled && !self.directs.iter().filter(|direct| direct.is_detour()).any(|direct| is_used(&direct)) {
+                self.drop_detours(now, room, None, "a direct path carries the traffic");
+            }
             return;
         }
         let waits = now.since(self.steer.main_since()) < DETOUR_AFTER;

@@ -128,7 +128,9 @@ impl Link {
     /// one for one that verifies, so that whoever repeats them makes us send no more than he does.
     pub(super) fn knock_back(&mut self, now: Instant, room: &mut Room, source: Source, header: PathHeader, bytes: &[u8]) {
         room.drops.count(Drop::Rehandshake);
-        if room.takes_datagrams(source.remote) && source.own_flow.is_none() && self.is_request(now, header, bytes) {
+        // a detour that this end let go of for a direct path is not made again for the sake of a probe (protocol 8.8)
+        let is_wanted = room.takes_datagrams(source.remote) && !(self.is_direct() && room.is_door(source.remote));
+        if is_wanted && source.own_flow.is_none() && self.is_request(now, header, bytes) {
             self.knock_once(now, room, source.remote);
         }
     }

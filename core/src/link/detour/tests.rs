@@ -172,3 +172,24 @@ fn the_end_that_is_asked_names_its_receiver_too_and_one_that_wants_none_does_not
     link.path_datagram(at(2), room, source, &request);
     assert!(link.directs.is_empty() && drained(room).is_empty());
 }
+
+/// One end dropped the path while the other one, whose direct path was held down, still sent there.
+// protocol 8.8, seed 3787
+#[test]
+fn it_stays_as_long_as_the_other_end_sends_there() {
+    let room = &mut with_door();
+    let mut link = connected(room, Side::Responder);
+    let detour = proven_at(&mut link, room, door());
+    room.config.direct = Transports::UDP;
+    let direct = proven_at(&mut link, room, SocketAddr::from(([192, 0, 2, 1], 4_000)));
+    assert_eq!(link.steer.main(), direct);
+    let heard = |second: u64, last: u64| {
+        let path = crate::plane::PathTally { path: detour, heard_at: Some(at(second.min(last))), rtt: None };
+        LinkTally { paths: vec![path], ..tally(second) }
+    };
+    for second in 3..60 {
+        link.tallied(at(second), room, heard(second, 40));
+        let is_there = link.directs.iter().any(Direct::is_detour);
+        assert_eq!(is_there, second < 50, "{second}");
+    }
+}
