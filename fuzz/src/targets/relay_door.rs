@@ -1,8 +1,9 @@
-//! The relay's door: connections that come, talk and go, members and others, in any order and with any bytes. Nothing leaves a network, all
-//! bounds hold, the machine comes to rest (protocol 3, 6, 9).
+//! The relay's door: connections that come, talk and go, members and others, in any order and with any bytes. Nothing leaves a network, no
+//! datagram goes where nobody has shown to be, all bounds hold, the machine comes to rest (protocol 3, 6, 8.8, 9).
 use super::{cast, memo::Memo, script::Script};
 use shadowmesh_core::{
-    binding::seal_bind,
+    binding::{open_bound, seal_bind},
+    bound::Bound,
     config::{Access, HubConfig, Limits},
     handshake::{Concluded, Job, Offer, Outcome, Setup, Ticket, Work},
     hub::{ForwardSink, Forwarder, Hub, HubAction, HubEvent, MESSAGE_BYTES},
@@ -11,7 +12,8 @@ use shadowmesh_core::{
     session::{Side, Suite},
     time::{Duration, Instant},
     wire::{
-        Bind, Counter, FrameHeader, INNER_CONTROL, LANE_NODE, Params, RECORD_HEADER_LEN, Record, Records, TYPE_DLV, TYPE_FWD, TYPE_RESP,
+        Bind, Counter, FrameHeader, INNER_CONTROL, LANE_NODE, Params, RECORD_HEADER_LEN, Record, Records, RelayMessage, TICKET_LEN,
+        TYPE_DLV, TYPE_FWD, TYPE_RESP,
     },
 };
 use std::{
@@ -37,9 +39,10 @@ fn limits() -> Limits {
         preauth_total: 6,
         preauth_per_source: 3,
         join_burst: 8,
-        queue_frames: 8,
-        queue_bytes: 2_000,
-        queue_total_bytes: 5_000,
+        queue_frames: 40,
+        queue_bytes: 16_000,
+        // a quarter of it is for the relay's own messages, and a RESP has to fit there: else nobody ever joins
+        queue_total_bytes: 40_000,
         handshake_burst: 3,
         half_open_total: 4,
         client_bytes_per_second: 100_000,
@@ -47,6 +50,11 @@ fn limits() -> Limits {
         clients: 4,
         ..Limits::default()
     }
+}
+
+/// A place for datagrams.
+fn place(last: u8) -> SocketAddr {
+    SocketAddr::from(([198, 51, 100, last], 4_000))
 }
 
 /// Steps of clients, strangers and time.
@@ -84,6 +92,8 @@ struct Hand {
     offer: Option<Arc<Offer>>,
     session: Option<Concluded>,
     sequence: u64,
+    /// Where it was told that it is, and with which tickets.
+    told: BTreeMap<SocketAddr, [u8; TICKET_LEN]>,
     hung_up: bool,
 }
 
@@ -166,6 +176,9 @@ impl Door {
                 (0xff, _) => self.handle(HubEvent::Leave),
                 (0xfe, _) => self.handle(HubEvent::Drain { within: Duration::from_secs(10) }),
                 (0xfd, _) => self.configure(script),
+                (0xfc, Some(conn)) => self.attach(conn, script),
+                (0xfb, Some(conn)) => self.route(conn, script),
+                (0xfa, _) => self.pass(script),
                 (choice, Some(conn)) => self.datagram(conn, choice, script),
                 (_, None) => {}
             },
@@ -215,7 +228,8 @@ impl Door {
         let exporter = [self.next as u8; 32];
         let who = [0, 2, 3][usize::from(from >> 2) % 3];
         let network = from >> 4 & 1;
-        self.hands.insert(conn, Hand { exporter, who, network, offer: None, session: None, sequence: 0, hung_up: false });
+        self.hands
+            .insert(conn, Hand { exporter, who, network, offer: None, session: None, sequence: 0, told: BTreeMap::new(), hung_up: false });
         self.handle(HubEvent::Accepted { conn, exporter, remote, since: self.now });
     }
 
@@ -313,6 +327,52 @@ impl Door {
         self.say(conn, frame);
     }
 
+    /// What an honest client says to the relay.
+    fn tell(&mut self, conn: ConnId, message: &RelayMessage) {
+        let Some(hand) = self.hands.get_mut(&conn) else { return };
+        let Some(session) = &hand.session else { return };
+        hand.sequence += 1;
+        let counter = Counter::new(LANE_NODE, hand.sequence);
+        let header = FrameHeader { epoch: 0, generation: 0, receiver: session.peer_sid, counter };
+        let mut body = Vec::new();
+        message.emit(&mut body);
+        let frame = cast::sealed(&session.chain.keys(Side::Initiator, &Memo).seal, header, INNER_CONTROL, &body);
+        self.say(conn, frame);
+    }
+
+    /// ATTACH with a ticket that it was given, at another address than that, or altered.
+    fn attach(&mut self, conn: ConnId, script: &mut Script<'_>) {
+        let Some(hand) = self.hands.get(&conn) else { return };
+        let (choice, last) = (script.byte(), script.byte());
+        let known = hand.told.iter().nth(usize::from(choice >> 2).checked_rem(hand.told.len()).unwrap_or(0));
+        let (known, mut ticket) = known.map_or((place(last), [last; TICKET_LEN]), |(address, ticket)| (*address, *ticket));
+        let address = if choice & 3 == 1 { place(last) } else { known };
+        if choice & 3 == 2 {
+            ticket[usize::from(last) % TICKET_LEN] ^= 1 | last;
+        }
+        self.tell(conn, &RelayMessage::Attach { address, ticket });
+    }
+
+    /// ROUTE for one receiver or for many.
+    fn route(&mut self, conn: ConnId, script: &mut Script<'_>) {
+        let (first, to) = (u32::from(script.byte()), Handle(u32::from(script.byte() % 16)));
+        for more in 0..=u32::from(script.byte()) {
+            self.tell(conn, &RelayMessage::Route { receiver: more << 8 | first, to });
+            self.settle();
+        }
+    }
+
+    /// A run of datagrams from anywhere: it goes nowhere, or from one who has shown where he is to another of his network (protocol 8.8).
+    fn pass(&mut self, script: &mut Script<'_>) {
+        let (from, receiver, count) = (place(script.byte()), u32::from(script.byte()), 1 + script.below(64));
+        let bytes = count * script.below(limits().frame_bytes + 9);
+        let Some(to) = self.forwarder.pass(self.now, from, receiver, count, bytes) else { return };
+        assert!(bytes <= count * limits().frame_bytes, "longer than a frame");
+        let at = |address: SocketAddr| self.hands.iter().filter(move |(_, hand)| hand.told.contains_key(&address));
+        let is_meant = at(from).any(|(source, sender)| at(to).any(|(conn, hand)| conn != source && hand.network == sender.network));
+        assert!(is_meant, "{to} is nobody's whom one at {from} may mean");
+    }
+
     /// BIND of a client, whole or spoiled, or noise. Only what holds is answered, where it came from and in as many bytes (protocol 8.1).
     fn datagram(&mut self, conn: ConnId, choice: u8, script: &mut Script<'_>) {
         let session = self.hands.get(&conn).and_then(|hand| hand.session.as_ref());
@@ -325,7 +385,7 @@ impl Door {
             (Some(question), 2) => script.spoil(question, &[]),
             _ => script.piece().to_vec(),
         };
-        let (port, remote) = (choice >> 7, SocketAddr::from(([198, 51, 100, choice], 4_000)));
+        let (port, remote) = (choice >> 7, place(choice));
         let is_in = self.hub.status(self.now).clients.iter().any(|client| client.conn == conn);
         let mut actions = Vec::new();
         self.hub.handle(self.now, HubEvent::Datagram { port, remote, bytes: &bytes }, &mut actions);
@@ -333,6 +393,13 @@ impl Door {
         let HubAction::Datagram { port: back, remote: to, bytes: answer } = action else { panic!("a datagram leads to datagrams only") };
         assert!(actions.is_empty() && is_in && question.is_some_and(|question| question[..] == bytes), "only a client's own question");
         assert_eq!((back, to, answer.len()), (port, remote, bytes.len()));
+        let Some(hand) = self.hands.get_mut(&conn) else { return };
+        let Some(session) = &hand.session else { return };
+        let bound = open_bound(&session.chain.keys(Side::Initiator, &Memo).path, &answer).expect("by the relay");
+        assert_eq!((bound.address, bound.ticket == [0; TICKET_LEN]), (remote, port == 1));
+        if port == 0 {
+            hand.told.insert(remote, bound.ticket);
+        }
     }
 
     fn say(&mut self, conn: ConnId, mut bytes: Vec<u8>) {
@@ -425,5 +492,38 @@ impl Door {
         }
         assert!(forwarded.queue_bytes <= limits.queue_total_bytes + CONNS * urgent, "{} bytes wait", forwarded.queue_bytes);
         assert!(self.jobs.len() <= 64, "{} jobs in flight", self.jobs.len());
+        let mut kept = |bound: Bound| assert!(bound.is_kept(), "{bound:?}");
+        self.hub.bounds(&mut kept);
+        self.forwarder.bounds(&mut kept);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A target that nobody gets into finds nothing: once the bounds left no room for a RESP.
+    #[test]
+    fn members_come_in_reach_each_other_by_datagrams_and_fill_their_tables() {
+        let mut door = Door::new();
+        let mut run = |script: &[u8]| {
+            let mut script = Script::new(script);
+            while !script.is_empty() {
+                door.step(&mut script);
+                door.settle();
+                door.check();
+            }
+            (door.hub.status(door.now).clients.len(), door.forwarder.pass(door.now, place(4), 2, 1, 100), door.forwarder.stats().drops)
+        };
+        let join = [13, 0, 0, 13, 0, 4, 13, 0, 20];
+        let attach = [12, 0, 4, 12, 1, 8, 12, 0, 0xfc, 0, 0, 12, 1, 0xfc, 0, 0];
+        let route = [12, 0, 0xfb, 2, 2, 0];
+        let (clients, to, _) = run(&[&join[..], &attach, &route].concat());
+        assert_eq!((clients, to), (3, Some(place(8))));
+        // one is there already: with these there are as many as there may be, all for one member; then one for another
+        let routes = [(3, 2, 255), (4, 2, 255), (5, 2, 255), (6, 2, 254), (7, 3, 0)];
+        let routes = routes.map(|(first, to, more)| [8, 0, 13, 12, 0, 0xfb, first, to, more]);
+        let (_, _, drops) = run(&routes.concat());
+        assert!(drops.iter().any(|(name, count)| *name == "route_table" && *count > 0), "{drops:?}");
     }
 }

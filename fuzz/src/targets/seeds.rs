@@ -45,6 +45,22 @@ fn told(name: &str) -> Vec<Vec<u8>> {
             [&[13, 0, 0, 13, 0, 0, 13, 0, 0, 13, 0, 0][..], &[5, 1, 2, 33, 0x44], &[7; 32], &[8, 0, 16, 8, 0, 17]].concat(),
             // where do you see me: asked well, from both ports, spoiled, as noise, and when gone
             [13, 0, 0, 12, 0, 0, 12, 0, 0x80, 12, 0, 2, 3, 1, 5, 12, 0, 3, 4, 1, 2, 3, 4, 12, 0, 1, 7, 0, 12, 0, 0].to_vec(),
+            // two of one network show where they are and name each other, and one more from a network beside; then runs between them
+            [
+                &[13, 0, 0, 13, 0, 4, 13, 0, 20, 12, 0, 4, 12, 1, 8, 12, 2, 12][..],
+                &[12, 0, 0xfc, 0, 0, 12, 1, 0xfc, 0, 0, 12, 2, 0xfc, 0, 0, 12, 1, 0xfc, 1, 4, 12, 1, 0xfc, 2, 8],
+                &[12, 0, 0xfb, 1, 1, 0, 12, 0, 0xfb, 2, 2, 0, 12, 0, 0xfb, 3, 3, 0, 12, 1, 0xfb, 1, 1, 0],
+                &[12, 0, 0xfa, 4, 1, 9, 0, 99, 12, 0, 0xfa, 4, 2, 9, 0, 99, 12, 0, 0xfa, 4, 3, 9, 0, 99, 12, 0, 0xfa, 8, 1, 0, 2, 0],
+                &[8, 0, 14, 12, 1, 0xfb, 0, 1, 255, 12, 0, 0xfa, 8, 0, 63, 2, 0x60, 7, 0, 12, 0, 0xfa, 8, 1, 0, 0, 9],
+            ]
+            .concat(),
+            // more receivers than are kept, for one and then for another
+            [
+                &[13, 0, 0, 13, 0, 4, 13, 0, 20][..],
+                &[8, 0, 13, 12, 0, 0xfb, 1, 2, 255, 8, 0, 13, 12, 0, 0xfb, 2, 2, 255, 8, 0, 13, 12, 0, 0xfb, 3, 2, 255],
+                &[8, 0, 13, 12, 0, 0xfb, 4, 2, 255, 8, 0, 13, 12, 0, 0xfb, 5, 3, 1, 12, 0, 0xfb, 6, 2, 9],
+            ]
+            .concat(),
             [13, 0, 4, 5, 0, 2, 5, 0x42, 0, 0, 0, 9, 5, 0, 2, 4, 0x46, 3, 0, 0, 5, 0, 2, 2, 0x45, 0].to_vec(),
         ],
         // a whole INIT and a whole FIN; one whose secret is renewed amid it; repeated from elsewhere; a stranger
