@@ -2,14 +2,15 @@
 use core::net::{Ipv4Addr, SocketAddr};
 use rustls::ClientConfig;
 use shadowmesh_core::{
+    binding::{open_bound, seal_bind},
     crypto::{Identity, awslc::AwsLc},
     event::{Ended, TlsFacts},
     handshake::{Job, Offer, Outcome, Setup, Ticket, Work},
     id::{Handle, PeerId},
     session::{EpochKeys, Side, Suite},
     wire::{
-        Counter, Established, FRAME_HEADER_LEN, FrameHeader, INNER_CONTROL, INNER_KEEPALIVE, LANE_NODE, Params, Record, RelayMessage,
-        TAG_LEN, TYPE_FWD,
+        Bind, Bound, Counter, Established, FRAME_HEADER_LEN, FrameHeader, INNER_CONTROL, INNER_KEEPALIVE, LANE_NODE, Params, Record,
+        RelayMessage, TAG_LEN, TYPE_FWD,
     },
 };
 use shadowmesh_runtime_smol::ws::{self, Connected};
@@ -154,6 +155,16 @@ impl Sealer {
         self.finish(INNER_CONTROL, |frame| {
             message.emit(frame);
         })
+    }
+
+    /// BIND (protocol 8.1).
+    pub(crate) fn question(&self) -> Vec<u8> {
+        seal_bind(&self.keys.path, &Bind { receiver: self.peer_sid, nonce: [1; 8] }).to_vec()
+    }
+
+    /// What the relay answers to it.
+    pub(crate) fn answer(&self, datagram: &[u8]) -> Option<Bound> {
+        open_bound(&self.keys.path, datagram).ok()
     }
 
     /// A sign of life, sealed.

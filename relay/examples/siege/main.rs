@@ -12,6 +12,7 @@
 mod attacks;
 mod client;
 mod honest;
+mod passing;
 mod prey;
 mod raw;
 
@@ -63,6 +64,8 @@ enum Mode {
     Idle,
     /// Clients that join and leave as fast as they can
     Joins,
+    /// What passing frames on costs, by UDP and by WebSocket
+    Datagrams,
     /// Connections that begin TLS and say no more
     HalfOpen,
     /// Connections that go on a byte at a time
@@ -117,6 +120,7 @@ async fn lay(arguments: &Arguments) -> Result<Value, String> {
     let count = |usual: usize| arguments.count.unwrap_or(usual);
     match arguments.mode {
         Mode::Idle => return idle(&prey, &target, count(10_000), arguments.seconds).await,
+        Mode::Datagrams => return passing::measure(&prey, &target, arguments.pairs, arguments.seconds).await,
         Mode::Joins => return joins(&prey, &target, count(64), arguments.seconds).await,
         _ => {}
     }
@@ -190,7 +194,7 @@ async fn attack(mode: Mode, target: &Target, count: Option<usize>, honest: &Hone
         Mode::Control => &[Flood::Control],
         Mode::Pings => return attacks::floods(target, count(8), &[Flood::Pings], victims, tally).await,
         Mode::Pieces => return attacks::floods(target, count(8), &[Flood::Pieces], victims, tally).await,
-        Mode::Floods | Mode::Idle | Mode::Joins => &[Flood::Destination, Flood::Unknown, Flood::Control, Flood::Inits],
+        Mode::Floods | Mode::Idle | Mode::Joins | Mode::Datagrams => &[Flood::Destination, Flood::Unknown, Flood::Control, Flood::Inits],
     };
     let one = &victims[..if mode as u8 == Mode::Destination as u8 { 1 } else { victims.len() }];
     attacks::floods(target, count(100), kinds, one, tally).await
