@@ -66,7 +66,7 @@ reasons! {
     BadControl = "bad_control",
     /// A client sends more control messages than it may.
     ControlRate = "control_rate",
-    /// A datagram that is no BIND.
+    /// A datagram that is no BIND, and none to be passed on.
     MalformedDatagram = "malformed_datagram",
     /// A BIND for a session that no client has.
     UnknownSession = "unknown_session",

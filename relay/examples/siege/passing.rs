@@ -219,14 +219,13 @@ async fn run_for(executor: &LocalExecutor<'static>, prey: &Prey, pairs: &[Pair],
     let (rate, gbytes) = (frames as f64 / took, (frames * manner.bytes as u64) as f64 / 1e9);
     let (per_million, per_gbyte) = (per(frames as f64 / 1e6), per(gbytes));
     let Manner { by_udp, bytes, run } = manner;
-    println!(
-        "{:>9} {bytes:>5} bytes, {run:>2} at once: {rate:>9.0} frames/s, {:>5.2} Gbit/s, {} lost; relay: {:>3.0} % of a core, {per_million:.2} s a million frames, {per_gbyte:.2} s a GB; {:?}",
-        if by_udp { "UDP" } else { "WebSocket" },
-        gbytes * 8.0 / took,
-        lost() - missing,
-        cpu / took * 100.0,
-        after.drops_since(&before),
-    );
+    let (way, gbit, share) = (if by_udp { "UDP" } else { "WebSocket" }, gbytes * 8.0 / took, cpu / took * 100.0);
+    println!("{way:>9} {bytes:>5} bytes, {run:>2} at once: {rate:>9.0} frames/s, {gbit:>5.2} Gbit/s, {} lost", lost() - missing);
+    println!("          relay: {share:.0} % of a core, {per_million:.2} s a million frames, {per_gbyte:.2} s a GB");
+    let drops = after.drops_since(&before);
+    if !drops.is_empty() {
+        println!("          drops: {drops:?}");
+    }
     json!({ "by": if by_udp { "udp" } else { "websocket" }, "bytes": bytes, "at_once": run, "frames_per_s": rate, "relay_cpu_s": cpu,
         "cpu_s_per_million_frames": per_million, "cpu_s_per_gbyte": per_gbyte })
 }
