@@ -248,6 +248,32 @@ mod tests {
         assert_eq!(reflector.pass(&run, 0..25, SocketAddr::from((Ipv6Addr::LOCALHOST, 9))), Sent { calls: 0, lost: 3 });
     }
 
+    // protocol 8.8
+    #[test]
+    fn what_came_by_one_family_goes_on_by_the_other() {
+        let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, 0));
+        let [Ok(relay_v6), Ok(client_v6)] = [(); 2].map(|()| udp::bind(v6)) else { return }; // a machine without IPv6
+        let [relay_v4, client_v4] = [(); 2].map(|()| udp::bind(loopback(0)).expect("loopback"));
+        let [from, to] = [&relay_v4, &client_v6].map(|socket| socket.local_addr().expect("bound"));
+        let leaves_by = relay_v6.local_addr().expect("bound");
+        let mut reflector = Reflector::default();
+        for socket in [relay_v4, relay_v6] {
+            reflector.add(socket, 0).expect("bound");
+        }
+        let sent = [&[0x10, 0, 0, 0, 0, 0, 0, 5][..], &[7; 92]].concat().repeat(3);
+        udp::send_run(&client_v4, from, &sent[..250], 100).expect("Linux 4.18");
+        let mut run = reflector.receive(0).expect("a socket").expect("one is here");
+        while let Some(Next::Passing { part, .. }) = reflector.next(&mut run) {
+            assert_eq!(reflector.pass(&run, part, to).lost, 0);
+        }
+        let (mut came, mut buffer) = (Vec::new(), [0; 200]);
+        while let Some((len, remote)) = udp::receive(&client_v6, &mut buffer).expect("a socket") {
+            assert_eq!(remote, leaves_by);
+            came.push(buffer[..len].to_vec());
+        }
+        assert_eq!(came, [&sent[..100], &sent[100..200], &sent[200..250]]);
+    }
+
     // protocol 8.1, 8.8
     #[test]
     fn the_second_port_passes_nothing_on_and_each_datagram_of_a_run_is_one_for_the_hub() {
