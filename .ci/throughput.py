@@ -6,7 +6,7 @@
 Needs root, iperf3, ping and release builds (`cargo build --release --bins -p shadowmesh-daemon -p shadowmesh-relay`).
 Each FOLDER of binaries is one contender; runs are interleaved, so that a busy machine is as unfair to one as to the other:
 
-    .ci/throughput.py [--rounds 3] [--seconds 4] [--paths udp,wss,relay] [--runtimes smol,threads] [--mtu 1280]
+    .ci/throughput.py [--rounds 3] [--seconds 4] [--paths udp,wss,relay,relay-udp] [--runtimes smol,threads] [--mtu 1280]
                        [--perf FOLDER] [--write FOLDER] [NAME[+VARIABLE=VALUE…]=]FOLDER…
 
 A contender may have settings of its own, as environment of its peers: `off+SHADOWMESH_P2P_MODE=off=target/release`.
@@ -32,7 +32,8 @@ import time
 sys.dont_write_bytecode = True
 from delays import run, wait_for  # noqa: E402
 
-PATHS = {"udp": "udp", "wss": "wss", "relay": ""}
+# Direct transports, and whether datagrams over the relay are wanted.
+PATHS = {"udp": ("udp", "false"), "wss": ("wss", "false"), "relay": ("", "false"), "relay-udp": ("", "true")}
 NETWORK = "10.97.0"
 OVERLAY = "10.78.0"
 # A stream of its own warms the windows up before the one that counts.
@@ -114,12 +115,22 @@ def start_mesh(world, programs, settings, runtime, path, mtu):
     for number, name in enumerate("ab", 1):
         pids.append(world.start(
             number, peer, "up", "--join-file", state / "token", "--name", name, "--address", f"{OVERLAY}.{number}/24",
-            "--state-dir", state / name, "--runtime", runtime, log=f"{name}.log", SHADOWMESH_P2P_TRANSPORTS=PATHS[path],
+            "--state-dir", state / name, "--runtime", runtime, log=f"{name}.log",
+            SHADOWMESH_P2P_TRANSPORTS=PATHS[path][0], SHADOWMESH_P2P_RELAY_UDP=PATHS[path][1],
             **{"SHADOWMESH_INTERFACE_MTU": str(mtu), **settings}))
     wait_for("the first ping", lambda: "bytes from" in world.run(1, "ping", "-c1", "-W1", f"{OVERLAY}.2", check=False))
-    if path != "relay":
+    if path == "relay-udp":
+        wait_for("datagrams over the relay", lambda: takes_datagrams(world, peer, state))
+    elif path != "relay":
         world.run(1, peer, "ping", "b", "--until-direct", "--state-dir", state / "a")
-    return pids if path == "relay" else pids[1:]
+    return pids if path.startswith("relay") else pids[1:]
+
+
+def takes_datagrams(world, peer, state):
+    """Whether both send datagrams over the relay, while something flows."""
+    world.run(1, "ping", "-c2", "-i0.2", "-W1", f"{OVERLAY}.2", check=False)
+    told = (json.loads(world.run(1, peer, "status", "--json", "--state-dir", state / name)) for name in "ab")
+    return all((told["peers"][0].get("path") or {}).get("transport") == "udp" for told in told)
 
 
 def start_wireguard(world, program, mtu):
@@ -270,7 +281,7 @@ def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--seconds", type=int, default=4)
-    options.add_argument("--paths", default="udp,wss,relay")
+    options.add_argument("--paths", default="udp,wss,relay,relay-udp")
     options.add_argument("--runtimes", default="smol,threads")
     options.add_argument("--mtu", type=int, default=1280)
     options.add_argument("--perf", type=pathlib.Path)

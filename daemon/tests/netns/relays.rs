@@ -2,7 +2,7 @@
 
 use crate::mesh::{METRICS, Mesh, Options, Peer, Relay, list, overlay};
 use crate::stream::Stream;
-use crate::world::{Host, World, drop_between, heal};
+use crate::world::{Host, World, drop_between, heal, nft};
 use crate::{Scenario, scenario};
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpStream};
@@ -24,6 +24,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         scenario("relay_drained_under_load", relay_drained),
         scenario("relay_drained_with_no_other", relay_drained_with_no_other),
         scenario("relay_that_one_peer_does_not_reach", relay_out_of_reach),
+        scenario("relay_by_udp_and_back", relay_by_udp),
     ]
 }
 
@@ -82,6 +83,36 @@ fn relay_drained_with_no_other(world: &World) {
     mesh.relay.start(world);
     stream.step(world, "over the relay that is back", A_WHILE);
     stream.finish_perfect();
+}
+
+/// Data that flow take the relay's UDP port; when no datagram comes through any more, its connection.
+fn relay_by_udp(world: &World) {
+    let relay_only = |options: Options| options.set("SHADOWMESH_P2P_TRANSPORTS", "");
+    let mut mesh = Mesh::start(world, &["a", "b"], false, relay_only);
+    mesh.until_all("relay");
+    let stream = Stream::start(mesh.end(0), mesh.end(1));
+    let calm = stream.step(world, "over the relay", A_WHILE);
+    over_the_relay_by(&mut mesh, "udp");
+    let up = stream.step(world, "over the relay's UDP port", A_WHILE);
+    assert!(up <= NOTHING + 2 * calm, "{up:?} without a datagram, {calm:?} before");
+    let host = &mesh.relay_host;
+    nft(&host.namespace, "table inet no_udp { chain c { type filter hook input priority 0; meta l4proto udp drop; }; }\n");
+    over_the_relay_by(&mut mesh, "wss");
+    let back = stream.step(world, "over its connection again", A_WHILE);
+    assert!(back <= OUTAGE + 2 * calm, "{back:?} without a datagram, {calm:?} before");
+    stream.finish_perfect();
+}
+
+/// Waits until both send over the relay by this transport.
+fn over_the_relay_by(mesh: &mut Mesh<'_>, transport: &str) {
+    for (index, other) in [(0, "b"), (1, "a")] {
+        mesh.peers[index].until("over the relay by that", SOON, |status| {
+            let path = |peer: &serde_json::Value| {
+                peer["name"] == other && peer["path"]["kind"] == "relay" && peer["path"]["transport"] == transport
+            };
+            list(status, "peers").iter().any(path)
+        });
+    }
 }
 
 /// What `/readyz` of the relay on this host answers.
