@@ -239,6 +239,27 @@ pub enum Target {
         /// Its identity: any other certificate ends the connection.
         pin: PeerId,
     },
+    /// A peer that dials us at the same time (TCP simultaneous open, RFC 9293 3.5): it may never answer. A refusal is told at once, since the
+    /// dial is made again.
+    Punch {
+        /// Its address, as a relay sees it.
+        address: SocketAddr,
+        /// Where the dial comes from: our end of a connection with a relay.
+        from: SocketAddr,
+        /// Its identity; looked at by the client of TLS alone.
+        pin: PeerId,
+        /// Both ends have dialled: what this one is in TLS and the upgrade.
+        role: TlsRole,
+    },
+}
+
+/// What an end is in TLS and in the upgrade to WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsRole {
+    /// It speaks first, and looks at the other's certificate.
+    Client,
+    /// It shows its certificate; `Opened` tells nothing of who the other is.
+    Server,
 }
 
 /// What a peer's machine wants done.

@@ -200,7 +200,8 @@ pub struct CandidateStatus {
     pub address: SocketAddr,
     /// `udp` or `wss`.
     pub transport: &'static str,
-    /// Where it comes from: `host`, `observed`, `port-mapped` or `configured`.
+    /// Where it comes from: `host`, `observed`, `varying`, `port-mapped` or `configured`; or `simultaneous open`, where both ends dialled
+    /// each other.
     pub kind: &'static str,
     /// What became of the last try: `untried`, `not allowed`, `trying`, `proven`, or why it failed.
     pub result: String,

@@ -30,7 +30,7 @@ pub(crate) struct CandidateReport {
     pub(crate) address: String,
     /// `udp` or `wss`.
     pub(crate) transport: String,
-    /// `host`, `observed`, `varying`, `port-mapped` or `configured`.
+    /// `host`, `observed`, `varying`, `port-mapped` or `configured`; `simultaneous open`: both ends dialled each other there.
     pub(crate) kind: String,
     /// What became of the last try.
     pub(crate) result: String,

@@ -101,13 +101,21 @@ fn a_box_that_refuses_says_so_and_one_that_drops_does_not() {
     }
 }
 
-/// RFC 5382: connections from inside pass and show the mapped address, from outside they come by a forwarded port alone.
+/// RFC 5382: connections from inside pass and show the mapped address; from outside they come by a forwarded port, or where both ends open
+/// them at one time and each shows others what it shows the relay.
 #[test]
-fn peers_behind_boxes_are_seen_at_the_outer_address_and_reached_by_a_forwarded_port() {
-    for forwards in [true, false] {
+fn peers_behind_boxes_are_seen_at_the_outer_address_and_reached_by_a_forwarded_port_or_from_both_ends() {
+    let varying = NatKind { mapping: Depends::AddressAndPort, ports: Ports::Random, ..NatKind::default() };
+    for (kind, forwards, meets) in [
+        (varying, true, true),
+        (NatKind::default(), false, true),
+        (NatKind { refuses: true, ..NatKind::default() }, false, true),
+        (NatKind { ports: Ports::Sequential, ..NatKind::default() }, false, true),
+        (varying, false, false),
+    ] {
         let mut world = World::new(9);
         let relay = world.relay();
-        let nats = [world.nat(NatKind::default(), None), world.nat(NatKind::default(), None)];
+        let nats = [world.nat(kind, None), world.nat(kind, None)];
         let peers = nats.map(|nat| {
             let peer = world.idle_peer(&[relay], |_| {});
             world.put_behind(peer, nat);
@@ -122,11 +130,11 @@ fn peers_behind_boxes_are_seen_at_the_outer_address_and_reached_by_a_forwarded_p
         world.until_connected(peers[0], peers[1]);
         let seen: Vec<IpAddr> = world.hub_status(relay).clients.iter().map(|client| client.remote.ip()).collect();
         assert!(nats.iter().all(|nat| seen.contains(&world.outer_address(*nat))), "{seen:?}");
-        if forwards {
+        if meets {
             world.until_direct(peers[0], peers[1]);
         } else {
             world.run(Duration::from_secs(30));
-            assert_eq!(world.connections(peers[0], peers[1]), 0);
+            assert_eq!(world.connections(peers[0], peers[1]), 0, "{kind:?}");
         }
         let flows = world.both_ways(peers[0], peers[1], 50);
         world.run(Duration::from_secs(1));

@@ -1,14 +1,16 @@
 //! Opening connections: name, TCP, TLS 1.3, WebSocket, all within one time limit (protocol 6).
 use crate::ws::{self, Connected};
 use core::{net::SocketAddr, time::Duration};
-use shadowmesh_core::event::{Ended, Target, TlsFacts};
+use rustls::ServerConfig;
+use shadowmesh_core::event::{Ended, Target, TlsFacts, TlsRole};
 use shadowmesh_runtime_std::{
-    dial::{Plan, TCP_WITHIN, patience},
+    connect,
+    dial::{Plan, TCP_WITHIN, patience, served},
     tls,
     tunnel::Proxies,
 };
 use smol::{Async, Timer, future};
-use std::net::TcpStream;
+use std::{net::TcpStream, sync::Arc};
 
 /// Opens a connection to `target` within `timeout`, with no proxy on the way.
 ///
@@ -23,13 +25,26 @@ pub async fn dial(target: Target, timeout: Duration) -> Result<(Connected, TlsFa
 /// # Errors
 /// Why it came to nothing; of several addresses, the last one's reason.
 pub async fn dial_by(target: Target, proxies: &Proxies, timeout: Duration) -> Result<(Connected, TlsFacts), Ended> {
+    dial_or_serve(target, proxies, None, timeout).await
+}
+
+/// The same, where this end may be the one that serves, and so.
+///
+/// # Errors
+/// Why it came to nothing; of several addresses, the last one's reason.
+pub(crate) async fn dial_or_serve(
+    target: Target,
+    proxies: &Proxies,
+    server: Option<Arc<ServerConfig>>,
+    timeout: Duration,
+) -> Result<(Connected, TlsFacts), Ended> {
     let plan = Plan::new(target, proxies)?;
     let dialling = within(timeout, async {
         let addresses = addresses(&plan).await?;
         let mut last = Ended::Unreachable;
         for (tried, address) in addresses.iter().enumerate() {
             let is_last = tried + 1 == addresses.len();
-            match within(patience(is_last, timeout), Box::pin(open(&plan, *address))).await {
+            match within(patience(is_last, timeout), Box::pin(open(&plan, server.clone(), *address))).await {
                 Ok(connected) => return Ok(connected),
                 Err(why) => last = why,
             }
@@ -49,16 +64,27 @@ async fn addresses(plan: &Plan) -> Result<Vec<SocketAddr>, Ended> {
     }
 }
 
-async fn open(plan: &Plan, address: SocketAddr) -> Result<(Connected, TlsFacts), Ended> {
-    let connecting = async { Async::<TcpStream>::connect(address).await.map_err(|why| tls::ended(&why)) };
-    let tcp = within(TCP_WITHIN, connecting).await?;
+async fn open(plan: &Plan, server: Option<Arc<ServerConfig>>, address: SocketAddr) -> Result<(Connected, TlsFacts), Ended> {
+    let tcp = within(TCP_WITHIN, connect(plan, address)).await?;
     if let Some(mut tunnel) = plan.tunnel() {
         while !tunnel.advance(tcp.get_ref())? {
             tcp.readable().await.map_err(|why| tls::ended(&why))?;
         }
     }
+    if plan.role() == TlsRole::Server {
+        // both ends have dialled
+        let server = server.ok_or_else(|| Ended::Local("this end serves nobody".to_owned()))?;
+        let (connected, exporter) = ws::server(tcp, server).await?;
+        return Ok((connected, served(exporter)));
+    }
     let (connected, facts) = ws::client(tcp, plan.tls(), plan.host(), &plan.url()).await?;
     Ok((Connected { remote: plan.remote(connected.remote), ..connected }, facts))
+}
+
+async fn connect(plan: &Plan, address: SocketAddr) -> Result<Async<TcpStream>, Ended> {
+    let tcp = Async::new_nonblocking(plan.begin(address)?).map_err(|why| tls::ended(&why))?;
+    let begun = tcp.writable().await.and_then(|()| connect::begun(tcp.get_ref()));
+    begun.map(|()| tcp).map_err(|why| tls::ended(&why))
 }
 
 /// Runs `work` for at most `limit`.

@@ -128,9 +128,9 @@ impl PeerDoors for TaskDoors {
 
     fn dial(&mut self, conn: ConnId, target: Target, timeout: Duration) {
         let shared = self.pumps.shared();
-        let (task, proxies) = (Rc::clone(&shared), Arc::clone(&self.proxies));
+        let (task, proxies, server) = (Rc::clone(&shared), Arc::clone(&self.proxies), Arc::clone(&self.server_config));
         let dial = shared.spawn(async move {
-            let outcome = Box::pin(dial::dial_by(target, &proxies, timeout)).await;
+            let outcome = Box::pin(dial::dial_or_serve(target, &proxies, Some(server), timeout)).await;
             task.with(|room| dialled(room, conn, outcome));
         });
         self.dials.insert(conn, dial);

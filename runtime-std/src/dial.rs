@@ -1,5 +1,6 @@
 //! What a dial is about, before any socket: whose name, which addresses in which order, how long each may take (protocol 6).
 use crate::{
+    connect::{self, Start},
     tls,
     tunnel::{HttpProxy, Proxies, Tunnel},
 };
@@ -9,11 +10,11 @@ use core::{
 };
 use rustls::ClientConfig;
 use shadowmesh_core::{
-    event::{Ended, Target},
+    event::{Ended, Target, TlsFacts, TlsRole},
     id::PeerId,
     network::host_port,
 };
-use std::sync::Arc;
+use std::{net::TcpStream, sync::Arc};
 
 pub use crate::threads::dial::reach;
 
@@ -47,6 +48,8 @@ pub struct Plan {
     address: Option<SocketAddr>,
     /// What is dialled instead, and then asked for a tunnel.
     proxy: Option<Arc<HttpProxy>>,
+    start: Start,
+    role: TlsRole,
 }
 
 impl Plan {
@@ -56,20 +59,34 @@ impl Plan {
     /// When the relay's URL is none.
     pub fn new(target: Target, proxies: &Proxies) -> Result<Self, Ended> {
         match target {
-            Target::Direct { address, pin } => Ok(Self {
-                host: address.ip().to_string(),
-                port: address.port(),
-                pin: Some(pin),
-                foreign: false,
-                address: Some(address),
-                proxy: None,
-            }),
+            Target::Direct { address, pin } => Ok(Self::direct(address, pin, Start::Alone, TlsRole::Client)),
+            Target::Punch { address, from, pin, role } => Ok(Self::direct(address, pin, Start::At(from), role)),
             Target::Relay { url, pin, .. } => {
                 let (host, port) = host_port(&url).map_err(|why| Ended::Local(why.to_string()))?;
                 let proxy = proxies.to(host, port).cloned();
-                Ok(Self { host: host.to_owned(), port, pin, foreign: true, address: None, proxy })
+                // a proxy's port tells nobody where this end is
+                let start = if proxy.is_some() { Start::Alone } else { Start::Shared };
+                Ok(Self { host: host.to_owned(), port, pin, foreign: true, address: None, proxy, start, role: TlsRole::Client })
             }
         }
+    }
+
+    fn direct(address: SocketAddr, pin: PeerId, start: Start, role: TlsRole) -> Self {
+        let (host, port) = (address.ip().to_string(), address.port());
+        Self { host, port, pin: Some(pin), foreign: false, address: Some(address), proxy: None, start, role }
+    }
+
+    /// Begins TCP to one address, on a socket that does not block; [`connect::begun`] says what came of it.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn begin(&self, remote: SocketAddr) -> Result<TcpStream, Ended> {
+        connect::begin(self.start, remote).map_err(|why| tls::ended(&why))
+    }
+
+    /// Who this end is in TLS and the upgrade.
+    pub fn role(&self) -> TlsRole {
+        self.role
     }
 
     /// The host and port to look up, unless the address is known.
@@ -150,6 +167,11 @@ impl Plan {
         let authority = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         format!("wss://{authority}:{}/", self.port)
     }
+}
+
+/// What TLS shows a server: its dialler has no certificate.
+pub fn served(exporter: [u8; 32]) -> TlsFacts {
+    TlsFacts { exporter, identity: None, subject: None }
 }
 
 /// How long one address may take: not all of the time while others are untried.

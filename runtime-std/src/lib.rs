@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   room, peer, relay   control rooms: Node and Plane, Hub and Forwarder, with all that waits for them
-//!   listen, lines, dial, ws   what is decided about connections before and after they block
+//!   listen, lines, dial, connect, ws   what is decided about connections before and after they block
 //!   journal             a run on its way to a file
 //!   mapping             ports of the router in front
 //!   tun, udp, tls, ahead, clock, descriptors, entropy, interfaces, netlink, identity, credential   the operating system
@@ -14,6 +14,7 @@ pub mod ahead;
 pub mod announced;
 pub mod broadcast;
 pub mod clock;
+pub mod connect;
 pub mod credential;
 pub mod descriptors;
 pub mod dial;

@@ -5,7 +5,7 @@ use super::{
     event::{message, name},
 };
 use crate::{
-    event::{Action, Note, Target},
+    event::{Action, Note, Target, TlsRole},
     handshake::{Job, Setup, Work},
     hub::{self, HubAction},
     plane::Edit,
@@ -32,6 +32,12 @@ pub(super) fn put_node(action: &Action, out: &mut Vec<u8>) {
                 Target::Direct { address, pin } => {
                     out.push(1);
                     (*address, *pin).put(out);
+                }
+                Target::Punch { address, from, pin, role } => {
+                    out.push(2);
+                    (*address, *from).put(out);
+                    pin.put(out);
+                    (*role == TlsRole::Client).put(out);
                 }
             }
         }
@@ -225,6 +231,9 @@ pub(super) fn tell_node(action: &Action) -> String {
     match action {
         Action::Dial { conn, target: Target::Relay { url, .. }, .. } => format!("Dial {url} as {}", name(*conn)),
         Action::Dial { conn, target: Target::Direct { address, .. }, .. } => format!("Dial {address} as {}", name(*conn)),
+        Action::Dial { conn, target: Target::Punch { address, from, role, .. }, .. } => {
+            format!("Dial {address} from {from}, which dials us, as {}: TLS {role:?}", name(*conn))
+        }
         Action::Hangup { conn } => format!("Hangup {}", name(*conn)),
         Action::Send { conn, bytes } => format!("Send on {}: {}", name(*conn), message(bytes)),
         Action::Compute(job) => tell_job(job),

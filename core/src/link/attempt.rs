@@ -1,7 +1,10 @@
 //! Finding a direct path: candidates, rounds of dials and of first requests by UDP, when to try again (protocol 6.2, 6.3).
 //!
 //! In a round all UDP targets are asked at once, on both ends, since that opens holes; dials begin a little later, when no UDP path
-//! stands by then, and the session's responder lets the initiator dial first.
+//! stands by then, and the session's responder lets the initiator dial first. Where no dial comes through, both dial each other at one
+//! time (`punch`).
+mod punch;
+
 use super::{Link, direct::Direct};
 use crate::{
     drops::Drop,
@@ -15,6 +18,7 @@ use crate::{
     wire::{Candidate, PeerMessage, Transport},
 };
 use core::net::SocketAddr;
+use punch::Punch;
 
 /// Dials of one round (protocol 6.2).
 const DIALS_PER_ROUND: usize = 4;
@@ -70,6 +74,15 @@ struct Round {
     dial_at: Option<Instant>,
     /// When it is looked at whether ports have to be guessed.
     search_at: Option<Instant>,
+    /// When a punch begins, if nothing came through by then; and the one that has begun.
+    punch_at: Option<Instant>,
+    punch: Option<Punch>,
+}
+
+impl Round {
+    fn new(now: Instant, until: Instant) -> Self {
+        Self { started: now, until, ways: Vec::new(), dial_at: None, search_at: None, punch_at: None, punch: None }
+    }
 }
 
 /// What is under way to find a direct path.
@@ -84,12 +97,23 @@ pub(super) struct Attempt {
     /// When the round began whose path was proven last.
     decided_at: Option<Instant>,
     last_failure: Option<String>,
+    /// Where the last punch went, and what became of it.
+    punched: Option<(SocketAddr, String)>,
 }
 
 impl Attempt {
     pub(super) fn new(retry_interval: Duration) -> Self {
         let backoff = Backoff::new(RETRY_FIRST.min(retry_interval), retry_interval);
-        Self { backoff, at: None, round: None, rests_until: Instant::ZERO, retrying: false, decided_at: None, last_failure: None }
+        Self {
+            backoff,
+            at: None,
+            round: None,
+            rests_until: Instant::ZERO,
+            retrying: false,
+            decided_at: None,
+            last_failure: None,
+            punched: None,
+        }
     }
 
     /// Another longest wait, for the one under way too.
@@ -101,7 +125,8 @@ impl Attempt {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let dials = self.round.as_ref().and_then(|round| round.dial_at);
         let search = self.round.as_ref().and_then(|round| round.search_at);
-        [self.at, dials, search, self.round.as_ref().map(|round| round.until)].into_iter().flatten().min()
+        let punch = self.round.as_ref().and_then(Round::punch_deadline);
+        [self.at, dials, search, punch, self.round.as_ref().map(|round| round.until)].into_iter().flatten().min()
     }
 
     pub(super) fn next_at(&self) -> Option<Instant> {
@@ -120,7 +145,10 @@ impl Attempt {
     pub(super) fn stop(&mut self, room: &mut Room) {
         self.at = None;
         for (way, _) in self.round.take().map(|round| round.ways).unwrap_or_default() {
-            if let Way::Dial(conn) = way {
+            // what a punch came to may be asked on already: then it is a path, and has its own time
+            if let Way::Dial(conn) = way
+                && !matches!(room.conns.get(&conn), Some(Use::Direct { .. }))
+            {
                 room.hang_up(conn);
             }
         }
@@ -212,6 +240,7 @@ impl Link {
             self.dial_candidates(now, room);
         }
         self.search_if_due(now, room);
+        self.punch_alarm(now, room);
         if self.attempt.at.is_none_or(|at| at > now) {
             return;
         }
@@ -263,7 +292,7 @@ impl Link {
             (false, true) => Some(now + UDP_FIRST + self.courtesy_of_dials()),
         };
         let search_at = (!knocks.is_empty()).then(|| now + SEARCH_AFTER);
-        self.attempt.round = Some(Round { started: now, until: now + timeout, ways: knocks, dial_at, search_at });
+        self.attempt.round = Some(Round { ways: knocks, dial_at, search_at, ..Round::new(now, now + timeout) });
         if dial_at == Some(now) {
             self.dial_candidates(now, room);
         } else if dial_at.is_none() && self.attempt.round.as_ref().is_some_and(|round| round.ways.is_empty()) {
@@ -353,8 +382,14 @@ impl Link {
             dials += 1;
             "trying".clone_into(result);
         }
-        if round.ways.is_empty() {
-            self.attempt_failed(now, room, "none of its candidates may be tried from here".into());
+        self.plan_punch(now, room);
+        self.fail_if_empty(now, room, "none of its candidates may be tried from here");
+    }
+
+    /// Nothing of this round is on its way or to come.
+    fn fail_if_empty(&mut self, now: Instant, room: &mut Room, why: &str) {
+        if self.attempt.round.as_ref().is_some_and(|round| round.ways.is_empty() && round.dial_at.is_none() && !round.has_punch_ahead()) {
+            self.attempt_failed(now, room, why.into());
         }
     }
 
@@ -387,6 +422,9 @@ impl Link {
             }
         };
         self.attempt.decided_at = self.attempt.round.as_ref().map(|round| round.started);
+        if self.serves_punch(now, room, conn, tls, remote) {
+            return;
+        }
         if !self.begin_path(now, room, conn, tls, remote, until) {
             room.hang_up(conn);
             self.attempt_lost(now, room, Way::Dial(conn), "too many paths");
@@ -399,7 +437,9 @@ impl Link {
             room.drops.count(Drop::Identity);
             room.refuse(Some(self.peer), format!("a direct connection was refused: {why}"));
         }
-        self.attempt_lost(now, room, Way::Dial(conn), &why.to_string());
+        if !self.punches_again(now, room, conn, why) {
+            self.attempt_lost(now, room, Way::Dial(conn), &why.to_string());
+        }
     }
 
     /// One way of this round is out; when all are, the round has failed.
@@ -412,15 +452,19 @@ impl Link {
         if !all_out {
             return;
         }
-        if self.attempt.round.as_ref().is_some_and(|round| round.dial_at.is_some()) {
-            self.dial_candidates(now, room);
-        } else {
-            self.attempt_failed(now, room, format!("{address}: {why}"));
+        match &self.attempt.round {
+            Some(round) if round.dial_at.is_some() => self.dial_candidates(now, room),
+            Some(round) if round.punch_at.is_some() => self.begin_punch(now, room),
+            Some(round) if round.has_punch_ahead() => {}
+            _ => self.attempt_failed(now, room, format!("{address}: {why}")),
         }
     }
 
     /// What became of a candidate, for people.
     fn say_of(&mut self, way: Way, address: SocketAddr, what: &str) {
+        if let Some((_, result)) = self.attempt.punched.as_mut().filter(|(to, _)| *to == address && matches!(way, Way::Dial(_))) {
+            what.clone_into(result);
+        }
         let mut named = self.candidates.iter_mut().filter(|(candidate, _)| candidate.transport == way.transport());
         if let Some((_, result)) = named.find(|(candidate, _)| candidate.address == address) {
             what.clone_into(result);
@@ -438,7 +482,8 @@ impl Link {
 
     fn attempt_failed(&mut self, now: Instant, room: &mut Room, why: String) {
         self.attempt.stop(room);
-        for (_, result) in self.candidates.iter_mut().filter(|(_, result)| result == "trying") {
+        let results = self.candidates.iter_mut().map(|(_, result)| result);
+        for result in results.chain(self.attempt.punched.as_mut().map(|(_, result)| result)).filter(|result| *result == "trying") {
             "no answer in time".clone_into(result);
         }
         let wait = self.attempt.backoff.fail(&mut room.entropy);
@@ -480,7 +525,7 @@ impl Link {
             }
             if !by_udp && !rest.is_empty() {
                 // UDP, the better kind, may still come
-                self.attempt.round = Some(Round { ways: rest, dial_at: None, ..round });
+                self.attempt.round = Some(Round { ways: rest, dial_at: None, punch_at: None, punch: None, ..round });
             } else {
                 for (known, address) in rest {
                     self.say_of(known, address, "not needed");

@@ -322,6 +322,7 @@ impl Link {
             PeerMessage::RekeyPlease => room.drops.count(Drop::Control),
             PeerMessage::Close { .. } => self.end(now, room, "it left"),
             PeerMessage::Search { address, step } => self.take_search(now, room, address, step),
+            PeerMessage::Punch { address } => self.take_punch(now, room, address),
             PeerMessage::Update { params } => match Params::parse(&params) {
                 Ok(params) => self.take_params(room, params),
                 Err(_) => room.drops.count(Drop::Malformed),

@@ -20,7 +20,7 @@ impl Link {
                 remote: relay_remote(relay),
                 relay: Some(relay),
                 since: self.steer.main_since(),
-                rtt: self.rtt_of(PathId::RELAY).or(self.relays.rtt()),
+                rtt: self.rtt_over_relay(),
             });
         }
         paths.extend(self.directs.iter().map(|direct| self.direct_status(direct, main)));
@@ -32,6 +32,7 @@ impl Link {
         };
         let tally = self.tally.as_ref();
         let count = |pick: fn(&crate::plane::LinkTally) -> u64| tally.map_or(0, pick);
+        let candidates = self.candidates.iter().map(|(candidate, result)| candidate_status(candidate, result));
         PeerStatus {
             id: self.peer,
             name: self.name.clone(),
@@ -54,7 +55,7 @@ impl Link {
             reordered_frames: count(|tally| tally.reordered),
             resent_frames: count(|tally| tally.resent),
             refused: self.refused.clone(),
-            candidates: self.candidates.iter().map(|(candidate, result)| candidate_status(candidate, result)).collect(),
+            candidates: candidates.chain(self.punch_status()).collect(),
             next_attempt_at: self.attempt.next_at(),
             last_failure: self.attempt.last_failure().cloned(),
         }
@@ -77,6 +78,11 @@ impl Link {
             since,
             rtt: self.rtt_of(direct.path()).or(direct.rtt()),
         }
+    }
+
+    /// The round trip to the peer over the relay, if it was measured.
+    pub(super) fn rtt_over_relay(&self) -> Option<crate::time::Duration> {
+        self.rtt_of(PathId::RELAY).or(self.relays.rtt())
     }
 
     fn rtt_of(&self, path: PathId) -> Option<crate::time::Duration> {

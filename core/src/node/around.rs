@@ -2,7 +2,7 @@
 use super::{Node, uplink::Uplink};
 use crate::{
     event::PortMapping,
-    path::candidate::{Ports, gather},
+    path::candidate::{Ports, TcpEnds, gather},
     time::Instant,
 };
 use core::net::IpAddr;
@@ -33,6 +33,8 @@ impl Node {
     /// Addresses changed: what may be dialled, and what we offer.
     pub(super) fn refresh_surroundings(&mut self, now: Instant) {
         self.room.around.relay_ends = self.uplinks.iter().filter_map(Uplink::ends).collect();
+        let ends = |uplink: &Uplink| TcpEnds::new(uplink.ends()?, uplink.observed()?);
+        self.room.around.tcp_ends = self.uplinks.iter().filter_map(ends).collect();
         self.room.around.observed = self.uplinks.iter().filter_map(Uplink::observed).map(|observed| observed.ip()).collect();
         self.room.around.reflexive = self.reflexive();
         // sockets that are there for the relay alone are nobody's candidates

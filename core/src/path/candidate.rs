@@ -15,6 +15,8 @@ pub(crate) struct Surroundings {
     pub(crate) interfaces: Vec<(IpAddr, u8)>,
     /// Our own end and the relay's end of each relay connection.
     pub(crate) relay_ends: Vec<(SocketAddr, SocketAddr)>,
+    /// Connections with relays from whose ports others can be dialled.
+    pub(crate) tcp_ends: Vec<TcpEnds>,
     /// Our address as relays see it.
     pub(crate) observed: Vec<IpAddr>,
     /// Our UDP sockets' addresses as relays see them.
@@ -23,6 +25,23 @@ pub(crate) struct Surroundings {
     pub(crate) mapped: Vec<PortMapping>,
     /// Own overlay prefixes.
     pub(crate) overlay: Vec<(IpAddr, u8)>,
+}
+
+/// Our end of a connection with a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TcpEnds {
+    /// As it is here.
+    pub(crate) local: SocketAddr,
+    /// As the relay sees it.
+    pub(crate) observed: SocketAddr,
+}
+
+impl TcpEnds {
+    /// None where others cannot see it so: behind a proxy, behind a translator between families, inside one machine.
+    pub(crate) fn new((local, relay): (SocketAddr, SocketAddr), observed: SocketAddr) -> Option<Self> {
+        let is_seen = !relay.ip().is_unspecified() && !relay.ip().is_loopback() && local.is_ipv4() == observed.is_ipv4();
+        (is_seen && is_reachable(observed.ip()) && observed.port() != 0).then_some(Self { local, observed })
+    }
 }
 
 /// The largest distance between two ports of a NAT that gives them in order; some count in the upper byte.
@@ -234,6 +253,7 @@ mod tests {
         Surroundings {
             interfaces: vec![(ip("127.0.0.1"), 8), (ip("192.168.1.5"), 24), (ip("fe80::1"), 64), (ip("2001:db8::5"), 64)],
             relay_ends: vec![(at("192.168.1.5:5000"), at("203.0.113.9:443"))],
+            tcp_ends: Vec::new(),
             observed: vec![ip("198.51.100.7")],
             reflexive: vec![Mapped { address: at("198.51.100.7:61000"), other: None }],
             mapped: Vec::new(),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! NodeControl  10 STREAM  11 ACK  12 PING  13 PONG
-//! └─ STREAM carries PeerMessage  20 CANDIDATES … 26 SEARCH  (framed by crate::control)
+//! └─ STREAM carries PeerMessage  20 CANDIDATES … 27 PUNCH  (framed by crate::control)
 //! ```
 use super::{
     Malformed, Reader,
@@ -48,6 +48,7 @@ const REKEY_PLEASE: u8 = 0x23;
 const CLOSE: u8 = 0x24;
 const UPDATE: u8 = 0x25;
 const SEARCH: u8 = 0x26;
+const PUNCH: u8 = 0x27;
 
 /// Sealed on lane FF between peers; neither acknowledged nor ordered by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,6 +149,11 @@ pub enum PeerMessage {
         address: SocketAddr,
         /// The distance of one such port to the next; 0: they are given by chance.
         step: u16,
+    },
+    /// The sender dials from this address; the receiver is to dial it, and to say from where (protocol 6.10).
+    Punch {
+        /// The sender's connection with a relay, as that sees it.
+        address: SocketAddr,
     },
 }
 
@@ -295,6 +301,7 @@ impl PeerMessage {
             CLOSE => Self::Close { reason: reader.u8("close reason")? },
             UPDATE => Self::Update { params: reader.rest(MAX_PARAMS_LEN, "update params")?.to_vec() },
             SEARCH => Self::Search { address: read_socket(&mut reader)?, step: reader.u16("search step")? },
+            PUNCH => Self::Punch { address: read_socket(&mut reader)? },
             _ => return Err(Malformed("peer message type")),
         };
         reader.end("bytes after peer message")?;
@@ -329,6 +336,10 @@ impl PeerMessage {
                 out.push(SEARCH);
                 out.extend_from_slice(&socket_bytes(*address));
                 out.extend_from_slice(&step.to_be_bytes());
+            }
+            Self::Punch { address } => {
+                out.push(PUNCH);
+                out.extend_from_slice(&socket_bytes(*address));
             }
         }
     }

@@ -97,7 +97,10 @@ impl NetReport {
         match (self.relays.iter().any(|relay| relay.connected), self.udp, self.mapping_varies) {
             (false, ..) => "no relay lets us in: nothing works without one",
             (_, None, _) => "no relay told how datagrams come through",
-            (_, Some(false), _) => "datagrams do not come through: direct paths need TCP, and one side that can be reached by it",
+            (_, Some(false), _) => {
+                "datagrams do not come through: direct paths need TCP, and one side that can be reached by it, or NATs \
+                 that keep one port for all destinations"
+            }
             (_, Some(true), Some(true)) if can_map && !is_double => {
                 "the NAT maps anew for each destination, but the router forwards ports when asked: direct paths by UDP with all"
             }

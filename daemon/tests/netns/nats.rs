@@ -6,6 +6,7 @@ use crate::router::{Nat, RENUMBERED, Router};
 use crate::stream::Stream;
 use crate::world::{Host, World};
 use crate::{Scenario, once, scenario};
+use socket2::{Domain, Socket, Type};
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
@@ -22,7 +23,10 @@ const FOLLOW_LIMIT: Duration = Duration::from_secs(15);
 const REBOUND: u16 = 40_000;
 
 pub(crate) fn all() -> Vec<Scenario> {
-    use Nat::{AddressRestricted, CarrierGrade, Firewall, FullCone, Open, PortRestricted, Renumbering, Sequential, Symmetric, UdpBlocked};
+    use Nat::{
+        AddressRestricted, CarrierGrade, Firewall, FullCone, Open, PortRestricted, Renumbering, Sequential, Symmetric, SymmetricUdpBlocked,
+        UdpBlocked,
+    };
     vec![
         once("instruments_nat_port_restricted", |world| prove(world, PortRestricted, Mapping::Kept, Filter::AddressAndPort)),
         once("instruments_nat_renumbering", |world| prove(world, Renumbering, Mapping::Port(RENUMBERED), Filter::AddressAndPort)),
@@ -32,7 +36,8 @@ pub(crate) fn all() -> Vec<Scenario> {
         once("instruments_nat_sequential", ports_follow_each_other),
         once("instruments_nat_firewall", |world| prove(world, Firewall, Mapping::Kept, Filter::AddressAndPort)),
         once("instruments_nat_carrier_grade", |world| prove(world, CarrierGrade, Mapping::Kept, Filter::AddressAndPort)),
-        once("instruments_nat_udp_blocked", udp_is_blocked),
+        once("instruments_nat_udp_blocked", |world| udp_is_blocked(world, UdpBlocked, Mapping::Kept)),
+        once("instruments_nat_symmetric_udp_blocked", |world| udp_is_blocked(world, SymmetricUdpBlocked, Mapping::Varies)),
         once("instruments_nat_rebinds", mapping_changes),
         once("nat_open_meets_port_restricted", |world| meet(world, [Open, PortRestricted])),
         scenario("nat_port_restricted_meets_port_restricted", |world| meet(world, [PortRestricted, PortRestricted])),
@@ -56,6 +61,10 @@ pub(crate) fn all() -> Vec<Scenario> {
         once("nat_symmetric_and_symmetric_stay_on_relay", |world| stay(world, [Symmetric, Symmetric])),
         once("nat_symmetric_and_sequential_stay_on_relay", |world| stay(world, [Symmetric, Sequential])),
         once("nat_udp_blocked_meets_open_by_wss", |world| meet_by(world, [UdpBlocked, Open], "wss")),
+        scenario("nat_udp_blocked_meets_udp_blocked_by_simultaneous_open", |world| meet_by(world, [UdpBlocked, UdpBlocked], "wss")),
+        once("nat_udp_blocked_meets_port_restricted_by_simultaneous_open", |world| meet_by(world, [UdpBlocked, PortRestricted], "wss")),
+        once("nat_udp_blocked_meets_carrier_grade_by_simultaneous_open", |world| meet_by(world, [UdpBlocked, CarrierGrade], "wss")),
+        scenario("nat_symmetric_without_udp_stay_on_relay", without_udp),
         scenario("nat_before_a_narrow_link_carries_full_packets_by_udp", narrow),
         scenario("nat_rebinding_loses_nothing", rebinding),
         once("nat_rebinding_under_traffic_one_way_loses_nothing", one_way_rebinding),
@@ -124,14 +133,35 @@ fn prove(world: &World, nat: Nat, mapping: Mapping, filter: Filter) {
     assert_eq!(found, filter, "{nat}");
 }
 
-fn udp_is_blocked(world: &World) {
-    let (near, host) = (world.host("x"), world.behind("a", Nat::UdpBlocked));
+/// No datagram comes through; a TCP connection does, and another one from the same port has a port of this kind outside.
+fn udp_is_blocked(world: &World, nat: Nat, mapping: Mapping) {
+    let (near, host) = (world.host("x"), world.behind("a", nat));
     assert!(arrives(&udp(&host), &udp(&near)).is_none(), "a datagram came through");
-    let listener = near.enter(|| TcpListener::bind(near.underlay(0)).expect("a free port"));
-    let target = listener.local_addr().expect("a bound listener");
-    host.enter(|| TcpStream::connect(target).expect("TCP comes through"));
-    let (_, from) = listener.accept().expect("a connection");
-    assert_eq!(Some(from.ip()), host.outside.map(IpAddr::V4));
+    let listeners = [(); 2].map(|()| near.enter(|| TcpListener::bind(near.underlay(0)).expect("a free port")));
+    let mut from = host.underlay(0);
+    let seen = listeners.each_ref().map(|listener| {
+        let target = listener.local_addr().expect("a bound listener");
+        let dialled = host.enter(|| tcp_from(from, target).expect("TCP comes through"));
+        from = dialled.local_addr().expect("a connection");
+        let (_, seen) = listener.accept().expect("a connection");
+        assert_eq!(Some(seen.ip()), host.outside.map(IpAddr::V4));
+        (dialled, seen.port())
+    });
+    let found = match [seen[0].1, seen[1].1] {
+        [first, second] if first != second => Mapping::Varies,
+        [first, _] if first == from.port() => Mapping::Kept,
+        [first, _] => Mapping::Port(first),
+    };
+    assert_eq!(found, mapping, "{nat}");
+}
+
+/// A connection from this address and port, where others may begin, too.
+fn tcp_from(from: SocketAddr, target: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&from.into())?;
+    socket.connect(&target.into())?;
+    Ok(socket.into())
 }
 
 fn ports_follow_each_other(world: &World) {
@@ -229,6 +259,24 @@ fn stay(world: &World, nats: [Nat; 2]) {
         assert_eq!((&nat["here"], &nat["there"]), (&"varies".into(), &"varies".into()), "{nat}");
         let said = mesh.peers[index].ask(&["peer", "explain", other]).stdout;
         assert!(said.contains("the NATs of both sides map anew"), "{said}");
+    }
+    stream.finish_perfect();
+}
+
+/// UDP is blocked on both sides, and the port from which the one dials is another one than relays see: the relay, and why it is so.
+fn without_udp(world: &World) {
+    let relay = world.host("relay");
+    let hosts = ["a", "b"].map(|name| world.behind(name, Nat::SymmetricUdpBlocked));
+    let mut mesh = Mesh::start_on(world, relay, &hosts, false, |options| options);
+    mesh.until_all("relay");
+    let stream = Stream::start(mesh.end(0), mesh.end(1));
+    stream.step(world, "over the relay", SOME_ROUNDS);
+    for (index, other) in [(0, "b"), (1, "a")] {
+        let peer = mesh.peers[index].knows(other);
+        assert_eq!(peer["path"]["kind"], "relay", "{peer:#}");
+        assert_eq!(counter(&peer, "migrations"), 0, "{peer:#}");
+        let said = mesh.peers[index].ask(&["peer", "explain", other]).stdout;
+        assert!(said.contains("/wss (simultaneous open): "), "it was tried: {said}");
     }
     stream.finish_perfect();
 }
@@ -350,7 +398,7 @@ fn assert_learned(peer: &Peer<'_>, nat: Nat) {
     let relay = &list(&status, "relays")[0];
     let seen = relay["reflexive"].as_str().map(|text| text.parse::<SocketAddr>().expect("an address").ip());
     let varies = relay["mapping_varies"].as_bool();
-    let expected = if nat == Nat::UdpBlocked {
+    let expected = if matches!(nat, Nat::UdpBlocked | Nat::SymmetricUdpBlocked) {
         (None, None)
     } else {
         (peer.host.outside.map(IpAddr::V4), Some(matches!(nat, Nat::Symmetric | Nat::Sequential)))

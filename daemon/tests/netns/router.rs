@@ -34,14 +34,16 @@ pub(crate) enum Nat {
     AddressRestricted,
     /// Ports are kept; everything comes in.
     FullCone,
-    /// A port by chance for each destination; in comes what answers.
+    /// A port by chance for each destination, by UDP and by TCP; in comes what answers.
     Symmetric,
-    /// The same, but one port behind the other.
+    /// The same, but by UDP one port behind the other.
     Sequential,
     /// No translation; in comes what answers.
     Firewall,
     /// `PortRestricted`, but no UDP at all.
     UdpBlocked,
+    /// `Symmetric`, but no UDP at all.
+    SymmetricUdpBlocked,
     /// `PortRestricted` behind `PortRestricted`.
     CarrierGrade,
     /// The same, and the network of the carrier carries packets of `NARROW_MTU` bytes.
@@ -201,7 +203,11 @@ impl<'w> Router<'w> {
             Nat::Sequential => format!("{udp} to :numgen inc mod {IN_ORDER} map {{ {} }}", in_order()),
             _ => udp.to_owned(),
         };
-        let rest = if self.nat == Nat::Firewall { "" } else { "oifname \"eth0\" masquerade" };
+        let rest = match self.nat {
+            Nat::Firewall => "",
+            Nat::Symmetric | Nat::Sequential | Nat::SymmetricUdpBlocked => "oifname \"eth0\" masquerade fully-random",
+            _ => "oifname \"eth0\" masquerade",
+        };
         let inwards = match self.nat {
             Nat::FullCone | Nat::AddressRestricted => format!("iifname \"eth0\" udp dport 1024-65535 dnat to {}", self.inside(2)),
             _ => String::new(),
@@ -212,7 +218,7 @@ impl<'w> Router<'w> {
             Nat::AddressRestricted => format!(
                 "iifname \"lan0\" update @asked {{ ip daddr . udp sport }}\niifname \"eth0\" ip saddr . udp dport @asked accept\n{answers}"
             ),
-            Nat::UdpBlocked => format!("meta l4proto udp drop\n{answers}"),
+            Nat::UdpBlocked | Nat::SymmetricUdpBlocked => format!("meta l4proto udp drop\n{answers}"),
             _ => answers.to_owned(),
         };
         // What comes to the router itself goes nowhere: else it would stand in the table of connections, and an

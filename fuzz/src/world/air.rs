@@ -11,6 +11,7 @@ use super::{
     dial::{Certificate, Dial, DialId},
     journal::Journals,
     nat::{Nat, NatId},
+    punch::Punch,
     rng::Rng,
     trace::Trace,
 };
@@ -169,6 +170,8 @@ pub(super) struct Air {
     pub(super) doors: BTreeMap<(HostId, u16), Certificate>,
     pub(super) dials: BTreeMap<DialId, Dial>,
     pub(super) next_dial: u64,
+    /// Dials among them that wait for one of the other end.
+    pub(super) punches: BTreeMap<DialId, Punch>,
     /// Who stands between two hosts and ends TLS there.
     pub(super) middlemen: BTreeMap<(HostId, HostId), Certificate>,
     pub(super) taps: BTreeMap<(HostId, HostId), Tap>,
@@ -211,6 +214,7 @@ impl Air {
             doors: BTreeMap::new(),
             dials: BTreeMap::new(),
             next_dial: 0,
+            punches: BTreeMap::new(),
             middlemen: BTreeMap::new(),
             taps: BTreeMap::new(),
             record: None,

@@ -14,6 +14,7 @@ use super::{
 use shadowmesh_core::{
     event::{Ended, TlsFacts},
     id::PeerId,
+    network::host_port,
     time::Duration,
 };
 use std::net::SocketAddr;
@@ -52,6 +53,10 @@ pub(super) enum Step {
     Greet,
     Join,
     Open,
+    /// The other end has dialled, too.
+    Meet {
+        mate: DialId,
+    },
     Refused,
     Late,
 }
@@ -75,14 +80,38 @@ pub(super) struct Dial {
     wire: Option<WireId>,
 }
 
+impl Dial {
+    /// A dial of which nothing is known yet.
+    pub(super) fn between(from: End, to: HostId, [local, remote]: [SocketAddr; 2], pin: Pin) -> Self {
+        let shown = Certificate { identity: None, subject: None };
+        Self { from, to, local, remote, seen: local, door: remote, pin, admitted: None, exporters: [[0; 32]; 2], shown, wire: None }
+    }
+
+    /// The dialler's own address, and the one that it dialled.
+    pub(super) fn ends(&self) -> (SocketAddr, SocketAddr) {
+        (self.local, self.remote)
+    }
+
+    pub(super) fn pin(&self) -> Pin {
+        self.pin
+    }
+}
+
 impl Air {
+    /// Gives a dial its number, and its end.
+    pub(super) fn begin(&mut self, dial: Dial, timeout: Duration) -> DialId {
+        let id = DialId(self.next_dial);
+        self.next_dial += 1;
+        self.dials.insert(id, dial);
+        self.at(self.now + timeout, Tick::Dial { dial: id, step: Step::Late });
+        id
+    }
+
     /// Starts a dial; None when the address is nobody's.
     pub(super) fn dial(&mut self, from: End, remote: SocketAddr, pin: Pin, timeout: Duration) -> Option<DialId> {
         let own = self.own_address(from.host, remote.is_ipv4())?;
         let local = SocketAddr::new(own, self.fresh_port());
         let route = self.route(Protocol::Tcp, from.host, local, remote);
-        let id = DialId(self.next_dial);
-        self.next_dial += 1;
         let (to, seen, door) = match route {
             Route::Arrives { to, source, destination } => (to, source, destination),
             Route::Nowhere => return None,
@@ -93,14 +122,14 @@ impl Air {
         let between = self.middlemen.contains_key(&(from.host, to));
         let exporters = [exporter, if between { self.rng.seed() } else { exporter }];
         let shown = Certificate { identity: None, subject: None };
-        self.dials.insert(id, Dial { from, to, local, remote, seen, door, pin, admitted: None, exporters, shown, wire: None });
+        let dial = Dial { from, to, local, remote, seen, door, pin, admitted: None, exporters, shown, wire: None };
+        let id = self.begin(dial, timeout);
         let latency = self.way(from.host, to).latency;
         match route {
             Route::Arrives { .. } => self.after(latency, Tick::Dial { dial: id, step: Step::Knock }),
             Route::Refused => self.after(latency, Tick::Dial { dial: id, step: Step::Refused }),
             Route::Dropped | Route::Nowhere => {}
         }
-        self.at(self.now + timeout, Tick::Dial { dial: id, step: Step::Late });
         Some(id)
     }
 
@@ -111,8 +140,14 @@ impl Air {
     }
 }
 
+/// Where a relay is; its host stands in the URL as an address.
+pub(super) fn address_of(url: &str) -> Option<SocketAddr> {
+    let (host, port) = host_port(url).ok()?;
+    Some(SocketAddr::new(host.parse().ok()?, port))
+}
+
 /// Whether a certificate satisfies a pin.
-fn judge(pin: Pin, shown: &Certificate) -> Result<(), Ended> {
+pub(super) fn judge(pin: Pin, shown: &Certificate) -> Result<(), Ended> {
     let fits = match pin {
         Pin::Anything => true,
         Pin::Direct(expected) => shown.identity == Some(expected),
@@ -135,6 +170,7 @@ impl World {
             // a host that sleeps sees its timers when it wakes
             _ if self.is_asleep(host) => self.air.after(AGAIN, Tick::Dial { dial: id, step }),
             Step::Late => self.give_up(id, Some(Ended::TimedOut)),
+            Step::Refused if self.air.has_met(id) => {}
             Step::Refused => self.give_up(id, Some(Ended::Refused)),
             // nothing comes through: again and again, until it is too late
             _ if is_cut || self.is_dark(dial.to) => self.air.after(AGAIN, Tick::Dial { dial: id, step }),
@@ -142,6 +178,7 @@ impl World {
             Step::Greet => self.step_greet(id),
             Step::Join => self.step_join(id),
             Step::Open => self.step_open(id),
+            Step::Meet { mate } => self.step_meet(id, mate),
         }
     }
 
@@ -203,9 +240,10 @@ impl World {
     fn step_open(&mut self, id: DialId) {
         let Some(dial) = self.air.dials.remove(&id) else { return };
         let Some(wire) = dial.wire else { return };
+        let ends = dial.ends();
         let tls = TlsFacts { exporter: dial.exporters[0], identity: dial.shown.identity, subject: dial.shown.subject };
         match &mut self.hosts[dial.from.host.0].running {
-            Some(Host::Peer(peer)) => peer.opened(&mut self.air, dial.from.conn, wire, tls, (dial.local, dial.remote)),
+            Some(Host::Peer(peer)) => peer.opened(&mut self.air, dial.from.conn, (wire, 0), tls, ends),
             Some(Host::Stranger(stranger)) => stranger.opened(dial.from.conn, wire, tls.exporter),
             Some(Host::Relay(_)) | None => {}
         }
@@ -214,6 +252,7 @@ impl World {
     /// It came to nothing; `why` goes to the dialler.
     pub(super) fn give_up(&mut self, id: DialId, why: Option<Ended>) {
         let Some(dial) = self.air.dials.remove(&id) else { return };
+        self.air.punches.remove(&id);
         if let Some(wire) = dial.wire {
             const DIALLER: Side = 0;
             self.air.finish(wire, DIALLER, Ended::ByPeer);

@@ -17,6 +17,7 @@ mod journal;
 mod nat;
 mod outbox;
 mod peer;
+mod punch;
 mod relay;
 mod rng;
 mod route;

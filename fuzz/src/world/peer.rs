@@ -4,7 +4,7 @@ mod udp;
 
 use super::{
     air::{Air, End, HostId, Parcel, Side, Tick, WireId},
-    dial::{Certificate, DialId, Pin},
+    dial::{Certificate, DialId, Pin, address_of},
     journal::Scribe,
     outbox::Outbox,
 };
@@ -18,7 +18,6 @@ use shadowmesh_core::{
     handshake::Done,
     id::{ConnId, Handle, PeerId},
     machine::{Deadline, Machine},
-    network::host_port,
     plane::{Edit, Plane, Report},
     status::Status,
     time::{Duration, Instant},
@@ -318,9 +317,16 @@ impl Peer {
         self.turn(air);
     }
 
-    pub(super) fn opened(&mut self, air: &mut Air, conn: ConnId, wire: WireId, tls: TlsFacts, ends: (SocketAddr, SocketAddr)) {
+    pub(super) fn opened(
+        &mut self,
+        air: &mut Air,
+        conn: ConnId,
+        (wire, side): (WireId, Side),
+        tls: TlsFacts,
+        ends: (SocketAddr, SocketAddr),
+    ) {
         self.dials.remove(&conn);
-        self.attach(conn, wire, 0);
+        self.attach(conn, wire, side);
         self.ports.inbox.push_back(Pending::Opened { conn, tls, local: ends.0, remote: ends.1 });
         self.turn(air);
     }
@@ -485,15 +491,13 @@ impl Peer {
     }
 
     fn dial(&mut self, air: &mut Air, conn: ConnId, target: Target, timeout: Duration) {
-        let (remote, pin) = match target {
-            Target::Direct { address, pin } => (Some(address), Pin::Direct(pin)),
-            Target::Relay { url, pin, .. } => {
-                let address = host_port(&url).ok().and_then(|(host, port)| Some(SocketAddr::new(host.parse().ok()?, port)));
-                (address, Pin::Relay(pin))
-            }
-        };
         let from = End { host: self.host, life: self.life, conn };
-        match remote.and_then(|remote| air.dial(from, remote, pin, timeout)) {
+        let dial = match target {
+            Target::Direct { address, pin } => air.dial(from, address, Pin::Direct(pin), timeout),
+            Target::Punch { address, from: local, pin, role } => air.punch(from, self.id, [local, address], pin, role, timeout),
+            Target::Relay { url, pin, .. } => address_of(&url).and_then(|address| air.dial(from, address, Pin::Relay(pin), timeout)),
+        };
+        match dial {
             Some(dial) => {
                 self.dials.insert(conn, dial);
             }

@@ -1,10 +1,12 @@
 //! Opening connections on a thread that may block: name, TCP, TLS 1.3, WebSocket, all within one time limit (protocol 6).
 use super::{
-    handshake::{Dialling, Socket, Step},
+    handshake::{Accepting, Dialling, Socket, Step},
     stream::TlsStream,
 };
 use crate::{
-    dial::{Plan, Reach, TCP_WITHIN, patience},
+    ahead::ReadAhead,
+    connect,
+    dial::{Plan, Reach, TCP_WITHIN, patience, served},
     tls,
     tunnel::Proxies,
 };
@@ -13,16 +15,19 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
 };
-use rustls::{ClientConnection, Connection};
+use rustls::{ClientConnection, Connection, ServerConfig};
 use shadowmesh_core::{
-    event::{Ended, Target, TlsFacts},
+    event::{Ended, Target, TlsFacts, TlsRole},
     id::PeerId,
 };
 use std::{
     io::ErrorKind,
     net::{TcpStream, ToSocketAddrs},
     os::fd::{AsFd, BorrowedFd},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::Instant,
 };
@@ -44,13 +49,13 @@ pub(crate) struct Dialled {
     pub(crate) remote: SocketAddr,
 }
 
-/// Opens a connection to `target` before `end`, through a proxy if there is one for it.
+/// Opens a connection to `target` before `end`, through a proxy if there is one for it. `server`: how this end serves, where it is to.
 ///
 /// # Errors
 /// Why it came to nothing; of several addresses, the last one's reason.
-pub(crate) fn dial(target: Target, proxies: &Proxies, end: Instant) -> Result<Dialled, Ended> {
+pub(crate) fn dial(target: Target, proxies: &Proxies, server: &Arc<ServerConfig>, end: Instant) -> Result<Dialled, Ended> {
     let plan = Plan::new(target, proxies)?;
-    in_turn(&plan, end, open).map_err(|why| plan.failed(why))
+    in_turn(&plan, end, |plan, address, end| open(plan, server, address, end)).map_err(|why| plan.failed(why))
 }
 
 /// Tries the addresses of a plan, until one is good.
@@ -121,7 +126,7 @@ pub fn reach(url: String, pin: Option<PeerId>, proxies: &Proxies, time: Duration
 
 fn shake_hands(plan: &Plan, remote: SocketAddr, end: Instant) -> Result<Reach, Ended> {
     let start = Instant::now();
-    let tcp = TcpStream::connect_timeout(&remote, left(end)?).map_err(|why| tls::ended(&why))?;
+    let tcp = connect(plan, remote, end)?;
     let connected = Instant::now();
     tunnel(plan, &tcp, end)?;
     let client = ClientConnection::new(plan.tls(), tls::server_name(plan.host())?).map_err(|why| Ended::Tls(why.to_string()))?;
@@ -135,9 +140,12 @@ fn shake_hands(plan: &Plan, remote: SocketAddr, end: Instant) -> Result<Reach, E
     }
 }
 
-fn open(plan: &Plan, address: SocketAddr, end: Instant) -> Result<Dialled, Ended> {
-    let tcp = TcpStream::connect_timeout(&address, left(end)?.min(TCP_WITHIN)).map_err(|why| tls::ended(&why))?;
+fn open(plan: &Plan, server: &Arc<ServerConfig>, address: SocketAddr, end: Instant) -> Result<Dialled, Ended> {
+    let tcp = connect(plan, address, end.min(Instant::now() + TCP_WITHIN))?;
     tunnel(plan, &tcp, end)?;
+    if plan.role() == TlsRole::Server {
+        return serve(tcp, Arc::clone(server), end);
+    }
     let mut dialling = Dialling::client(tcp, plan.tls(), plan.host(), plan.url())?;
     loop {
         match dialling.step()? {
@@ -145,14 +153,34 @@ fn open(plan: &Plan, address: SocketAddr, end: Instant) -> Result<Dialled, Ended
                 let (local, remote) = dialling.addresses();
                 return Ok(Dialled { socket, tls, local, remote: plan.remote(remote) });
             }
-            Step::Wait => wait(&dialling, end)?,
+            Step::Wait => wait(dialling.stream(), end)?,
         }
     }
 }
 
-/// From here on the socket does not block; where there is a proxy, the tunnel through it stands.
+/// Both ends have dialled, and this one is the server.
+fn serve(tcp: TcpStream, config: Arc<ServerConfig>, end: Instant) -> Result<Dialled, Ended> {
+    let mut accepting = Accepting::server(tcp, ReadAhead::of_handshake(), config)?;
+    loop {
+        match accepting.step()? {
+            Step::Done((socket, exporter)) => {
+                return Ok(Dialled { socket, tls: served(exporter), local: accepting.local, remote: accepting.remote });
+            }
+            Step::Wait => wait(accepting.stream(), end)?,
+        }
+    }
+}
+
+/// TCP, on a socket that does not block.
+fn connect(plan: &Plan, remote: SocketAddr, end: Instant) -> Result<TcpStream, Ended> {
+    let tcp = plan.begin(remote)?;
+    await_ready(tcp.as_fd(), PollFlags::OUT, end)?;
+    connect::begun(&tcp).map_err(|why| tls::ended(&why))?;
+    Ok(tcp)
+}
+
+/// Where there is a proxy, the tunnel through it stands then.
 fn tunnel(plan: &Plan, tcp: &TcpStream, end: Instant) -> Result<(), Ended> {
-    tcp.set_nonblocking(true).map_err(|why| tls::ended(&why))?;
     let Some(mut tunnel) = plan.tunnel() else { return Ok(()) };
     while !tunnel.advance(tcp)? {
         await_word(tcp.as_fd(), end)?;
@@ -160,18 +188,24 @@ fn tunnel(plan: &Plan, tcp: &TcpStream, end: Instant) -> Result<(), Ended> {
     Ok(())
 }
 
-/// Waits until the other end has said something. What this end says in a handshake fits into an empty socket, so that it has been
-/// taken already.
-fn wait(dialling: &Dialling, end: Instant) -> Result<(), Ended> {
-    let Some(socket) = dialling.socket() else {
+/// Waits until the other end has said something, or the socket takes more of what this end has to say.
+fn wait(stream: Option<&TlsStream>, end: Instant) -> Result<(), Ended> {
+    let Some(stream) = stream else {
         return Err(Ended::TimedOut);
     };
-    await_word(socket, end)
+    let room = if stream.tls().wants_write() { PollFlags::OUT } else { PollFlags::empty() };
+    await_ready(stream.as_fd(), PollFlags::IN | room, end)
 }
 
 fn await_word(socket: BorrowedFd<'_>, end: Instant) -> Result<(), Ended> {
+    await_ready(socket, PollFlags::IN, end)
+}
+
+/// Waits until one of these is so, or the socket has an error. Whoever is woken too early comes again.
+fn await_ready(socket: BorrowedFd<'_>, wanted: PollFlags, end: Instant) -> Result<(), Ended> {
     let left = Timespec::try_from(left(end)?).map_err(|_| Ended::TimedOut)?;
-    match poll(&mut [PollFd::from_borrowed_fd(socket, PollFlags::IN)], Some(&left)) {
+    match poll(&mut [PollFd::from_borrowed_fd(socket, wanted)], Some(&left)) {
+        Ok(0) => Err(Ended::TimedOut),
         Ok(_) | Err(Errno::INTR) => Ok(()),
         Err(why) => Err(Ended::Local(why.to_string())),
     }
@@ -180,12 +214,20 @@ fn await_word(socket: BorrowedFd<'_>, end: Instant) -> Result<(), Ended> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpListener;
+    use crate::{clock, tls::CertStore};
+    use shadowmesh_core::crypto::Identity;
+    use std::{net::TcpListener, time::SystemTime};
 
     const PIN: PeerId = PeerId([1; 32]);
 
+    fn server() -> Arc<ServerConfig> {
+        let identity = Identity::from_seed([2; 32]);
+        let store = CertStore::new(&identity, Duration::from_hours(24), clock::now(), SystemTime::now()).expect("a certificate");
+        tls::server_config(store)
+    }
+
     fn try_dial(target: Target, time: Duration) -> Result<(), Ended> {
-        dial(target, &Proxies::default(), Instant::now() + time).map(drop)
+        dial(target, &Proxies::default(), &server(), Instant::now() + time).map(drop)
     }
 
     #[test]
@@ -202,6 +244,31 @@ mod tests {
         let silent = TcpListener::bind("127.0.0.1:0").expect("bind");
         let address = silent.local_addr().expect("address");
         assert_eq!(try_dial(Target::Direct { address, pin: PIN }, Duration::from_millis(30)), Err(Ended::TimedOut));
+    }
+
+    // protocol 6.10
+    #[test]
+    fn who_dialled_may_be_the_server_and_both_know_the_connection_by_one_name() {
+        let there = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let address = there.local_addr().expect("address");
+        let from = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
+        let target = Target::Punch { address, from, pin: PIN, role: TlsRole::Server };
+        let end = Instant::now() + Duration::from_secs(20);
+        let serving = thread::spawn(move || dial(target, &Proxies::default(), &server(), end));
+        let (tcp, seen) = there.accept().expect("it dials");
+        assert_eq!(seen, from);
+        tcp.set_nonblocking(true).expect("a plain option");
+        let pin = Some(Identity::from_seed([2; 32]).id());
+        let mut client =
+            Dialling::client(tcp, tls::client_config(pin, false), "127.0.0.1", "wss://127.0.0.1/".to_owned()).expect("a client");
+        let facts = loop {
+            match client.step().expect("it serves") {
+                Step::Done((_, facts)) => break facts,
+                Step::Wait => wait(client.stream(), end).expect("it says something"),
+            }
+        };
+        let served = serving.join().expect("no panic").expect("a connection");
+        assert_eq!((served.tls.exporter, served.tls.identity, served.local, served.remote), (facts.exporter, None, from, address));
     }
 
     #[test]

@@ -12,12 +12,7 @@ use crate::{
 use core::net::SocketAddr;
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 use shadowmesh_core::event::{Ended, TlsFacts};
-use std::{
-    io::ErrorKind,
-    net::TcpStream,
-    os::fd::{AsFd, BorrowedFd},
-    sync::Arc,
-};
+use std::{io::ErrorKind, net::TcpStream, sync::Arc};
 use tungstenite::{
     ClientHandshake, ServerHandshake, accept_with_config,
     client::client_with_config,
@@ -115,13 +110,9 @@ impl Dialling {
         }
     }
 
-    /// The socket, to be waited for; `None` after the end.
-    pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
-        match &self.handshake.state {
-            State::Tls(stream) => Some(stream.as_fd()),
-            State::Upgrade(mid) => Some(mid.get_ref().get_ref().as_fd()),
-            State::Over => None,
-        }
+    /// The stream, to be waited for; `None` after the end.
+    pub(crate) fn stream(&self) -> Option<&TlsStream> {
+        self.handshake.stream()
     }
 
     /// This end's address and the other's.
@@ -133,6 +124,15 @@ impl Dialling {
 impl<R: HandshakeRole<InternalStream = TlsStream>> Handshake<R> {
     fn new(stream: TlsStream, local: SocketAddr, remote: SocketAddr) -> Self {
         Self { state: State::Tls(Box::new(stream)), local, remote }
+    }
+
+    /// The stream, to be waited for; `None` after the end.
+    pub(crate) fn stream(&self) -> Option<&TlsStream> {
+        match &self.state {
+            State::Tls(stream) => Some(stream),
+            State::Upgrade(mid) => Some(mid.get_ref().get_ref()),
+            State::Over => None,
+        }
     }
 
     /// Goes on with TLS, then with what `upgrade` begins.

@@ -285,9 +285,10 @@ impl PeerDoors for ThreadDoors {
     }
 
     fn dial(&mut self, conn: ConnId, target: Target, timeout: Duration) {
-        let (errands, proxies, end) = (self.pumps.errands(), Arc::clone(&self.proxies), Instant::now() + timeout);
+        let (errands, end) = (self.pumps.errands(), Instant::now() + timeout);
+        let (proxies, server) = (Arc::clone(&self.proxies), Arc::clone(&self.server_config));
         self.dials.run(move || {
-            let outcome = dial(target, &proxies, end);
+            let outcome = dial(target, &proxies, &server, end);
             // A peer that has ended needs no connections.
             let _ = errands.send(Box::new(move |room: &mut PeerRoom| dialled(room, conn, outcome)));
         });

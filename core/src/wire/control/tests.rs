@@ -106,6 +106,7 @@ fn golden_close_and_update() {
     golden_peer(&PeerMessage::Close { reason: CLOSE_REPLACED }, "24 | 01");
     golden_peer(&PeerMessage::Update { params: vec![1, 0, 1, 65] }, "25 | 01000141");
     let address = "203.0.113.9:20001".parse().expect("an address");
+    golden_peer(&PeerMessage::Punch { address }, "27 | 04 00 4e21 cb007109 000000000000000000000000");
     golden_peer(&PeerMessage::Search { address, step: 2 }, "26 | 04 00 4e21 cb007109 000000000000000000000000 | 0002");
     assert_eq!(
         [CLOSE_DOWN, CLOSE_REPLACED, CLOSE_REFUSED, CLOSE_PROTOCOL, CLOSE_OVERLOAD, CLOSE_SHARED_IDENTITY, CLOSE_SESSION_OLD, CLOSE_SILENT],
@@ -132,7 +133,7 @@ fn bounds_of_peer_messages() {
     assert_eq!(PeerMessage::parse(&hex("20 00000001 0b")), Err(Malformed("candidate count")));
     assert_eq!(PeerMessage::parse(&hex("20 00000001 01")), Err(Malformed("candidate")));
     assert_eq!(PeerMessage::parse(&hex("23 00")), Err(Malformed("bytes after peer message")));
-    assert_eq!(PeerMessage::parse(&hex("27")), Err(Malformed("peer message type")));
+    assert_eq!(PeerMessage::parse(&hex("28")), Err(Malformed("peer message type")));
     let mut update = vec![UPDATE];
     update.extend([0; MAX_PARAMS_LEN]);
     assert!(PeerMessage::parse(&update).is_ok());
@@ -196,6 +197,7 @@ pub(crate) fn any_peer_message() -> impl Strategy<Value = PeerMessage> {
         any::<u8>().prop_map(|reason| PeerMessage::Close { reason }),
         vec(any::<u8>(), 0..=MAX_PARAMS_LEN).prop_map(|params| PeerMessage::Update { params }),
         (any_socket(), any::<u16>()).prop_map(|(address, step)| PeerMessage::Search { address, step }),
+        any_socket().prop_map(|address| PeerMessage::Punch { address }),
     ]
 }
 
