@@ -116,7 +116,7 @@ impl Link {
 
     /// Tells the other end from where this one dials; its answer says where to.
     pub(super) fn begin_punch(&mut self, now: Instant, room: &mut Room) {
-        let ours = self.ends_for_punch(room, None).filter(|_| !self.directs.iter().any(Direct::is_usable));
+        let ours = self.ends_for_punch(room, None).filter(|_| !self.directs.iter().any(Direct::is_straight));
         let Some(round) = &mut self.attempt.round else { return };
         round.punch_at = None;
         match ours {
@@ -133,7 +133,7 @@ impl Link {
         let asked = self.attempt.round.as_ref().and_then(|round| round.punch.as_ref()).map(|punch| (punch.step, punch.ours));
         match asked {
             Some((Step::Dialling { to, .. } | Step::Again { to, .. }, _)) if to == theirs => return,
-            _ if self.directs.iter().any(Direct::is_usable) => return,
+            _ if self.directs.iter().any(Direct::is_straight) => return,
             _ => {}
         }
         let answers = matches!(asked, Some((Step::Told { .. }, ours)) if ours.observed.is_ipv4() == theirs.is_ipv4());
