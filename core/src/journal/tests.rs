@@ -19,6 +19,8 @@ use core::net::SocketAddr;
 use proptest::prelude::*;
 use std::sync::{Arc, LazyLock};
 
+mod kinds;
+
 /// The journals of one run: the peer's, the relay's.
 static RUN: LazyLock<(Vec<u8>, Vec<u8>)> = LazyLock::new(|| run(&(Arc::new(AwsLc) as _)));
 
@@ -505,6 +507,7 @@ fn peer_events() -> Vec<Event<'static>> {
         Ended::WrongIdentity { got: None, subject: Some("CN=proxy".into()) },
         Ended::Resolve("why".into()),
         Ended::Local("why".into()),
+        Ended::Proxy("why".into()),
     ];
     let path = PathTally { path: PathId(1), heard_at: Some(Instant::from_millis(4)), rtt: None };
     let link = LinkTally {
@@ -549,6 +552,7 @@ fn peer_events() -> Vec<Event<'static>> {
         Event::Examine,
         Event::Report(Report { link: LinkId(1), what: crate::plane::Noticed::Wanted }),
         Event::Report(Report { link: LinkId(1), what: crate::plane::Noticed::Stalled { path: PathId(2), pto: Duration::from_millis(7) } }),
+        Event::Report(Report { link: LinkId(1), what: crate::plane::Noticed::Roamed { remote: v6 } }),
         Event::Tally(tally),
         Event::Ping { peer: PeerId([3; 32]), id: 9, payload: vec![1, 2] },
         Event::Members {
