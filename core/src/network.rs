@@ -450,6 +450,7 @@ mod tests {
             ([&[1][..], &secret, &[0]].concat(), NetworkError::Layout("number of relays")),
             ([&[1][..], &secret, &[0, 0]].concat(), NetworkError::Relays(0)),
             ([&[1][..], &secret, &[0, 9]].concat(), NetworkError::Relays(9)),
+            ([&[1][..], &secret, &[0, 1]].concat(), NetworkError::Layout("relay flags")),
             ([&[1][..], &secret, &[0, 1, 4]].concat(), NetworkError::Layout("relay flags")),
             ([&[1][..], &secret, &[0, 1, 2, 7], b"wss://a", &secret[1..]].concat(), NetworkError::Layout("relay access key")),
             ([&[1][..], &secret, &[0, 1, 2, 7], b"wss://a", &secret].concat(), NetworkError::Access),
@@ -460,6 +461,33 @@ mod tests {
             let whole = [&body[..], &checksum(&body)].concat();
             assert_eq!(format!("{TOKEN_PREFIX}{}", to_base64url(&whole)).parse::<Network>(), Err(want));
         }
+    }
+
+    #[test]
+    fn each_mistake_in_a_token_says_what_it_is_and_what_is_right() {
+        for (error, words) in [
+            (NetworkError::Prefix, "a join token begins with \"smesh1:\""),
+            (NetworkError::Length(9_000), "this one has 9000"),
+            (NetworkError::Character('=', 12), "character 12 of the join token is '='"),
+            (NetworkError::Checksum, "copy it again as a whole"),
+            (NetworkError::Version(9), "a newer program is needed"),
+            (NetworkError::Layout("relay id"), "malformed at: relay id"),
+            (NetworkError::Name, "63 bytes and no control characters"),
+            (NetworkError::Relays(9), "1 to 8 relays, this one has 9"),
+            (NetworkError::Access, "--relay-id"),
+        ] {
+            assert!(error.to_string().contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn neither_secret_nor_access_key_is_printed() {
+        let access = AccessKey([0xab; 32]);
+        assert_eq!(format!("{access:?}"), "(hidden)");
+        let relay = RelayAddress::new("wss://a", None).expect("a good URL").with_access(Some(access));
+        let network = Network { secret: [0xcd; 32], name: "n".into(), relays: vec![relay] };
+        let relays = r#"[RelayAddress { url: "wss://a", id: None, access: Some((hidden)) }]"#;
+        assert_eq!(format!("{network:?}"), format!(r#"Network {{ name: "n", relays: {relays}, .. }}"#));
     }
 
     #[test]
@@ -511,6 +539,9 @@ mod tests {
         assert_eq!(Network::new([0; 32], "n", vec![]), Err(NetworkError::Relays(0)));
         assert_eq!(Network::new([0; 32], "n", vec![relay.clone(); 9]), Err(NetworkError::Relays(9)));
         assert_eq!(Network::new([0; 32], &"n".repeat(64), vec![relay]), Err(NetworkError::Name));
+        let mut emptied = sample();
+        emptied.relays.clear();
+        assert_eq!(emptied.token(), Err(NetworkError::Relays(0)), "whatever was done to it since");
         assert!(RelayAddress::new("http://a", None).is_err());
         let url = format!("wss://{}.example", ["a".repeat(60), "b".repeat(60), "c".repeat(60), "d".repeat(57)].join("."));
         assert!(url.len() > 250);

@@ -103,33 +103,6 @@ pub enum Refusal {
     Forged,
 }
 
-impl Refusal {
-    /// A short name for counters.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed",
-            Self::Elsewhere => "elsewhere",
-            Self::Reflected => "reflected",
-            Self::Old => "old",
-            Self::Forged => "forged",
-        }
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Malformed => "the message does not follow the layout",
-            Self::Elsewhere => "the message is for another session, path or epoch",
-            Self::Reflected => "the message was made by our own side",
-            Self::Old => "the attempt is over",
-            Self::Forged => "the mac does not hold",
-        })
-    }
-}
-
-impl core::error::Error for Refusal {}
-
 /// The end that asks on a path.
 pub struct Asker {
     ground: Ground,
@@ -325,6 +298,8 @@ mod tests {
             assert_eq!((request.len(), response.len(), complete.len()), (108, 108, 76));
             assert_eq!(proven[0], Proven { path: PathId(6), epoch: 0, attempt: 1, seen: at(2), floor: 200, size: 108 });
             assert_eq!(proven[1], Proven { path: PathId(6), epoch: 0, attempt: 1, seen: at(3), floor: 300, size: 108 });
+            let said = (proven[0].path(), proven[0].epoch(), proven[0].attempt(), proven[0].seen(), proven[0].floor(), proven[0].size());
+            assert_eq!(said, (PathId(6), 0, 1, at(2), 200, 108), "and whoever holds the proof can ask it");
         }
     }
 
@@ -349,6 +324,14 @@ mod tests {
             let (.., proven) = world.run();
             assert_eq!(proven.map(|proven| proven.attempt), [attempt; 2]);
         }
+    }
+
+    #[test]
+    fn what_is_printed_of_a_path_holds_no_nonce() {
+        let mut world = World::new(Side::Initiator);
+        world.run();
+        let shown = format!("{:?} {:?}", world.asker, world.answerer);
+        assert_eq!(shown, "Asker { path: PathId(6), attempts: 1, .. } Answerer { path: PathId(6), newest: 1, .. }");
     }
 
     // protocol 5.3

@@ -397,11 +397,19 @@ mod tests {
         assert_eq!(frame, [&head[..], &data, &tag].concat());
     }
 
+    #[test]
+    fn no_key_is_printed() {
+        let keys = chain(Suite::Aes256Gcm).keys(Side::Responder, &RustCrypto);
+        let shown = format!("{:?}, {:?}, {:?}", keys.seal, keys.open, keys.path);
+        assert_eq!(shown, "Sealer { epoch: 0, .. }, Opener { epoch: 0, .. }, PathKey { epoch: 0, side: Responder, .. }");
+    }
+
     // protocol 3.7
     #[test]
-    fn suites_have_their_numbers() {
-        for suite in SUITES {
+    fn suites_have_their_numbers_and_names() {
+        for (suite, aead) in SUITES.into_iter().zip(["CHACHA20-POLY1305", "AES-256-GCM"]) {
             assert_eq!(Suite::from_code(suite.code()), Some(suite));
+            assert_eq!(suite.label(), format!("ML-KEM-1024+X25519/ML-DSA-87/{aead}"));
         }
         assert_eq!([0, 3, 0x0100, 0xffff].map(Suite::from_code), [None; 4]);
     }

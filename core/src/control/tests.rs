@@ -162,6 +162,25 @@ fn an_offset_beyond_the_end_ends_the_stream() {
 }
 
 #[test]
+fn a_stream_that_failed_sends_nothing_more_and_says_why() {
+    let (mut long, mut far) = (ControlStream::new(), ControlStream::default());
+    for stream in [&mut long, &mut far] {
+        stream.send(&PeerMessage::RekeyPlease).expect("there is room");
+        assert_eq!(stream.deadline(), Some(Instant::ZERO), "a piece waits");
+    }
+    long.on_stream(0, &[0x10, 0x01, 0x23]);
+    assert_eq!(messages(&mut long).len(), 1);
+    far.on_stream(END_OFFSET, &[1]);
+    for (mut stream, reason) in [(long, "control stream message length"), (far, "control stream offset")] {
+        assert_eq!((stream.poll_transmit(at(0)), stream.deadline()), (None, None));
+        let error = stream.send(&PeerMessage::RekeyPlease).expect_err("it has failed");
+        assert_eq!(error.to_string(), format!("the control stream failed: {reason}"));
+    }
+    assert_eq!(SendError::Full.to_string(), "the control stream is full");
+    assert_eq!(SendError::Exhausted.to_string(), "the control stream has reached its last offset");
+}
+
+#[test]
 fn a_stream_at_its_end_refuses() {
     let mut a = ControlStream::new();
     a.acked = END_OFFSET - 8;

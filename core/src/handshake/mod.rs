@@ -399,20 +399,6 @@ impl HandshakeError {
     /// All of them, in their order.
     pub const ALL: [Self; 8] =
         [Self::Malformed, Self::Version, Self::Suite, Self::ZeroShare, Self::Sealed, Self::Identity, Self::Signature, Self::Spent];
-
-    /// A short name for counters.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed",
-            Self::Version => "version",
-            Self::Suite => "suite",
-            Self::ZeroShare => "zero-share",
-            Self::Sealed => "sealed",
-            Self::Identity => "identity",
-            Self::Signature => "signature",
-            Self::Spent => "spent",
-        }
-    }
 }
 
 impl fmt::Display for HandshakeError {

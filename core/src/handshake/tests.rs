@@ -382,6 +382,7 @@ fn nothing_secret_is_printed() {
     let (concluded, verified) = world.run();
     let shown = format!("{:?} {offer:?} {answer:?} {concluded:?} {verified:?}", world.setup);
     assert!(!shown.contains("psk") && !shown.contains("prk") && !shown.contains("key"), "{shown}");
+    assert_eq!(format!("{:?}", rekey::rekey_offer(1, &RustCrypto)), "RekeyOffer { epoch: 1, .. }");
 }
 
 /// Alice initiates to Bob; everything can be replaced.

@@ -214,6 +214,28 @@ mod tests {
         assert_eq!(of(&endless), Err(ProxyFault::TooLong));
     }
 
+    #[test]
+    fn a_binary_header_whose_addresses_do_not_fit_in_its_length_is_refused_at_each_length() {
+        for (family, needs) in [(0x11, 12), (0x21, 36)] {
+            for len in 0..needs {
+                assert_eq!(parse_proxy_header(&v2(0x21, family, &vec![1; len])), Err(ProxyFault::Malformed("length")), "{len} bytes");
+            }
+            assert!(whole(&v2(0x21, family, &vec![1; needs])).is_some());
+        }
+    }
+
+    #[test]
+    fn each_fault_names_what_the_operator_looks_for() {
+        for (fault, words) in [
+            (ProxyFault::Missing, "a trusted proxy sent no PROXY header"),
+            (ProxyFault::Malformed("family"), "malformed PROXY header: family"),
+            (ProxyFault::TooLong, "a PROXY header that is too long"),
+            (ProxyFault::Untrusted, "a PROXY header from an address that is not in access.trusted_proxies"),
+        ] {
+            assert_eq!(fault.to_string(), words);
+        }
+    }
+
     proptest! {
         /// However it is cut, it is the same; and what stands behind it is not looked at.
         #[test]

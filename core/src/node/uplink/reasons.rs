@@ -25,3 +25,26 @@ pub(super) fn meaning(reason: u8) -> String {
     };
     known.to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // protocol 6.8
+    #[test]
+    fn each_reason_of_a_relay_has_a_sentence_of_its_own_and_one_that_nobody_knows_its_number() {
+        let told: Vec<String> = (CLOSE_DOWN..=CLOSE_NO_ACCESS).map(meaning).collect();
+        for (code, words) in [
+            (CLOSE_REFUSED, "access.peers"),
+            (CLOSE_OVERLOAD, "as many clients as it takes"),
+            (CLOSE_SHARED_IDENTITY, "give each machine its own"),
+            (CLOSE_NO_ACCESS, "--relay-token"),
+        ] {
+            assert!(told[usize::from(code)].contains(words), "{code}: {}", told[usize::from(code)]);
+        }
+        for (code, sentence) in told.iter().enumerate() {
+            assert!(!sentence.contains("reason") && told.iter().filter(|other| *other == sentence).count() == 1, "{code}: {sentence}");
+        }
+        assert_eq!(meaning(CLOSE_NO_ACCESS + 1), "reason 9");
+    }
+}
