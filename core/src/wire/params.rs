@@ -212,7 +212,8 @@ mod tests {
     #[test]
     fn each_wrong_param_is_named() {
         for (bytes, want) in [
-            (&[0, 1, 0][..], "params: cut in a header"),
+            (&[0][..], "params: cut in a header"),
+            (&[0, 1, 0], "params: cut in a header"),
             (&[0, 1, 0, 2, b'a'], "params: cut in a value"),
             (&[0, 1, 0, 0], "params: name"),
             (&[0, 1, 0, 1, b'\n'], "params: name"),

@@ -239,3 +239,34 @@ proptest! {
         let _ = PeerMessage::parse(&body);
     }
 }
+
+// protocol 1.5
+#[test]
+fn a_message_between_peers_that_ends_before_its_last_field_is_malformed() {
+    for message in [
+        NodeControl::Stream { offset: 1, bytes: vec![2] },
+        NodeControl::Ack { offset: 1 },
+        NodeControl::Ping { id: 1, payload: vec![] },
+        NodeControl::Pong { id: 1, heard: PathLabel::DirectUdp, payload: vec![] },
+    ] {
+        let bytes = node_bytes(&message);
+        for end in 0..bytes.len() {
+            assert!(NodeControl::parse(&bytes[..end]).is_err(), "{end} of {} bytes: {message:?}", bytes.len());
+        }
+    }
+    let address = "192.0.2.1:5".parse().expect("a good address");
+    let candidate = Candidate { kind: CandidateKind::Host, transport: Transport::Udp, address, priority: 1 };
+    for message in [
+        PeerMessage::Candidates { generation: 1, candidates: vec![candidate; 2] },
+        PeerMessage::Rekey1 { epoch: 1, x25519: [2; 32], mlkem_ek: vec![3; 1568] },
+        PeerMessage::Close { reason: 1 },
+        PeerMessage::Search { address, step: 1 },
+    ] {
+        let bytes = peer_bytes(&message);
+        for end in 0..bytes.len() {
+            assert!(PeerMessage::parse(&bytes[..end]).is_err(), "{end} of {} bytes: {message:?}", bytes.len());
+        }
+    }
+    let too_long = [&[0x13, 0, 0, 0, 5, 2][..], &[0; CONTROL_PIECE_MAX_LEN + 1]].concat();
+    assert_eq!(NodeControl::parse(&too_long), Err(Malformed("pong payload")), "nothing is without a bound");
+}

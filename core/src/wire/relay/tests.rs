@@ -200,3 +200,26 @@ proptest! {
         let _ = RelayMessage::parse(&body);
     }
 }
+
+// protocol 1.5
+#[test]
+fn a_message_between_relay_and_client_that_ends_too_early_is_malformed_wherever_it_ends() {
+    let messages = [
+        established(),
+        RelayMessage::Directory { entries: entries() },
+        RelayMessage::Ping { id: 1 },
+        RelayMessage::Pong { id: 1 },
+        RelayMessage::Lookup { peer: PeerId([1; 32]) },
+        RelayMessage::Close { reason: 1 },
+        RelayMessage::Update { flags: 1, udp_port: 2 },
+        RelayMessage::GoAway { within_s: 3 },
+        RelayMessage::Attach { address: "[2001:db8::9]:5".parse().expect("a good address"), ticket: [1; 16] },
+        RelayMessage::Route { receiver: 1, to: Handle(2) },
+    ];
+    for message in messages {
+        let bytes = bytes_of(&message);
+        for end in 0..bytes.len() {
+            assert!(RelayMessage::parse(&bytes[..end]).is_err(), "{end} of {} bytes: {message:?}", bytes.len());
+        }
+    }
+}
