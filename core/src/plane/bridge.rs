@@ -334,6 +334,55 @@ mod tests {
 
     // protocol 2.6
     #[test]
+    fn a_learned_mac_gives_way_to_the_peer_whose_own_it_is() {
+        let mut bridge = Bridge::new(true, Vec::new(), [2; 6]);
+        bridge.set_peer(A, &[], [4; 6]);
+        let now = Instant::from_millis(1);
+        assert_eq!(bridge.inbound(now, A, &frame([2; 6], [6; 6])), Ok(()), "nobody is known to have it");
+        assert_eq!(bridge.outbound(now, &frame([6; 6], [2; 6])), Ok(Goal::One(A)));
+        bridge.set_peer(B, &[], [6; 6]);
+        assert_eq!(bridge.outbound(now, &frame([6; 6], [2; 6])), Ok(Goal::One(B)));
+        assert_eq!(bridge.inbound(now, A, &frame([2; 6], [6; 6])), Err(Drop::Mac));
+        assert_eq!(bridge.learned[&A], 0, "and does not count any more");
+    }
+
+    // protocol 2.6
+    #[test]
+    fn macs_that_were_not_seen_for_long_make_room_for_others() {
+        let mut bridge = Bridge::new(true, Vec::new(), [2; 6]);
+        bridge.set_peer(A, &[], [4; 6]);
+        let many = |bridge: &mut Bridge, now, kind: u8| {
+            let mac = |index: u32| [[kind, 0].as_slice(), &index.to_be_bytes()].concat().try_into().expect("six bytes");
+            (0..3000).filter(|index| bridge.inbound(now, A, &frame([2; 6], mac(*index))).is_ok()).count()
+        };
+        let (now, later) = (Instant::from_millis(1), Instant::from_millis(1) + MAC_STICKY);
+        assert_eq!(many(&mut bridge, now, 0x0a), MACS_PER_PEER);
+        assert_eq!(many(&mut bridge, now, 0x0c), 0);
+        assert_eq!(many(&mut bridge, later, 0x0c), MACS_PER_PEER);
+    }
+
+    // protocol 2.6
+    #[test]
+    fn what_this_machine_floods_is_limited_too_and_what_is_no_frame_goes_nowhere() {
+        let mut bridge = Bridge::new(true, Vec::new(), [2; 6]);
+        bridge.set_peer(A, &[], [4; 6]);
+        let now = Instant::from_millis(10_000);
+        let flooded: Vec<_> = (0..=STORM_BURST).map(|_| bridge.outbound(now, &frame([0xff; 6], [2; 6]))).collect();
+        assert_eq!(flooded.iter().filter(|goal| **goal == Ok(Goal::All)).count() as u64, STORM_BURST);
+        assert_eq!(flooded.last(), Some(&Err(Drop::Storm)));
+        assert_eq!(bridge.outbound(now, &frame([4; 6], [2; 6])), Ok(Goal::One(A)), "what is for one is no flood");
+        for len in 0..14 {
+            let cut = &frame([4; 6], [6; 6])[..len];
+            assert_eq!((bridge.outbound(now, cut), bridge.inbound(now, A, cut)), (Err(Drop::Packet), Err(Drop::Packet)), "{len} bytes");
+        }
+        let mut routed = Bridge::new(false, Vec::new(), [2; 6]);
+        for packet in [&[][..], &[0x45; 19], &[0x60; 39], &[0x50; 60]] {
+            assert_eq!(routed.outbound(now, packet), Err(Drop::Packet));
+        }
+    }
+
+    // protocol 2.6
+    #[test]
     fn a_peer_may_bring_a_bounded_number_of_macs() {
         let mut bridge = Bridge::new(true, Vec::new(), [2; 6]);
         bridge.set_peer(A, &[], [4; 6]);
@@ -356,5 +405,18 @@ mod tests {
         other[21] = 9;
         assert_ne!(flow_hash(false, &one), flow_hash(false, &other));
         assert_eq!(flow_hash(false, &one), flow_hash(false, &one.clone()));
+        one[9] = 1;
+        other[9] = 1;
+        assert_eq!(flow_hash(false, &one), flow_hash(false, &other), "what has no ports is one flow");
+    }
+
+    #[test]
+    fn frames_that_hold_no_ip_are_told_apart_by_their_macs_alone() {
+        let arp = |source| flow_hash(true, &frame([0xff; 6], source));
+        let longer = [frame([0xff; 6], [4; 6]), vec![1, 2, 3]].concat();
+        assert_ne!(arp([4; 6]), arp([6; 6]));
+        assert_eq!(arp([4; 6]), flow_hash(true, &longer));
+        let tagged = |port: u8| [&[4; 12][..], &[8, 0], &ip([10, 0, 0, 1], [10, 0, 0, 2])[..9], &[6; 11], &[0, port, 0, 0]].concat();
+        assert_ne!(flow_hash(true, &tagged(1)), flow_hash(true, &tagged(2)), "behind the header of Ethernet ports count");
     }
 }

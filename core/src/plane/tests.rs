@@ -10,6 +10,7 @@ use core::net::Ipv4Addr;
 use std::{collections::VecDeque, sync::Arc};
 use zeroize::Zeroizing;
 
+mod ethernet;
 mod hostile;
 mod large;
 mod pieces;
@@ -29,6 +30,7 @@ struct Ports {
     shapes: Vec<(usize, Checksum)>,
     reports: Vec<Report>,
     punted: usize,
+    strays: Vec<SocketAddr>,
     full: Option<ConnId>,
 }
 
@@ -48,6 +50,9 @@ impl Sink for Ports {
     }
     fn report(&mut self, report: Report) {
         self.reports.push(report);
+    }
+    fn stray(&mut self, remote: SocketAddr, _bytes: &mut [u8]) {
+        self.strays.push(remote);
     }
 }
 

@@ -145,3 +145,73 @@ fn what_a_replaced_session_owes_follows_the_new_one_to_whatever_path_it_takes() 
         world.all_came_in_order();
     }
 }
+
+#[test]
+fn a_link_that_is_forgotten_leaves_nothing_behind_and_what_is_ordered_for_it_later_does_nothing() {
+    let mut world = World::with_direct();
+    world.packets(5);
+    world.replace_session();
+    world.packets(5);
+    world.a.apply(world.now, Edit::Forget { link: LINK });
+    let plane = &world.a.plane;
+    assert!(plane.tally().links.is_empty() && plane.deadline().is_none());
+    assert!(plane.sessions.is_empty() && plane.retiring.is_empty() && plane.waiting.is_empty() && plane.timers.is_empty());
+    world.a.ports.out.clear();
+    let (link, keys) = (LINK, chain(8).keys(Side::Initiator, &RustCrypto));
+    let install = Install { session: chain(8).session_id(), local: 12, remote: 22, keys: keys.clone(), main: PathId::RELAY };
+    for edit in [
+        Edit::Install { link, install: Box::new(install) },
+        Edit::Promote { link, local: 11 },
+        Edit::Epoch { link, local: 11, keys, seal: true },
+        Edit::Path { link, path: DIRECT_PATH, via: DIRECT, window: None, rtt: None, budget: None },
+        Edit::Unpath { link, path: DIRECT_PATH },
+        Edit::Hedge { link, rescue: DIRECT_PATH },
+        Edit::Calm { link },
+        Edit::Switch { link, to: DIRECT_PATH },
+        Edit::FallBack { link, to: PathId::RELAY },
+        Edit::Retire { link, local: 11 },
+    ] {
+        world.a.apply(world.now, edit);
+    }
+    assert!(world.a.plane.tally().links.is_empty() && world.a.plane.sessions.is_empty() && world.a.ports.out.is_empty());
+    world.packets(1);
+    assert_eq!(world.a.plane.tally().drops.get(Drop::NoRoute), 1, "its address is nobody's");
+    // what its sessions still bring is nobody's either
+    let mut late = vec![0; FRAME_HEADER_LEN + 1 + TAG_LEN];
+    let header = FrameHeader { epoch: 0, generation: 0, receiver: 11, counter: Counter::new(0, 0) };
+    chain(8).keys(Side::Responder, &RustCrypto).seal.seal(header, &mut late);
+    world.a.plane.inbound(world.now, DIRECT.conn, &mut late, &mut world.a.ports);
+    assert_eq!(world.a.plane.tally().drops.get(Drop::UnknownSession), 1);
+}
+
+#[test]
+fn an_order_to_go_over_to_a_session_that_is_not_there_changes_nothing() {
+    let mut world = World::new();
+    world.a.apply(world.now, Edit::Promote { link: LINK, local: 99 });
+    world.packets(3);
+    world.wait(20, &[]);
+    world.all_came_in_order();
+}
+
+// protocol 8.4
+#[test]
+fn a_datagram_is_taken_in_a_flow_or_from_anywhere_and_what_is_no_frame_is_left_to_the_control_room() {
+    let mut world = World::new();
+    let (flow, from) = (ConnId::flow(3), "192.0.2.9:5000".parse().expect("an address"));
+    for end in [&mut world.a, &mut world.b] {
+        end.path(at(1), DIRECT_PATH, Via { conn: flow, handle: None });
+        end.apply(at(1), Edit::Switch { link: LINK, to: DIRECT_PATH });
+    }
+    world.packets(3);
+    let frames: Vec<Vec<u8>> = world.a.ports.out.drain(..).map(|(_, frame)| frame).collect();
+    let End { plane, ports } = &mut world.b;
+    let (mut in_flow, mut elsewhere) = (frames[..2].to_vec(), frames[2..].to_vec());
+    plane.datagrams(world.now, Some(flow), from, in_flow.iter_mut().map(Vec::as_mut_slice), ports);
+    plane.datagrams(world.now, None, from, elsewhere.iter_mut().map(Vec::as_mut_slice), ports);
+    assert_eq!(ports.delivered, [0, 1, 2]);
+    let what_else = || [vec![0x25, 0], vec![TYPE_PATH_CMP], Vec::new()];
+    let (mut in_flow, mut elsewhere) = (what_else(), what_else());
+    plane.datagrams(world.now, Some(flow), from, in_flow.iter_mut().map(Vec::as_mut_slice), ports);
+    plane.datagrams(world.now, None, from, elsewhere.iter_mut().map(Vec::as_mut_slice), ports);
+    assert_eq!((ports.punted, &ports.strays[..]), (3, &[from; 3][..]));
+}
