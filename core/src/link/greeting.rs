@@ -439,3 +439,6 @@ impl Link {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -536,3 +536,6 @@ pub(super) fn label_of(via: Via) -> PathLabel {
         None => PathLabel::DirectWss,
     }
 }
+
+#[cfg(test)]
+mod tests;

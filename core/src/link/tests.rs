@@ -16,7 +16,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 const PEER: PeerId = PeerId([0; 32]);
-const VIA: Via = Via { conn: ConnId(2), handle: Some(Handle(7)) };
+pub(crate) const VIA: Via = Via { conn: ConnId(2), handle: Some(Handle(7)) };
 
 pub(crate) fn at(seconds: u64) -> Instant {
     Instant::from_millis(seconds * 1000)
@@ -88,7 +88,7 @@ pub(crate) fn tally(frames: u64) -> LinkTally {
 }
 
 /// Alarms until nothing is due; a deadline that an alarm does not clear would ring for ever.
-fn settle(link: &mut Link, now: Instant, room: &mut Room) {
+pub(crate) fn settle(link: &mut Link, now: Instant, room: &mut Room) {
     for _ in 0..20 {
         if link.deadline().is_none_or(|due| due > now) {
             return;

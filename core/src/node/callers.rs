@@ -130,3 +130,24 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Duration;
+
+    // protocol 8.6
+    #[test]
+    fn handshakes_of_one_source_are_few_and_sources_beyond_the_table_wait_until_others_have_rested() {
+        let mut callers = Callers::default();
+        let now = Instant::from_millis(100_000);
+        let host = |number: u32| SocketAddr::from(((0x0a00_0000 + number).to_be_bytes(), 5_000));
+        assert_eq!((0..100).filter(|_| callers.admit(now, host(0))).count(), 64);
+        let admitted = (1..2_000).filter(|number| callers.admit(now, host(*number))).count();
+        assert_eq!(admitted, ORIGINS_MAX - 1);
+        assert!(callers.admit(now, host(1)), "a source that is counted goes on");
+        let later = now + Duration::from_secs(33);
+        assert!(callers.admit(later, host(5_000)));
+        assert_eq!(callers.origins.len(), 1, "those that have rested are not counted any more");
+    }
+}

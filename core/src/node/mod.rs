@@ -16,6 +16,8 @@ mod members;
 mod reflexive;
 mod relays;
 mod room;
+#[cfg(test)]
+mod tests;
 mod uplink;
 
 pub(crate) use lane::NodeLane;

@@ -544,6 +544,9 @@ fn open(now: Instant, lane: &mut NodeLane, bytes: &mut [u8]) -> Result<RelayMess
 }
 
 #[cfg(test)]
+mod relay_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::{

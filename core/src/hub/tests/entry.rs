@@ -28,6 +28,16 @@ fn connections_without_proof_are_limited_in_all_and_by_source() {
     assert_eq!(stage.status().handshakes_failed, 2);
 }
 
+// protocol 9.5
+#[test]
+fn who_says_wrongly_where_he_comes_from_is_counted_by_whether_he_is_trusted_to_say_it() {
+    let mut stage = Stage::new();
+    stage.hub.misannounced(true);
+    assert_eq!((stage.dropped("proxy_header"), stage.dropped("proxy_untrusted")), (1, 0));
+    stage.hub.misannounced(false);
+    assert_eq!((stage.dropped("proxy_header"), stage.dropped("proxy_untrusted")), (1, 1));
+}
+
 #[test]
 fn a_source_that_proves_identities_may_join_as_often_as_it_likes() {
     let mut stage = limited(|limits| limits.join_burst = 2);

@@ -1,9 +1,10 @@
 //! Established clients: what they are told, what they can send, how they end.
 use super::*;
 use crate::wire::{
-    CLOSE_DOWN, CLOSE_REPLACED, CLOSE_SESSION_OLD, CLOSE_SHARED_IDENTITY, CLOSE_SILENT, INNER_KEEPALIVE, UPDATE_SUPPORTS_DIRECT,
-    UPDATE_WITHHOLD_ADDRESS,
+    CLOSE_DOWN, CLOSE_REPLACED, CLOSE_SESSION_OLD, CLOSE_SHARED_IDENTITY, CLOSE_SILENT, INNER_KEEPALIVE, MAX_DIRECTORY_ENTRIES,
+    UPDATE_SUPPORTS_DIRECT, UPDATE_WITHHOLD_ADDRESS,
 };
+use std::collections::BTreeSet;
 
 // protocol 3.1, 6.5
 #[test]
@@ -206,6 +207,36 @@ fn leaving_tells_every_client_and_lets_nobody_in() {
     }
     assert_eq!((stage.hung.len(), stage.hung[&waiting]), (101, "the relay goes away"));
     assert_eq!((stage.dropped("leaving"), stage.hub.deadline()), (1, None));
+}
+
+// protocol 6.8
+#[test]
+fn a_connection_whose_tls_ends_when_the_relay_goes_away_is_shown_out_at_once() {
+    let mut stage = Stage::new();
+    stage.hub.admit(stage.now, address(ADDRESS)).expect("nothing is amiss yet");
+    stage.handle(HubEvent::Leave);
+    let late = ConnId(99);
+    stage.last_conn = late.0;
+    stage.handle(HubEvent::Accepted { conn: late, exporter: [1; 32], remote: address(ADDRESS), since: stage.now });
+    assert_eq!(stage.hung[&late], "the relay goes away");
+    assert_eq!((stage.status().preauth, stage.hub.deadline()), (0, None));
+}
+
+// protocol 6.5
+#[test]
+fn a_newcomer_to_a_large_network_is_told_all_of_it_in_pages() {
+    let mut stage = Stage::with(Limits { preauth_per_source: 1_000, join_burst: 1_000, ..Limits::default() });
+    let many = (0..=MAX_DIRECTORY_ENTRIES as u16).map(|n| core::array::from_fn(|at| n.to_be_bytes()[at % 2]));
+    let mut join = |seed| stage.join(&Arc::new(Identity::from_seed(seed)), ADDRESS, params(NETWORK));
+    let others: BTreeSet<_> = many.map(|seed| join(seed).id).collect();
+    let newcomer = join([255; 32]);
+    let mut told: BTreeSet<_> = newcomer.established.entries.iter().map(|entry| entry.peer).collect();
+    assert_eq!(told.len(), MAX_DIRECTORY_ENTRIES, "one page does not hold it");
+    for message in stage.told(&newcomer) {
+        let RelayMessage::Directory { entries } = message else { panic!("{message:?}") };
+        told.extend(entries.iter().map(|entry| entry.peer));
+    }
+    assert!(told.is_superset(&others));
 }
 
 // protocol 6.9
