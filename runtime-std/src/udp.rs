@@ -148,17 +148,27 @@ impl RunBuffer {
     /// # Errors
     /// The socket cannot be read any more.
     pub fn receive(&mut self, socket: &UdpSocket) -> io::Result<Option<(SocketAddr, ChunksMut<'_, u8>)>> {
-        let arrival = self.take(socket)?;
+        let arrival = self.take(socket, 0)?;
         Ok(arrival.map(|Arrival { remote, len, stride }| (remote, self.bytes[..len].chunks_mut(stride))))
     }
 
-    /// The same as one piece, which is then at the front of [`RunBuffer::bytes`].
+    /// With room for one run and for another behind it.
+    pub(crate) fn of_two() -> Self {
+        Self { bytes: vec![0; 2 * (RUN_BYTES + 1)], ..Self::default() }
+    }
+
+    /// Whether a whole run fits from here on.
+    pub(crate) fn has_room(&self, start: usize) -> bool {
+        self.bytes.len() - start > RUN_BYTES
+    }
+
+    /// The same as one piece, which then begins here in [`RunBuffer::bytes`].
     ///
     /// # Errors
     /// The socket cannot be read any more.
-    pub(crate) fn take(&mut self, socket: &UdpSocket) -> io::Result<Option<Arrival>> {
+    pub(crate) fn take(&mut self, socket: &UdpSocket, start: usize) -> io::Result<Option<Arrival>> {
         loop {
-            let mut place = [IoSliceMut::new(&mut self.bytes)];
+            let mut place = [IoSliceMut::new(&mut self.bytes[start..])];
             let arrival = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut place, Some(&mut self.control), MsgFlags::empty());
             match arrival.map_err(io::Error::from) {
                 Ok(arrival) => {

@@ -265,9 +265,10 @@ impl<D: Doors> Control<D> {
     /// Nothing can be read from this socket any more.
     pub fn datagrams(&mut self, now: Instant, place: usize) -> io::Result<bool> {
         let mut calls = 0;
-        while calls < TURN_CALLS {
-            let Some(mut run) = self.reflector.receive(place)? else { return Ok(false) };
-            calls += 1;
+        loop {
+            let more = calls < TURN_CALLS;
+            let Some(mut run) = self.reflector.receive(place, more)? else { return Ok(!more) };
+            calls += run.calls;
             while let Some(next) = self.reflector.next(&mut run) {
                 match next {
                     reflector::Next::Passing { receiver, count, part } => {
@@ -285,7 +286,6 @@ impl<D: Doors> Control<D> {
                 }
             }
         }
-        Ok(true)
     }
 
     fn alarms(&mut self, now: Instant) {

@@ -9,7 +9,7 @@
 use super::passing::{Noted, Outlet, Sent, Stretch};
 use crate::{
     StartError, listen,
-    udp::{self, Arrival, RunBuffer},
+    udp::{self, Arrival, RUN_BYTES, RUN_DATAGRAMS, RunBuffer},
 };
 use core::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -24,12 +24,19 @@ use std::{
 const DATAGRAM_BYTES: usize = 128;
 
 /// Both ports on one or more addresses.
-#[derive(Default)]
 pub(super) struct Reflector {
     sockets: Vec<Answering>,
     /// What came last, for as long as it takes to see to it.
     arrivals: RunBuffer,
+    /// What came behind a run and is no part of it; it is the next one.
+    behind: Option<Arrived>,
     noted: Noted,
+}
+
+impl Default for Reflector {
+    fn default() -> Self {
+        Self { sockets: Vec::new(), arrivals: RunBuffer::of_two(), behind: None, noted: Noted::default() }
+    }
 }
 
 /// One socket, and which of the two ports it is.
@@ -42,10 +49,32 @@ struct Answering {
 /// A run that came, and what of it is still to be seen to.
 pub(super) struct Arrived {
     pub(super) remote: SocketAddr,
+    /// How often the kernel was asked for it.
+    pub(super) calls: usize,
     port: u8,
     stride: usize,
     rest: Range<usize>,
     is_over: bool,
+}
+
+impl Arrived {
+    fn new(port: u8, start: usize, arrival: Arrival) -> Self {
+        let Arrival { remote, len, stride } = arrival;
+        Self { remote, calls: 1, port, stride, rest: start..start + len, is_over: false }
+    }
+
+    /// Takes what came behind it, if the kernel could have joined the two.
+    fn join(&mut self, next: &Arrival) -> bool {
+        let len = self.rest.len();
+        let is_open = len > 0 && len.is_multiple_of(self.stride) && len + next.len <= RUN_BYTES;
+        let fits =
+            next.remote == self.remote && next.len > 0 && (next.stride == self.stride || next.len < self.stride && next.len == next.stride);
+        if is_open && fits {
+            self.rest.end += next.len;
+            self.calls += 1;
+        }
+        is_open && fits
+    }
 }
 
 /// What is to be done next about a run.
@@ -98,12 +127,28 @@ impl Reflector {
         self.sockets.iter().map(|answering| &answering.outlet.socket)
     }
 
-    /// The next run that is here. It is gone when the next one is read.
-    pub(super) fn receive(&mut self, place: usize) -> io::Result<Option<Arrived>> {
+    /// The next run that is here, with what came one by one behind it as if the kernel had joined it. It is gone when the next one is read.
+    /// Without `more` only what was read already is given: before others get their turn there must be nothing left of that.
+    pub(super) fn receive(&mut self, place: usize, more: bool) -> io::Result<Option<Arrived>> {
         let Some(answering) = self.sockets.get(place) else { return Ok(None) };
-        let arrival = self.arrivals.take(&answering.outlet.socket)?;
-        let port = answering.port;
-        Ok(arrival.map(|Arrival { remote, len, stride }| Arrived { remote, port, stride, rest: 0..len, is_over: false }))
+        let (socket, port) = (&answering.outlet.socket, answering.port);
+        let mut run = match self.behind.take() {
+            Some(run) => run,
+            None if !more => return Ok(None),
+            None => match self.arrivals.take(socket, 0)? {
+                Some(arrival) => Arrived::new(port, 0, arrival),
+                None => return Ok(None),
+            },
+        };
+        while more && run.calls < RUN_DATAGRAMS && self.arrivals.has_room(run.rest.end) {
+            // an error comes again
+            let Ok(Some(next)) = self.arrivals.take(socket, run.rest.end) else { break };
+            if !run.join(&next) {
+                self.behind = Some(Arrived::new(port, run.rest.end, next));
+                break;
+            }
+        }
+        Ok(Some(run))
     }
 
     /// What comes next of a run; `None`: it is seen to. Only the first port passes anything on.
@@ -244,7 +289,7 @@ mod tests {
             assert_eq!(reflector.way_to(at), Some(way), "{asked}");
         }
         assert_eq!(reflector.way_to(SocketAddr::from((Ipv6Addr::LOCALHOST, 9))), None);
-        let run = Arrived { remote: at, port: 0, stride: 10, rest: 0..25, is_over: false };
+        let run = Arrived::new(0, 0, Arrival { remote: at, len: 25, stride: 10 });
         assert_eq!(reflector.pass(&run, 0..25, SocketAddr::from((Ipv6Addr::LOCALHOST, 9))), Sent { calls: 0, lost: 3 });
     }
 
@@ -262,7 +307,7 @@ mod tests {
         }
         let sent = [&[0x10, 0, 0, 0, 0, 0, 0, 5][..], &[7; 92]].concat().repeat(3);
         udp::send_run(&client_v4, from, &sent[..250], 100).expect("Linux 4.18");
-        let mut run = reflector.receive(0).expect("a socket").expect("one is here");
+        let mut run = reflector.receive(0, true).expect("a socket").expect("one is here");
         while let Some(Next::Passing { part, .. }) = reflector.next(&mut run) {
             assert_eq!(reflector.pass(&run, part, to).lost, 0);
         }
@@ -290,7 +335,7 @@ mod tests {
         }
         let mut taken = |place| {
             let mut all = Vec::new();
-            while let Some(mut run) = reflector.receive(place).expect("a socket") {
+            while let Some(mut run) = reflector.receive(place, true).expect("a socket") {
                 while let Some(next) = reflector.next(&mut run) {
                     all.push(match next {
                         Next::Passing { receiver, count, part } => (receiver, count, part.len()),
@@ -302,5 +347,47 @@ mod tests {
         };
         assert_eq!(taken(0), [(5, 3, 30), (0, 1, 0)]);
         assert_eq!(taken(1), [(0, 1, 10), (0, 1, 10), (0, 1, 10), (0, 1, 0)]);
+    }
+
+    #[test]
+    fn what_comes_one_by_one_is_joined_as_the_kernel_does_and_nothing_is_left_over() {
+        let mut reflector = Reflector::default();
+        reflector.add(udp::bind(loopback(0)).expect("loopback"), 0).expect("bound");
+        let to = reflector.sockets().next().and_then(|socket| socket.local_addr().ok()).expect("bound");
+        let [a, b] = [(); 2].map(|()| udp::bind(loopback(0)).expect("loopback"));
+        // a shorter one ends a run, a longer one begins one, and so does another sender's
+        for (from, len, number) in [(&a, 100, 1), (&a, 100, 2), (&a, 60, 3), (&a, 60, 4), (&a, 61, 5), (&b, 61, 6), (&b, 0, 7), (&b, 61, 8)]
+        {
+            udp::send(from, to, &vec![number; len]).expect("loopback");
+        }
+        let mut runs = Vec::new();
+        while let Some(run) = reflector.receive(0, runs.len() < 2).expect("a socket") {
+            let bytes = &reflector.arrivals.bytes()[run.rest.clone()];
+            runs.push((run.stride, run.rest.len(), bytes.first().copied(), bytes.last().copied()));
+        }
+        let expected = [(100, 260, Some(1), Some(3)), (60, 60, Some(4), Some(4)), (61, 61, Some(5), Some(5))];
+        assert_eq!(runs, expected, "without more there is only what was read");
+        assert!(reflector.behind.is_none());
+        let mut rest = Vec::new();
+        while let Some(run) = reflector.receive(0, true).expect("a socket") {
+            rest.push((run.stride, run.rest.len()));
+        }
+        assert_eq!(rest, [(61, 61), (1, 0), (61, 61)]);
+    }
+
+    #[test]
+    fn a_joined_run_is_no_longer_than_the_kernel_takes() {
+        let mut reflector = Reflector::default();
+        reflector.add(udp::bind(loopback(0)).expect("loopback"), 0).expect("bound");
+        let to = reflector.sockets().next().and_then(|socket| socket.local_addr().ok()).expect("bound");
+        let from = udp::bind(loopback(0)).expect("loopback");
+        for len in [30_000, 30_000, 30_000].into_iter().chain([20; 70]) {
+            udp::send(&from, to, &vec![7; len]).expect("loopback");
+        }
+        let mut runs = Vec::new();
+        while let Some(run) = reflector.receive(0, true).expect("a socket") {
+            runs.push(run.rest.len());
+        }
+        assert_eq!(runs, [60_000, 30_000, 64 * 20, 6 * 20], "behind 90,000 bytes there is no room for a run");
     }
 }
