@@ -49,7 +49,10 @@ impl Air {
         }
         let seen = self.seen_as(from.host, local, remote);
         let mate = self.punches.iter().find(|(_, mate)| mate.seen == remote && mate.remote == seen && mate.role != role && !mate.met);
-        let mate = mate.map(|(dial, _)| *dial).filter(|dial| self.dials.contains_key(dial));
+        let mate = mate.map(|(dial, _)| *dial);
+        // where new connections are refused, two that cross are
+        let is_open = |mate: &DialId| self.dials.get(mate).is_some_and(|mate| !self.way(from.host, mate.from.host).refuses);
+        let mate = mate.filter(is_open);
         let to = mate.and_then(|mate| self.dials.get(&mate)).map(|mate| mate.from.host);
         let route = self.route(Protocol::Tcp, from.host, local, remote);
         let refused_by = match (to, route) {
@@ -108,10 +111,16 @@ impl World {
             self.give_up(client.0, Some(why));
             return self.give_up(server.0, Some(Ended::ByPeer));
         }
+        // who stands between has two connections, and no say in what the ends derive from theirs
+        let between = |a: HostId, b: HostId| self.air.middlemen.contains_key(&(a, b));
+        let is_between = between(client.1.host, server.1.host) || between(server.1.host, client.1.host);
         let exporter = self.air.rng.seed();
+        let exporters = [exporter, if is_between { self.air.rng.seed() } else { exporter }];
         let wire = self.air.lay([client.1, server.1]);
-        let facts =
-            [TlsFacts { exporter, identity: shown.identity, subject: shown.subject }, TlsFacts { exporter, identity: None, subject: None }];
+        let facts = [
+            TlsFacts { exporter: exporters[0], identity: shown.identity, subject: shown.subject },
+            TlsFacts { exporter: exporters[1], identity: None, subject: None },
+        ];
         for (side, ((dial, end), tls)) in [client, server].into_iter().zip(facts).enumerate() {
             let addresses = self.air.dials.remove(&dial).map(|dial| dial.ends());
             self.air.punches.remove(&dial);
