@@ -150,7 +150,9 @@ impl Link {
         // so long is our answer on its way, and then the other end dials
         let way = self.rtt_over_relay().filter(|_| !answers).map_or(Duration::ZERO, |rtt| rtt / 2);
         let until = now + room.config.connect_timeout;
-        let round = self.attempt.round.get_or_insert_with(|| Round::new(now, until));
+        // a round that the other end's word began is like each other: else a listener that could be reached would never be dialled
+        let dial_at = (!self.candidates.is_empty()).then_some(now + self.courtesy_of_dials());
+        let round = self.attempt.round.get_or_insert_with(|| Round { dial_at, ..Round::new(now, until) });
         let punch = Punch { ours, step: Step::Again { at: now + way, to: theirs, tries: 0 } };
         let before = round.punch.replace(punch).and_then(|punch| punch.conn());
         round.punch_at = None;

@@ -104,6 +104,23 @@ fn who_is_called_without_a_round_of_its_own_answers_and_dials() {
     assert!(link.attempt.round.is_some());
 }
 
+/// The other end's rounds began before this one's own each time, so that the one listener that could be reached was never dialled.
+// protocol 6.10, seed 1851
+#[test]
+fn a_round_that_the_other_end_began_has_dials_to_listeners_too() {
+    let room = &mut room(Vec::new());
+    let mut link = link(room, Side::Responder);
+    candidates(&mut link, at(10), room);
+    let failed = Instant::from_millis(15_500);
+    run(&mut link, room, failed);
+    assert!(link.attempt.round.is_none(), "nobody answered");
+    dials(room);
+    link.take_punch(failed, room, address(THEIRS));
+    run(&mut link, room, at(16));
+    let listener = Target::Direct { address: address(LISTENER), pin: link.peer };
+    assert!(dials(room).iter().any(|(_, target)| *target == listener));
+}
+
 // protocol 6.10
 #[test]
 fn a_punch_that_is_refused_is_made_five_times_and_counts_as_one_dial() {
