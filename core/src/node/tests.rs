@@ -204,7 +204,7 @@ fn a_relay_s_word_alone_does_not_fill_the_table_of_links() {
     // those that a relay has now are not idle and stay
     let via = Via { conn: ConnId(2), handle: Some(Handle(7)) };
     for (peer, link) in &mut node.links {
-        let presence = uplink::Presence { peer: *peer, handle: Handle(7), public: None, online: true };
+        let presence = Presence { peer: *peer, handle: Handle(7), public: None, online: true };
         link.present(world.now, &mut node.room, 0, presence, via, 256, false);
     }
     assert!(!node.ensure_link(world.now, peer(LINKS_MAX + 11)));

@@ -211,6 +211,25 @@ fn a_challenge_that_is_altered_costs_nothing_and_one_that_is_forged_ends_the_att
     }
 }
 
+// protocol 2.7
+#[test]
+fn a_relay_that_wants_an_access_token_is_shown_what_is_of_use_there_alone() {
+    let token = AccessKey::of("letmein");
+    for access in [None, Some(token.clone())] {
+        let mut world = World::new(State::Dialling { conn: CONN, until: at(9_000) });
+        world.uplink.access.clone_from(&access);
+        let tls = TlsFacts { exporter: [4; 32], identity: Some(identity().id()), subject: None };
+        world.uplink.opened(at(1_000), &mut world.room, &tls, (end(), end()));
+        let done = world.job().run(&AwsLc);
+        world.uplink.computed(at(1_000), &mut world.room, done.ticket, done.outcome);
+        let mut resp = challenge(&mut world).resp().to_vec();
+        world.uplink.message(at(2_000), &mut world.room, &mut resp);
+        let Work::Conclude { params, .. } = world.job().work else { panic!("FIN is made") };
+        assert_eq!(params.pass, access.map(|token| token.pass(identity().id())));
+        assert_ne!(params.pass, Some(token.pass(PeerId([9; 32]))));
+    }
+}
+
 /// What the relay answers to the INIT that is out.
 fn challenge(world: &mut World) -> Arc<Answer> {
     let sent = world.actions().into_iter().find_map(|action| if let Action::Send { bytes, .. } = action { Some(bytes) } else { None });
