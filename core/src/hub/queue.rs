@@ -232,3 +232,73 @@ impl Flow {
         self.deficit_bytes -= len;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Instant = Instant::ZERO;
+
+    /// A queue under a bound of a thousand bytes.
+    #[derive(Default)]
+    struct World {
+        queue: Queue,
+        spares: Spares,
+    }
+
+    impl World {
+        /// A record of `len` bytes in all, filled with `mark`.
+        fn push(&mut self, source: u32, len: usize, mark: u8) -> Pushed {
+            let bound = Bound { frames: 100, bytes: 1_000 };
+            self.queue.push(NOW, Handle(source), [mark; 8], &vec![mark; len - 8], bound, &mut self.spares)
+        }
+
+        /// What is given to the writer, as (length, mark) of each record.
+        fn pull(&mut self, max_bytes: usize) -> Vec<(usize, u8)> {
+            let mut out = Vec::new();
+            self.queue.pull(NOW, &mut out, max_bytes, &mut QueueTimes::default(), &mut self.spares);
+            out.chunk_by(|one, next| one == next).map(|record| (record.len(), record[0])).collect()
+        }
+    }
+
+    #[test]
+    fn a_source_whose_only_record_gives_way_has_nothing_in_line_and_may_come_again() {
+        let mut world = World::default();
+        assert_eq!(world.push(1, 600, 1), Pushed::Queued);
+        assert_eq!(world.push(2, 500, 2), Pushed::Displaced(1));
+        assert_eq!((world.queue.frames(), world.queue.bytes(), world.queue.flows.len()), (1, 500, 1));
+        assert_eq!(world.push(1, 300, 3), Pushed::Queued);
+        assert_eq!(world.pull(16_000), [(500, 2), (300, 3)]);
+        assert_eq!((world.queue.frames(), world.queue.bytes(), world.queue.ring.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_record_that_does_not_fit_though_others_gave_way_is_counted_with_them() {
+        let mut world = World::default();
+        for (source, mark) in [(1, 1), (1, 2), (3, 3)] {
+            assert_eq!(world.push(source, 300, mark), Pushed::Queued);
+        }
+        assert_eq!(world.push(2, 450, 4), Pushed::Displaced(2), "one gave way, then its own was the longest");
+        assert_eq!(world.pull(16_000), [(300, 1), (300, 3)]);
+        assert_eq!(world.push(2, 1_001, 5), Pushed::Refused, "nobody can make room for it");
+        assert_eq!(world.queue.frames(), 0);
+    }
+
+    /// The ring of bytes of a flow that never empties wraps round at some time.
+    #[test]
+    fn records_are_whole_wherever_they_lie_in_the_ring() {
+        let mut world = World::default();
+        let mut wrapped = false;
+        let mut given = Vec::new();
+        for number in 0..200_u8 {
+            assert_eq!(world.push(1, 97, number), Pushed::Queued);
+            wrapped |= !world.queue.flows[&Handle(1)].bytes.as_slices().1.is_empty();
+            if number >= 3 {
+                given.extend(world.pull(97));
+            }
+        }
+        given.extend(world.pull(16_000));
+        assert!(wrapped);
+        assert_eq!(given, (0..200).map(|number| (97, number)).collect::<Vec<_>>());
+    }
+}

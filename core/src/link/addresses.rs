@@ -155,4 +155,36 @@ mod tests {
         assert!(!announced(room, 2, &["10.1.1.1"]).addresses.contains(&ip("10.1.1.1")));
         assert!(announced(room, 1, &["10.1.1.1"]).addresses.contains(&ip("10.1.1.1")));
     }
+
+    #[test]
+    fn a_peer_whose_interface_is_of_the_other_mode_is_named_with_what_to_do() {
+        for (here, there, mode) in [(false, true, "tap"), (true, false, "tun")] {
+            let room = &mut room(Vec::new());
+            room.config.layer2 = here;
+            let mut link = Link::new(Instant::ZERO, LinkId(1), PeerId([1; 32]), room);
+            link.take_params(room, Params { layer2: there, ..Params::default() });
+            let mut actions = Vec::new();
+            room.drain(usize::MAX, &mut actions);
+            let refused = actions.iter().find_map(|action| match action {
+                Action::Note(Note::Refused { what, .. }) => Some(what),
+                _ => None,
+            });
+            assert!(refused.is_some_and(|what| what.contains(mode) && what.contains("use one mode in a network")), "{refused:?}");
+        }
+    }
+
+    // protocol 2.4
+    #[test]
+    fn where_ipv4_addresses_are_automatic_a_peer_has_no_other_than_its_own() {
+        let room = &mut room(Vec::new());
+        room.config.addresses.clear();
+        let automatic = room.config.network.address_v4(PeerId([1; 32])).to_string();
+        let other = room.config.network.address_v4(PeerId([2; 32])).to_string();
+        let link = announced(room, 1, &[&other, "192.0.2.1"]);
+        assert_eq!(link.addresses.len(), 1, "the derived one");
+        room.around.overlay = vec![(ip("100.64.0.1"), 10)];
+        let mut link = link;
+        link.take_params(room, Params { addresses: vec![ip(&automatic), ip(&other)], ..Params::default() });
+        assert_eq!(link.addresses[1..], [ip(&automatic)]);
+    }
 }
