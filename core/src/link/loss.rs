@@ -80,7 +80,14 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link::tests::{at, tally};
+    use crate::{
+        config::Transports,
+        event::{Action, Note},
+        id::PathId,
+        link::tests::{at, connected, proven_at, room, tally},
+        plane::Edit,
+        session::Side,
+    };
 
     // protocol 8.3
     #[test]
@@ -90,6 +97,32 @@ mod tests {
         assert!(!watch.doubts_size(at(9), &told(7)), "nothing was lost");
         assert!(!watch.doubts_size(at(5), &told(8)) && watch.doubts_size(at(6), &told(8)));
         assert!(!watch.doubts_size(at(10), &told(9)) && watch.doubts_size(at(11), &told(9)) && !watch.doubts_size(at(19), &told(9)));
+    }
+
+    // protocol 7.5
+    #[test]
+    fn a_path_that_goes_on_losing_much_is_left_for_the_relay_and_its_place_is_not_taken_again_at_once() {
+        let room = &mut room(Vec::new());
+        (room.config.direct, room.udp_ports) = (Transports::UDP, (Some(4_000), None));
+        let mut link = connected(room, Side::Responder);
+        let place = core::net::SocketAddr::from(([192, 0, 2, 1], 4_000));
+        proven_at(&mut link, room, place);
+        assert!(link.is_direct());
+        let told = |frames, lost| LinkTally { tx_lost: lost, ..tally(frames) };
+        for (second, tally) in [(3, told(0, 0)), (7, told(200, 40))] {
+            link.tallied(at(second), room, tally);
+            assert!(link.is_direct(), "a fifth is not too much");
+        }
+        room.drain(usize::MAX, &mut Vec::new());
+        link.tallied(at(11), room, told(400, 81));
+        assert!(!link.is_direct());
+        let mut actions = Vec::new();
+        room.drain(usize::MAX, &mut actions);
+        assert!(actions.iter().any(|action| matches!(action, Action::Edit(Edit::FallBack { to: PathId::RELAY, .. }))));
+        let told = |action: &Action| matches!(action, Action::Note(Note::FellBack { why, .. }) if why.contains("a fifth"));
+        assert!(actions.iter().any(told));
+        proven_at(&mut link, room, place);
+        assert!(!link.is_direct(), "it is held down");
     }
 
     // protocol 7.5

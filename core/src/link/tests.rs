@@ -447,3 +447,54 @@ fn a_session_that_its_initiator_does_not_use_is_made_anew() {
     settle(&mut link, at(7), room);
     assert!(link.greeting.is_idle(), "it was used");
 }
+
+// protocol 6.3
+#[test]
+fn a_candidate_that_cannot_be_tried_says_why() {
+    let room = &mut room(Vec::new());
+    (room.config.direct, room.udp_ports) = (Transports::UDP, (Some(4_000), None));
+    let mut link = connected(room, Side::Initiator);
+    let busy = SocketAddr::from(([192, 0, 2, 7], 9_000));
+    while room.may_probe(at(9), busy.ip()) {}
+    let refused = room.drops.get(Drop::Candidate);
+    let candidates = ["[2001:db8::7]:9000".parse().expect("an address"), busy].map(|address| Candidate {
+        kind: CandidateKind::Host,
+        transport: Transport::Udp,
+        priority: 1,
+        address,
+    });
+    link.take_candidates(at(10), room, 1, &candidates);
+    link.alarm(at(10), room);
+    for (candidate, said) in &link.candidates {
+        let why = if candidate.address == busy { "asked often in the last minute" } else { "no UDP socket of this address family" };
+        assert!(said.contains(why), "{}: {said}", candidate.address);
+    }
+    assert_eq!(link.candidates.len(), 2);
+    assert_eq!(room.drops.get(Drop::Candidate), refused + 2);
+}
+
+// protocol 5.4, 6.3
+#[test]
+fn a_connection_for_which_there_is_no_path_is_closed_again() {
+    let room = &mut room(Vec::new());
+    let mut link = connected(room, Side::Initiator);
+    let remote = SocketAddr::from(([192, 0, 2, 7], 4_001));
+    let candidate = Candidate { kind: CandidateKind::Host, transport: Transport::Wss, priority: 1, address: remote };
+    link.take_candidates(at(10), room, 1, &[candidate]);
+    link.alarm(at(10), room);
+    let mut actions = Vec::new();
+    room.drain(usize::MAX, &mut actions);
+    let dialled = actions.iter().find_map(|action| if let Action::Dial { conn, .. } = action { Some(*conn) } else { None });
+    let dialled = dialled.expect("the candidate is dialled");
+    let stray = ConnId(999);
+    room.conns.insert(stray, crate::node::Use::Dialled { peer: PEER });
+    while link.begin_path(at(10), room, ConnId(500 + link.directs.len() as u64 * 2), &facts(), remote, at(99)) {}
+    for conn in [stray, dialled] {
+        room.drain(usize::MAX, &mut Vec::new());
+        link.opened(at(11), room, conn, &facts(), remote);
+        actions.clear();
+        room.drain(usize::MAX, &mut actions);
+        assert!(actions.iter().any(|action| matches!(action, Action::Hangup { conn: closed } if *closed == conn)), "{conn:?}");
+    }
+    assert!(link.candidates[0].1.contains("too many paths"), "{}", link.candidates[0].1);
+}
