@@ -12,7 +12,7 @@ use core::net::SocketAddr;
 use futures_lite::StreamExt;
 use shadowmesh_core::{
     config::{HubConfig, Limits},
-    crypto::awslc::AwsLc,
+    crypto::{self, awslc::AwsLc},
     hub::HubStatus,
     id::PeerId,
     session::Suite,
@@ -84,7 +84,7 @@ pub fn run(settings: &Settings, reread: Reread<'_>, runtime: Runtime, journal: O
         hub: HubConfig {
             identity: Arc::new(identity),
             crypto: Arc::new(AwsLc),
-            suites: vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305],
+            suites: crypto::offered(&[Suite::Aes256Gcm, Suite::ChaCha20Poly1305]),
             access: settings.access.clone(),
             limits: fitting(&settings.limits, open_files),
             keepalive: settings.keepalive,

@@ -96,10 +96,16 @@ pub trait Provider: Send + Sync {
     fn public_key_of_seed(&self, seed: &[u8; 32]) -> Box<[u8; PUBLIC_KEY_LEN]>;
     /// The AEAD of `suite` under `key`.
     fn aead(&self, suite: Suite, key: &[u8; 32]) -> Box<dyn Aead>;
-    /// Whether AES-256-GCM runs on AES instructions here; only then is its suite worth announcing.
-    fn has_aes(&self) -> bool {
-        has_aes_instructions()
-    }
+}
+
+/// Of the configured suites those that this machine offers and accepts, in their order: AES only where it is computed in hardware.
+pub fn offered(configured: &[Suite]) -> Vec<Suite> {
+    offered_with(configured, has_aes_instructions())
+}
+
+/// protocol 3.7
+fn offered_with(configured: &[Suite], has_aes: bool) -> Vec<Suite> {
+    configured.iter().copied().filter(|suite| has_aes || *suite != Suite::Aes256Gcm).collect()
 }
 
 /// Whether this machine has instructions for AES and for the multiplication of GCM.

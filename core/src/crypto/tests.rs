@@ -19,6 +19,17 @@ pub(super) fn aeads(suite: Suite, key: &[u8; 32]) -> Vec<(&'static str, Box<dyn 
 
 const SUITES: [Suite; 2] = [Suite::ChaCha20Poly1305, Suite::Aes256Gcm];
 
+// protocol 3.7
+#[test]
+fn aes_is_offered_only_where_it_is_computed_in_hardware() {
+    let both = [Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
+    assert_eq!(offered_with(&both, true), both, "in the order of the operator");
+    assert_eq!(offered_with(&both, false), both[1..]);
+    assert_eq!(offered_with(&both[..1], false), [], "and nothing else in its place");
+    assert_eq!(offered(&both[1..]), both[1..]);
+    assert_eq!(offered(&both), offered_with(&both, has_aes_instructions()));
+}
+
 #[test]
 fn sha512_of_fips_180() {
     let want = "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a\

@@ -3,7 +3,7 @@ use super::forwarder::{Forwarder, Line};
 use crate::{cli::Runtime, credentials, failure::Failure};
 use shadowmesh_core::{
     config::{HubConfig, Mode, NodeConfig, Transports},
-    crypto::Identity,
+    crypto::{self, Identity},
     event::Note,
     network::{Network, RelayAddress},
     session::Suite,
@@ -150,5 +150,5 @@ fn free_address() -> Result<SocketAddr, Failure> {
 }
 
 fn suites() -> Vec<Suite> {
-    vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305]
+    crypto::offered(&[Suite::Aes256Gcm, Suite::ChaCha20Poly1305])
 }

@@ -25,7 +25,7 @@ use futures_lite::{StreamExt, future};
 use observer::Observer;
 use serde::Serialize;
 use serve::Service;
-use shadowmesh_core::{id::PeerId, network::Network};
+use shadowmesh_core::{crypto, id::PeerId, network::Network};
 use shadowmesh_runtime_smol::{control::ControlSocket, http, service as manager};
 use shadowmesh_runtime_std::{
     journal::JournalFile,
@@ -52,6 +52,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
     let state = State::open(&settings.state_dir)?;
     let network = network(&settings, &state)?;
     let identity = credentials::identity_or_new(&settings.identity)?;
+    let suites = node::suites(crypto::offered(&settings.suites))?;
     let claims = state.claims();
     smol::block_on(async {
         let socket = bind_control(&settings.control_socket)?;
@@ -60,7 +61,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
             .map_err(|error| Failure::failed(format!("signals cannot be received: {error}")))?;
         let journal = args.journal.as_deref().map(JournalFile::create).transpose().map_err(Failure::failed)?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), id = %identity.id(), name = settings.name, "starting");
-        let (options, ends) = node::options(&settings, identity, network, claims.list(), journal);
+        let (options, ends) = node::options(&settings, suites, identity, network, claims.list(), journal);
         let dns = dns_address(&settings, &options);
         let userspace = userspace(&settings, ends, &options).await?;
         let peer = args.runtime.start_peer(options).map_err(|error| Failure::failed(error.to_string()))?;

@@ -1,5 +1,6 @@
 //! From settings to what the runtime is started with.
 use crate::{
+    Failure,
     config::{
         Listed, Settings,
         parse::{InterfaceMode, TransportChoice},
@@ -12,6 +13,7 @@ use shadowmesh_core::{
     crypto::Identity,
     id::PeerId,
     network::Network,
+    session::Suite,
 };
 use shadowmesh_runtime_std::{
     journal::JournalFile,
@@ -29,9 +31,17 @@ pub(crate) fn tuning(settings: &Settings) -> Tuning {
     }
 }
 
+/// The suites that this machine offers, or what to do where those that are configured leave none.
+pub(crate) fn suites(offered: Vec<Suite>) -> Result<Vec<Suite>, Failure> {
+    let why =
+        "crypto.suites: this machine does not compute aes-256-gcm in hardware, and no other suite is named; add \"chacha20-poly1305\"";
+    if offered.is_empty() { Err(Failure::usage(why)) } else { Ok(offered) }
+}
+
 /// The options of a peer, and our end of its interface where no device of the kernel is that.
 pub(crate) fn options(
     settings: &Settings,
+    suites: Vec<Suite>,
     identity: Identity,
     network: Network,
     claims: Vec<(IpAddr, PeerId)>,
@@ -44,7 +54,7 @@ pub(crate) fn options(
         crypto: credentials::provider(),
         network,
         name: settings.name.clone(),
-        suites: settings.suites.clone(),
+        suites,
         layer2,
         mtu: settings.mtu,
         addresses: settings.addresses.clone(),
@@ -89,4 +99,17 @@ pub(crate) fn members(settings: &Settings) -> Vec<Member> {
     let member =
         |peer: &Listed| Member { id: peer.id, name: peer.name.clone(), allowed: peer.allowed.clone(), endpoints: peer.endpoints.clone() };
     settings.peers.iter().map(member).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // protocol 3.7
+    #[test]
+    fn a_machine_without_hardware_for_the_only_suite_that_is_named_says_what_to_name() {
+        let failure = suites(Vec::new()).expect_err("no suite is left");
+        assert_eq!((failure.code, failure.to_string().contains("add \"chacha20-poly1305\"")), (2, true), "{failure}");
+        assert_eq!(suites(vec![Suite::ChaCha20Poly1305]).ok(), Some(vec![Suite::ChaCha20Poly1305]));
+    }
 }

@@ -176,10 +176,6 @@ impl Provider for Watched {
         let name = fingerprint(u64::from(suite.code()), &[key]) as u64;
         Box::new(WatchedAead { inner: self.inner.aead(suite, key), ledger: self.ledger.clone(), key: name, host: self.host })
     }
-    /// The same on every machine, or a seed would not be.
-    fn has_aes(&self) -> bool {
-        true
-    }
 }
 
 struct WatchedAead {
