@@ -1,3 +1,4 @@
+//! Data that take a relay's UDP port: when they do, and when they leave it.
 use super::*;
 use crate::{
     config::Transports,
