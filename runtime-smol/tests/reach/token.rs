@@ -22,7 +22,7 @@ fn a_token_is_replaced_while_the_relay_runs(on: Runtime) {
         };
         let early = with(1, &old);
         connected(&early).await;
-        let limits = Limits { preauth_per_source: 2, preauth_time: Duration::from_millis(300), ..Limits::default() };
+        let limits = Limits { preauth_per_source: 2, preauth_time: Duration::from_secs(2), ..Limits::default() };
         let access = Access { keys: vec![new.clone()], ..Access::default() };
         relay.configure(Live { limits: limits.clone(), access: access.clone(), trusted_proxies: Vec::new() }).await;
         let late = with(2, &new);
