@@ -299,9 +299,7 @@ pub(crate) fn settings(layers: &Layers) -> Result<Settings, Failure> {
     let addresses = take.value("interface.address", parse::addresses)?;
     let mtu = take.value("interface.mtu", parse::mtu)?;
     let dns = take.value("dns.enabled", parse::boolean)?;
-    let proxy = proxy(&mut take)?;
-    let forwards = take.value("userspace.forward", parse::forwards)?;
-    let exposed = take.value("userspace.expose", parse::exposed)?;
+    let (proxy, forwards, exposed) = userspace(&mut take)?;
     no_ports(layers, interface_mode)?;
     let transports = take.value("p2p.transports", parse::transports)?;
     let listen_udp = take.value("p2p.listen_udp", parse::socket)?;
@@ -374,10 +372,13 @@ fn metrics(take: &mut Taker<'_>) -> Result<(Option<SocketAddr>, bool), Failure> 
     Ok((take.value("metrics.listen", parse::socket_or_off)?, asked))
 }
 
-/// Where the proxy listens, and whether somebody asked for that.
-fn proxy(take: &mut Taker<'_>) -> Result<(Option<SocketAddr>, bool), Failure> {
+/// Where the proxy listens, and whether somebody asked for that; ports of peers here, and ours there.
+type Userspace = ((Option<SocketAddr>, bool), Vec<Forward>, Vec<Expose>);
+
+fn userspace(take: &mut Taker<'_>) -> Result<Userspace, Failure> {
     let asked = take.layers.take(key("userspace.proxy"), parse::proxy)?.is_some();
-    Ok((take.value("userspace.proxy", parse::proxy)?, asked))
+    let proxy = (take.value("userspace.proxy", parse::proxy)?, asked);
+    Ok((proxy, take.value("userspace.forward", parse::forwards)?, take.value("userspace.expose", parse::exposed)?))
 }
 
 /// An interface of the kernel has its own ports: what is said of them for userspace mode alone is a mistake.
