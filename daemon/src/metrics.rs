@@ -34,7 +34,7 @@ impl Metrics {
     #[expect(clippy::wildcard_enum_match_arm, reason = "all other notes carry no duration of a path")]
     pub(crate) fn note(&self, note: &Note) {
         match note {
-            Note::Migrated { took, .. } => self.migration.observe(took.as_secs_f64()),
+            Note::Migrated { to, took, .. } if !to.is_relay() => self.migration.observe(took.as_secs_f64()),
             Note::PathValidated { rehandshake, .. } => self.rehandshake.observe(rehandshake.as_secs_f64()),
             _ => {}
         }

@@ -89,6 +89,7 @@ retry_interval = "2m"
 health_check_interval = "500ms"
 connect_timeout = "3s"
 close_relay = true
+relay_udp = false
 mode = "redundant"
 [crypto]
 suites = ["chacha20-poly1305"]

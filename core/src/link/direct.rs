@@ -514,7 +514,9 @@ impl Link {
             room.edit(Edit::Unpath { link: self.id, path });
         }
         room.hang_up(direct.conn);
-        if was_usable {
+        if direct.is_detour() {
+            // where the peer is lost its relay is, and that says so
+        } else if was_usable {
             self.mourn(room, why);
         } else {
             self.attempt_lost(now, room, Way::of(&direct), why);

@@ -174,8 +174,10 @@ impl Link {
         self.steer.main = to;
         self.steer.main_since = now;
         self.switches.push_back(now);
-        self.migrations += 1;
-        room.totals.migrations_ok += 1;
+        if !(label.is_relay() && from.is_some_and(PathLabel::is_relay)) {
+            self.migrations += 1;
+            room.totals.migrations_ok += 1;
+        }
         let decided = self.attempt.decided_at().or_else(|| self.directs.iter().find(|direct| direct.path() == to).map(Direct::first_at));
         let took = decided.map_or(Duration::ZERO, |at| now.since(at));
         room.note(Note::Migrated { peer: self.peer, from, to: label, took });
@@ -217,6 +219,7 @@ impl Link {
         let to = other.filter(|_| self.relay_via().is_none()).unwrap_or(PathId::RELAY);
         let label = label.filter(|_| to != PathId::RELAY).unwrap_or(PathLabel::RelayWss);
         self.turn_back(now, room, (to, label), why, dead.silent(now));
+        self.count_fallback(room, dead.is_detour());
         self.examine_directs(now, room);
         if to != PathId::RELAY || dead.is_detour() {
             return;
@@ -237,7 +240,9 @@ impl Link {
             self.steer.hold.reset();
         }
         let why = "more than a fifth of what was sent was lost";
+        let was_detour = self.is_on_detour();
         self.turn_back(now, room, (PathId::RELAY, PathLabel::RelayWss), why, Duration::ZERO);
+        self.count_fallback(room, was_detour);
         self.hold_down(now, room, remote);
     }
 
@@ -247,9 +252,13 @@ impl Link {
         self.steer.main = to;
         self.steer.main_since = now;
         self.switches.push_back(now);
-        self.fallbacks += 1;
-        room.totals.fallbacks += 1;
         room.note(Note::FellBack { peer: self.peer, to: label, why, silent });
+    }
+
+    /// What counts is whether the traffic goes by a relay, not in what clothes.
+    fn count_fallback(&mut self, room: &mut Room, was_detour: bool) {
+        self.fallbacks += u64::from(!was_detour);
+        room.totals.fallbacks += u64::from(!was_detour);
     }
 
     /// No path to this place is taken for a while; how long.

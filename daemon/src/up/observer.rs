@@ -104,7 +104,7 @@ impl Observer {
             Note::FellBack { peer, to, why, silent } => {
                 let (kind, transport) = label(*to);
                 let what =
-                    format!("back to {kind}/{transport}: the direct path was lost after {:.0} ms of silence ({why})", millis(*silent));
+                    format!("back to {kind}/{transport}: the path before was lost after {:.0} ms of silence ({why})", millis(*silent));
                 self.remember(at, *peer, "fell_back", what);
             }
             Note::Rerouted { peer, from, to, why } => {

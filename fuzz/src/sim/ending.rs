@@ -10,7 +10,7 @@ use crate::{
     model::Account,
     world::{FlowId, HostId, RESENT_AFTER, Way, World},
 };
-use shadowmesh_core::{status::RelayState, time::Instant, wire::PathLabel};
+use shadowmesh_core::{event::Note, status::RelayState, time::Instant, wire::PathLabel};
 use std::{collections::BTreeMap, time::Duration};
 
 /// Between two looks at whether something is reached.
@@ -120,9 +120,10 @@ impl Stage<'_> {
     fn told_of(&mut self, from: HostId, to: HostId) -> (u64, u64) {
         let seen_by = |world: &mut World, host, other| {
             let other = world.id(other);
-            let peers = world.status(host).peers;
-            let peer = peers.iter().find(|peer| peer.id == other);
-            peer.map_or((0, 0), |peer| (peer.migrations + peer.fallbacks, peer.lost_frames))
+            let lost = world.status(host).peers.iter().find(|peer| peer.id == other).map_or(0, |peer| peer.lost_frames);
+            let moves =
+                world.noted(host, |note| matches!(note, Note::Migrated { peer, .. } | Note::FellBack { peer, .. } if *peer == other));
+            (moves as u64, lost)
         };
         let (here, lost) = seen_by(&mut self.world, from, to);
         (here + seen_by(&mut self.world, to, from).0, lost)
