@@ -76,7 +76,7 @@ struct Round {
     search_at: Option<Instant>,
     /// When a punch begins, if nothing came through by then; and the one that has begun.
     punch_at: Option<Instant>,
-    punch: Option<Punch>,
+    punch: Option<Box<Punch>>,
 }
 
 impl Round {

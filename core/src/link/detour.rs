@@ -28,24 +28,35 @@ const AGAIN_MOST: Duration = Duration::from_mins(5);
 const LIVED_WELL: Duration = Duration::from_secs(30);
 
 /// What is known of the way over a relay by UDP.
+#[derive(Default)]
 pub(super) struct Detour {
+    /// Frames of the overlay so far.
+    carried: u64,
+    /// Most peers need none.
+    tries: Option<Box<Tries>>,
+}
+
+struct Tries {
     /// What a relay was told last: which one, the receiver, and whom we mean by it.
     named: Option<(usize, u32, Handle)>,
     again: Backoff,
     /// Where one failed, and how long none is asked for there.
     rests: Option<(SocketAddr, Instant)>,
-    /// Frames of the overlay so far.
-    carried: u64,
 }
 
 impl Detour {
-    pub(super) fn new() -> Self {
-        Self { named: None, again: Backoff::new(AGAIN_FIRST, AGAIN_MOST), rests: None, carried: 0 }
-    }
-
     /// The relay over which it leads.
     pub(super) fn relay(&self) -> Option<usize> {
-        self.named.map(|(uplink, ..)| uplink)
+        self.tries.as_ref()?.named.map(|(uplink, ..)| uplink)
+    }
+
+    fn tries(&mut self) -> &mut Tries {
+        self.tries.get_or_insert_with(|| Box::new(Tries { named: None, again: Backoff::new(AGAIN_FIRST, AGAIN_MOST), rests: None }))
+    }
+
+    /// Whether one at this address failed lately.
+    fn rests(&self, now: Instant, door: SocketAddr) -> bool {
+        self.tries.as_ref().and_then(|tries| tries.rests).is_some_and(|(at, until)| at == door && until > now)
     }
 }
 
@@ -84,7 +95,7 @@ impl Link {
             self.consider(now, room);
         } else if !self.directs.iter().any(Direct::is_detour)
             && let Some(door) = self.relay_via().and_then(|(uplink, _, _)| room.door(uplink))
-            && self.detour.rests.is_none_or(|(at, until)| at != door || until <= now)
+            && !self.detour.rests(now, door)
             && room.udp_port_for(door.ip()).is_some()
         {
             let _ = self.begin_flow(now, room, door, now);
@@ -96,7 +107,7 @@ impl Link {
         let receiver = self.live.as_ref().map(super::Live::remote);
         if let (Some(uplink), Some(receiver)) = (room.relay_at(address), receiver)
             && let Some(to) = self.relays.handle(uplink)
-            && self.detour.named.replace((uplink, receiver, to)) != Some((uplink, receiver, to))
+            && self.detour.tries().named.replace((uplink, receiver, to)) != Some((uplink, receiver, to))
         {
             room.name_receiver(uplink, receiver, to);
         }
@@ -104,16 +115,15 @@ impl Link {
 
     /// A detour that was not found, or died: the next try is later.
     pub(super) fn detour_died(&mut self, now: Instant, room: &mut Room, dead: &Direct) {
-        if dead.usable_since().is_some_and(|since| now.since(since) >= LIVED_WELL) {
-            self.detour.again.reset();
+        let tries = self.detour.tries();
+        let lived_well = dead.usable_since().is_some_and(|since| now.since(since) >= LIVED_WELL);
+        // another relay has done nothing wrong
+        if lived_well || tries.rests.is_some_and(|(at, _)| at != dead.remote()) {
+            tries.again.reset();
         }
-        if self.detour.rests.is_some_and(|(at, _)| at != dead.remote()) {
-            // another relay has done nothing wrong
-            self.detour.again.reset();
-        }
-        self.detour.rests = Some((dead.remote(), now + self.detour.again.fail(&mut room.entropy)));
+        tries.rests = Some((dead.remote(), now + tries.again.fail(&mut room.entropy)));
         // what the relay knows may be gone, too
-        self.detour.named = None;
+        tries.named = None;
     }
 
     /// This relay is gone, or the peer is not there any more.
@@ -123,7 +133,7 @@ impl Link {
             self.drop_detours(now, room, door, why);
         }
         if self.detour.relay() == Some(uplink) {
-            self.detour.named = None;
+            self.detour.tries().named = None;
         }
     }
 

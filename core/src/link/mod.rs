@@ -136,7 +136,7 @@ impl Link {
             attempt: Attempt::new(room.config.retry_interval),
             reach: reach::Reach::new(room.config.retry_interval),
             search: None,
-            detour: detour::Detour::new(),
+            detour: detour::Detour::default(),
             steer: Steer::new(now, room.config.retry_interval),
             loss: loss::LossWatch::new(now, None),
             verify_by: None,

@@ -70,7 +70,7 @@ impl Punch {
 
 impl Round {
     pub(super) fn punch_deadline(&self) -> Option<Instant> {
-        [self.punch_at, self.punch.as_ref().and_then(Punch::deadline)].into_iter().flatten().min()
+        [self.punch_at, self.punch.as_deref().and_then(Punch::deadline)].into_iter().flatten().min()
     }
 
     /// Whether a punch may still come of it, though nothing is on its way.
@@ -79,7 +79,7 @@ impl Round {
     }
 
     pub(super) fn is_punch(&self, way: Way) -> bool {
-        self.punch.as_ref().and_then(Punch::conn).is_some_and(|conn| way == Way::Dial(conn))
+        self.punch.as_deref().and_then(Punch::conn).is_some_and(|conn| way == Way::Dial(conn))
     }
 }
 
@@ -121,7 +121,7 @@ impl Link {
         round.punch_at = None;
         match ours {
             Some(ours) => {
-                round.punch = Some(Punch { ours, step: Step::Told { until: now + ANSWERED_WITHIN } });
+                round.punch = Some(Box::new(Punch { ours, step: Step::Told { until: now + ANSWERED_WITHIN } }));
                 self.tell(now, room, &PeerMessage::Punch { address: ours.observed });
             }
             None => self.fail_if_empty(now, room, "no way to it is left"),
@@ -154,7 +154,7 @@ impl Link {
         let dial_at = (!self.candidates.is_empty()).then_some(now + self.courtesy_of_dials());
         let round = self.attempt.round.get_or_insert_with(|| Round { dial_at, ..Round::new(now, until) });
         let punch = Punch { ours, step: Step::Again { at: now + way, to: theirs, tries: 0 } };
-        let before = round.punch.replace(punch).and_then(|punch| punch.conn());
+        let before = round.punch.replace(Box::new(punch)).and_then(|punch| punch.conn());
         round.punch_at = None;
         if let Some(conn) = before {
             // it has another connection with its relay by now
