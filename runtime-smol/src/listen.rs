@@ -17,6 +17,7 @@ use shadowmesh_core::{
     event::Ended,
     hub::{Refusal, Standing},
     time::Instant,
+    wire::addr::canonical,
 };
 use shadowmesh_runtime_std::{
     ahead::ReadAhead,
@@ -24,7 +25,6 @@ use shadowmesh_runtime_std::{
     clock,
     listen::{ACCEPT_PAUSE, Slot, Slots, is_one_connections_fault},
     tls,
-    ws::canonical,
 };
 use smol::{Async, LocalExecutor, Task, Timer, future};
 use std::{

@@ -5,7 +5,7 @@ pub mod frames;
 
 use crate::tls;
 use core::{net::SocketAddr, time::Duration};
-use shadowmesh_core::event::Ended;
+use shadowmesh_core::{event::Ended, wire::addr::canonical};
 use socket2::SockRef;
 use std::net::TcpStream;
 use tungstenite::{
@@ -46,11 +46,6 @@ pub fn prepare(tcp: &TcpStream) -> Result<(SocketAddr, SocketAddr), Ended> {
         .and_then(|()| tcp.local_addr())
         .and_then(|local| Ok((canonical(local), canonical(tcp.peer_addr()?))));
     set.map_err(|e| tls::ended(&e))
-}
-
-/// An IPv4 address that came over an IPv6 socket, as the IPv4 address it is.
-pub fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// Why a connection ended, out of a WebSocket error.

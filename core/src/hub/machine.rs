@@ -26,7 +26,7 @@ use crate::{
     time::{Duration, Instant},
     wire::{
         self, CLOSE_DOWN, CLOSE_REPLACED, CLOSE_SHARED_IDENTITY, CLOSE_SILENT, RelayMessage, TYPE_FRAME, UPDATE_SUPPORTS_DIRECT,
-        UPDATE_WITHHOLD_ADDRESS,
+        UPDATE_WITHHOLD_ADDRESS, addr::canonical,
     },
 };
 use core::net::SocketAddr;
@@ -266,7 +266,7 @@ impl Hub {
     /// False when it is shown out at once.
     fn accepted(&mut self, now: Instant, conn: ConnId, exporter: [u8; 32], remote: SocketAddr, actions: &mut Vec<HubAction>) -> bool {
         // The address as people write it: an IPv4 client of a dual-stack listener is an IPv4 client.
-        let observed = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+        let observed = canonical(remote);
         let source = Some(Source::of(remote));
         let client = Client { conn, remote: observed, source, exporter, bytes: 0, timer: None, state: State::Greeting };
         self.clients.insert(conn, client);

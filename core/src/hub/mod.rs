@@ -10,7 +10,7 @@
 //!   datagram ─▶ Forwarder::pass ─▶ to the other client (protocol 8.8); what is no frame ─▶ HubEvent::Datagram ─▶ Hub ─▶ HubAction::Datagram
 //! ```
 //! `Hub` is the control room: handshakes, the directory, limits. `Forwarder` is the data plane: it reads nothing but the eight
-//! bytes of a record header and the first byte behind them. Neither does I/O; a driver owns both.
+//! bytes of a record header and the first byte behind them, and of a datagram its type and receiver. Neither does I/O; a driver owns both.
 
 mod admission;
 mod channel;

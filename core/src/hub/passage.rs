@@ -11,7 +11,7 @@ use crate::{
     bound,
     id::{ConnId, Handle},
     time::Instant,
-    wire::{TYPE_FRAME, TYPE_PATH_CMP, TYPE_PATH_REQ, TYPE_PATH_RSP},
+    wire::{TYPE_FRAME, TYPE_PATH_CMP, TYPE_PATH_REQ, TYPE_PATH_RSP, addr::canonical},
 };
 use core::net::SocketAddr;
 use std::collections::BTreeMap;
@@ -74,8 +74,7 @@ impl Forwarder {
     }
 
     fn passed(&mut self, now: Instant, from: SocketAddr, receiver: u32, count: u64, bytes: u64) -> Result<SocketAddr, Reason> {
-        let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-        let at = self.places.0.get(&from).copied().ok_or(Reason::UnknownSource)?;
+        let at = self.places.0.get(&canonical(from)).copied().ok_or(Reason::UnknownSource)?;
         if bytes > count.saturating_mul(self.frame_bytes as u64) {
             return Err(Reason::FrameTooBig);
         }

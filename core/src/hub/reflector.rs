@@ -16,7 +16,7 @@ use crate::{
     fragments::Cookies,
     id::ConnId,
     time::Instant,
-    wire::{Bind, Bound, TICKET_LEN},
+    wire::{Bind, Bound, TICKET_LEN, addr::canonical},
 };
 use core::net::SocketAddr;
 use std::collections::BTreeMap;
@@ -94,7 +94,7 @@ impl Reflector {
             return Err(Reason::BindRate);
         }
         // protocol 1.5: an IPv4 client of a dual-stack socket has an IPv4 address
-        let address = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+        let address = canonical(remote);
         let other = self.ports[usize::from(port == 0)];
         let bound = Bound {
             receiver: channel.peer_sid(),

@@ -514,12 +514,11 @@ impl Link {
             room.edit(Edit::Unpath { link: self.id, path });
         }
         room.hang_up(direct.conn);
-        if direct.is_detour() {
-            // where the peer is lost its relay is, and that says so
-        } else if was_usable {
-            self.mourn(room, why);
-        } else {
+        if !was_usable {
             self.attempt_lost(now, room, Way::of(&direct), why);
+        } else if !direct.is_detour() {
+            // with a detour the peer is lost only where its relay is, and that says so
+            self.mourn(room, why);
         }
         self.attempt_if_none(now);
         self.miss(now, room);

@@ -15,7 +15,7 @@ use crate::{
     path::candidate::Mapped,
     session::PathKey,
     time::{Duration, Instant},
-    wire::{Bind, Bound, TICKET_LEN},
+    wire::{Bind, Bound, TICKET_LEN, addr::canonical},
 };
 use core::net::SocketAddr;
 use std::{collections::VecDeque, sync::Arc};
@@ -63,7 +63,7 @@ pub(super) struct Reflexive {
 impl Reflexive {
     /// Nothing is known, and `ask_anew` begins. `relay` is where the first port is.
     pub(super) fn new(key: Arc<PathKey>, own_sid: u32, relay_sid: u32, relay: SocketAddr) -> Self {
-        let relay = SocketAddr::new(relay.ip().to_canonical(), relay.port());
+        let relay = canonical(relay);
         Self {
             key,
             own_sid,
@@ -141,7 +141,7 @@ impl Reflexive {
     /// BOUND for this session came from `remote`. True when it changes what is known.
     pub(super) fn bound(&mut self, now: Instant, remote: SocketAddr, bytes: &[u8]) -> Result<bool, Drop> {
         let said = Bound::parse(bytes).map_err(|_| Drop::Malformed)?;
-        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+        let remote = canonical(remote);
         let is_first = self.first.expects(remote, said.nonce);
         if said.receiver != self.own_sid || !(is_first || self.other.as_ref().is_some_and(|other| other.expects(remote, said.nonce))) {
             return Err(Drop::Unexpected);

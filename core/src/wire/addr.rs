@@ -11,6 +11,11 @@ use core::{
 /// Length of the socket address form in bytes: family u8, 0, port u16, IP 16.
 pub const SOCKET_ADDRESS_LEN: usize = 20;
 
+/// An IPv4 address that came over an IPv6 socket, as the IPv4 address it is.
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 /// Which kind of address stands in a 16-byte field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {

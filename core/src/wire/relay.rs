@@ -104,7 +104,7 @@ pub struct Established {
     pub max_frame: u16,
     /// Most unreceipted frames to one peer over this relay.
     pub window: u32,
-    /// The relay's UDP port, 0 = none (reserved, protocol 8).
+    /// The relay's first UDP port, 0 = none (protocol 8.1, 8.8).
     pub udp_port: u16,
     /// First page of the directory, at most 256 entries.
     pub entries: Vec<DirectoryEntry>,

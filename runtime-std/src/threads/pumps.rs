@@ -15,10 +15,7 @@ use crate::{
     listen::{ACCEPT_PAUSE, Bounds, Slot, Slots, is_one_connections_fault},
     room::{Arrival, Next, TURN_MESSAGES},
     tls,
-    ws::{
-        canonical,
-        channel::{self, Flushed},
-    },
+    ws::channel::{self, Flushed},
 };
 use core::{net::SocketAddr, time::Duration};
 use rustls::ServerConfig;
@@ -29,6 +26,7 @@ use shadowmesh_core::{
     hub::{Refusal, Standing},
     id::ConnId,
     time::Instant,
+    wire::addr::canonical,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
