@@ -139,10 +139,10 @@ netns *ARGS:
 bench *ARGS:
     cargo bench --workspace --benches -- "$@"
 
-# Needs root, iperf3 and wireguard-tools. Contenders are those that are installed (`cargo install boringtun-cli gotatun-cli`), and the
-# wireguard-go that WIREGUARD_GO names; table and plots go to docs/performance.
+# Needs root, iperf3 and wireguard-tools. Contenders are those that are installed (`cargo install boringtun-cli gotatun-cli`; nebula, tinc
+# and openvpn of Debian), and the wireguard-go that WIREGUARD_GO names; table and plots go to docs/performance.
 #
-# Speed on real interfaces beside WireGuards in user space, interleaved.
+# Speed on real interfaces beside other VPNs in user space, interleaved.
 bench-peers *ARGS:
     #!/usr/bin/env bash
     set -euo pipefail
@@ -153,6 +153,10 @@ bench-peers *ARGS:
         found=$(command -v "$program" || true)
         [ "$program" = wireguard-go ] && found=${WIREGUARD_GO:-$found}
         [ -n "$found" ] && contenders+=("wg:${program%-cli}=$found")
+    done
+    for program in nebula tincd openvpn; do
+        found=$(command -v "$program" || true)
+        [ -n "$found" ] && contenders+=("${program%d}:${program%d}=$found")
     done
     .ci/throughput.py --mtu 1420 --write docs/performance "$@" "${contenders[@]}"
 

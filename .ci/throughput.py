@@ -10,8 +10,8 @@ Each FOLDER of binaries is one contender; runs are interleaved, so that a busy m
                        [--perf FOLDER] [--write FOLDER] [NAME[+VARIABLE=VALUE…]=]FOLDER…
 
 A contender may have settings of its own, as environment of its peers: `off+SHADOWMESH_P2P_MODE=off=target/release`.
-A contender `wg:NAME=PROGRAM` is a WireGuard in user space (boringtun-cli, gotatun, wireguard-go), which has the path udp alone; it is told
-what to do by `wg` of wireguard-tools.
+A contender `wg:NAME=PROGRAM` is a WireGuard in user space (boringtun-cli, gotatun, wireguard-go), told what to do by `wg` of wireguard-tools;
+`nebula:NAME=PROGRAM`, `tinc:NAME=PROGRAM` (tincd) and `openvpn:NAME=PROGRAM` are those. They have the path udp alone.
 
 With --write, table and plots go to that folder. With --perf, `perf record` watches the programs while the stream that counts runs: FOLDER/PATH-RUNTIME-NAME.data.
 """
@@ -30,6 +30,7 @@ import tempfile
 import time
 
 sys.dont_write_bytecode = True
+import neighbours  # noqa: E402
 from delays import run, wait_for  # noqa: E402
 
 # Direct transports, and whether datagrams over the relay are wanted.
@@ -133,32 +134,6 @@ def takes_datagrams(world, peer, state):
     return all((told["peers"][0].get("path") or {}).get("transport") == "udp" for told in told)
 
 
-def start_wireguard(world, program, mtu):
-    """Two ends of a WireGuard in user space; gives their ids."""
-    ends = []
-    for number, name in enumerate("ab", 1):
-        key = run("wg", "genkey")
-        file = world.folder / f"{name}.key"
-        file.write_text(key, encoding="ascii")
-        interface = f"smt{os.getpid()}{name}"
-        pathlib.Path(f"/var/run/wireguard/{interface}.sock").unlink(missing_ok=True)  # of the contender before
-        public = run("wg", "pubkey", text=key).strip()
-        ends.append((number, name, interface, file, public))
-    pids = []
-    foreground = ["-f"] if program.name == "wireguard-go" else ["--foreground", "--disable-drop-privileges"]
-    for number, name, interface, _, _ in ends:
-        pids.append(world.start(number, program, *foreground, interface, log=f"{name}.log", WG_SUDO="1",
-                                WG_PROCESS_FOREGROUND="1", LOG_LEVEL="error", WG_LOG_LEVEL="error"))
-    for (number, _, interface, file, _), (other, _, _, _, public) in zip(ends, reversed(ends)):
-        wait_for("the control socket", pathlib.Path(f"/var/run/wireguard/{interface}.sock").exists)
-        world.run(number, "wg", "set", interface, "private-key", file, "listen-port", "51820", "peer", public,
-                  "allowed-ips", f"{OVERLAY}.{other}/32", "endpoint", f"{NETWORK}.{other + 1}:51820")
-        world.run(number, "ip", "address", "add", f"{OVERLAY}.{number}/24", "dev", interface)
-        world.run(number, "ip", "link", "set", interface, "mtu", str(mtu), "up")
-    wait_for("the first ping", lambda: "bytes from" in world.run(1, "ping", "-c1", "-W1", f"{OVERLAY}.2", check=False))
-    return pids
-
-
 def stream(world, seconds, pids, perf=None):
     """What iperf3 says was received, and the CPU seconds that it took; `perf` watches."""
     watch = perf and subprocess.Popen(["perf", "record", "-q", "-F", "999", "-g", "-o", perf, "-p", ",".join(map(str, pids))],
@@ -219,8 +194,8 @@ COLUMNS = [("TCP", "Gbit/s", True), ("CPU a GB", "s", False), ("CPU a small pack
 
 def measure(world, programs, settings, runtime, path, options, perf):
     """One figure for each column."""
-    if runtime == "wireguard":
-        pids = start_wireguard(world, programs, options.mtu)
+    if runtime in neighbours.KINDS:
+        pids = neighbours.start(runtime, world, programs, NETWORK, OVERLAY, options.mtu)
     else:
         pids = start_mesh(world, programs, settings, runtime, path, options.mtu)
     ping = statistics.median(ping_times(world, 600, 0.003))
@@ -246,15 +221,15 @@ def table(results):
 def plot(results, column):
     """An SVG of one column: a bar to the median of each contender, a line from the lowest to the highest."""
     name, unit, more = COLUMNS[column]
-    bars = sorted(((statistics.median(values), min(values), max(values), f"{contender}, {runtime}, {path}")
+    bars = sorted(((statistics.median(values), min(values), max(values), f"{contender}, {runtime}, {path}", runtime in neighbours.KINDS)
                    for (path, runtime, contender), runs in results.items() for values in [[run[column] for run in runs]]), reverse=more)
     most, width, left, line = max(bar[2] for bar in bars), 420, 230, 22
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 90}" height="{line * len(bars) + 40}" '
              f'font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="#fff"/>'
              f'<text x="8" y="18" font-weight="bold">{name}, {unit} ({"more" if more else "less"} is better)</text>']
-    for number, (median, low, high, label) in enumerate(bars):
+    for number, (median, low, high, label, is_neighbour) in enumerate(bars):
         y, scale = 32 + line * number, width / most
-        colour = "#b0b7c0" if ", wireguard," in label else "#2f6fb0"
+        colour = "#b0b7c0" if is_neighbour else "#2f6fb0"
         parts.append(f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{label}</text>'
                      f'<rect x="{left}" y="{y + 2}" width="{median * scale:.1f}" height="14" fill="{colour}"/>'
                      f'<path d="M{left + low * scale:.1f} {y + 9}H{left + high * scale:.1f}" stroke="#222"/>'
@@ -291,16 +266,17 @@ def main():
     contenders = []
     for text in options.folders:
         name, _, folder = text.rpartition("=")
-        is_ours = not name.startswith("wg:")
-        name, *settings = name.removeprefix("wg:").split("+")
+        kind, name = neighbours.named(name) or (None, name)
+        name, *settings = name.split("+")
         settings = dict(setting.split("=", 1) for setting in settings)
-        contenders.append((name or pathlib.Path(folder).name, pathlib.Path(folder).resolve(), settings, options.runtimes.split(",") if is_ours else ["wireguard"]))
+        runtimes = [kind] if kind else options.runtimes.split(",")
+        contenders.append((name or pathlib.Path(folder).name, pathlib.Path(folder).resolve(), settings, runtimes))
     results = {}
     with tempfile.TemporaryDirectory() as folder, World(pathlib.Path(folder)) as world:
         for _ in range(options.rounds):
             for path in options.paths.split(","):
                 for name, programs, settings, runtimes in contenders:
-                    for runtime in runtimes if path == "udp" or runtimes != ["wireguard"] else []:
+                    for runtime in runtimes if path == "udp" or runtimes[0] not in neighbours.KINDS else []:
                         perf = options.perf and options.perf / f"{path}-{runtime}-{name}.data"
                         figures = measure(world, programs, settings, runtime, path, options, perf)
                         results.setdefault((path, runtime, name), []).append(figures)
