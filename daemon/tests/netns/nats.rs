@@ -50,6 +50,8 @@ pub(crate) fn all() -> Vec<Scenario> {
         once("nat_carrier_grade_meets_port_restricted", |world| meet(world, [CarrierGrade, PortRestricted])),
         once("nat_same_lan_meets_inside", same_lan),
         once("nat_same_addresses_and_ports_inside", same_ports),
+        once("instruments_nat_hairpin", turns_round),
+        scenario("nat_two_homes_of_a_carrier_meet_by_hairpin", hairpin),
         scenario("nat_symmetric_meets_port_restricted", |world| meet(world, [Symmetric, PortRestricted])),
         once("nat_symmetric_meets_renumbering", |world| meet(world, [Symmetric, Renumbering])),
         once("nat_symmetric_meets_firewall", |world| meet(world, [Symmetric, Firewall])),
@@ -213,6 +215,50 @@ fn same_lan(world: &World) {
     for (index, other) in [(0, 1), (1, 0)] {
         let peer = mesh.peers[index].knows(&hosts[other].name);
         assert_on(&peer, "udp", hosts[other].v4.expect("these hosts have IPv4"));
+    }
+    stream.finish_perfect();
+}
+
+/// Two customers of a carrier reach each other by the address outside, once it turns such packets round, and in no other way.
+fn turns_round(world: &World) {
+    let carrier = Router::carrier(world, "carrier");
+    let ends = ["a", "b"].map(|name| udp(&carrier.home(name)));
+    let near = udp(&world.host("x"));
+    let seen = ends.each_ref().map(|end| arrives(end, &near).expect("what goes out comes through"));
+    assert!(seen.iter().all(|seen| seen.ip() == carrier.outside()), "seen as {seen:?}");
+    let exchange = || {
+        for (end, other) in [(&ends[0], seen[1]), (&ends[1], seen[0])] {
+            end.send_to(b"round", other).expect("the kernel sends");
+        }
+        // The first to be sent opens the other's home and may find it closed itself.
+        ends[0].send_to(b"round", seen[1]).expect("the kernel sends");
+        ends.each_ref().map(receive)
+    };
+    carrier.isolate();
+    assert_eq!(exchange(), [None, None], "the carrier does not turn round");
+    carrier.turn_round();
+    for (end, seen) in ends.iter().zip(seen) {
+        assert_eq!(arrives(end, &near), Some(seen), "mapped as before");
+    }
+    assert_eq!(exchange(), [Some(seen[1]), Some(seen[0])]);
+}
+
+/// Peers in two homes of one carrier, which lets nobody reach another inside, meet at its address outside, once that leads back in.
+fn hairpin(world: &World) {
+    let relay = world.host("relay");
+    let carrier = Router::carrier(world, "carrier");
+    let hosts = ["a", "b"].map(|name| carrier.home(name));
+    carrier.isolate();
+    let mut mesh = Mesh::start_on(world, relay, &hosts, false, |options| options);
+    mesh.until_all("relay");
+    let stream = Stream::start(mesh.end(0), mesh.end(1));
+    stream.step(world, "over the relay", A_WHILE);
+    carrier.turn_round();
+    mesh.peers[0].until_transport("b", "udp");
+    mesh.peers[1].until_transport("a", "udp");
+    stream.step(world, "to direct", A_WHILE);
+    for (index, other) in [(0, "b"), (1, "a")] {
+        assert_on(&mesh.peers[index].knows(other), "udp", carrier.outside());
     }
     stream.finish_perfect();
 }

@@ -14,6 +14,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::io::Read;
 use std::net::Ipv4Addr;
+use std::path::Path;
 
 /// The port of every UDP mapping of `Nat::Renumbering`.
 pub(crate) const RENUMBERED: u16 = 6000;
@@ -75,7 +76,7 @@ impl World {
         match nat {
             Nat::Open => self.host(name),
             Nat::CarrierGrade | Nat::Narrow => {
-                let carrier = Router::of(self, self.host(&format!("carrier-{name}")), Nat::PortRestricted, CARRIER);
+                let carrier = Router::carrier(self, &format!("carrier-{name}"));
                 let home = carrier.host(&format!("nat-{name}"));
                 if nat == Nat::Narrow {
                     ip_in(&carrier.host.namespace, &["link", "set", "lan0", "mtu", NARROW_MTU]);
@@ -92,6 +93,17 @@ impl<'w> Router<'w> {
     /// A router on the switch.
     pub(crate) fn new(world: &'w World, name: &str, nat: Nat) -> Self {
         Self::of(world, world.host(name), nat, HOME)
+    }
+
+    /// The router of a carrier: routers of homes are behind it.
+    pub(crate) fn carrier(world: &'w World, name: &str) -> Self {
+        Self::of(world, world.host(name), Nat::PortRestricted, CARRIER)
+    }
+
+    /// A host behind a router of its own that is behind this one.
+    pub(crate) fn home(&self, name: &str) -> Host {
+        let home = self.host(&format!("nat-{name}"));
+        Router::of(self.world, home, Nat::PortRestricted, HOME).host(name)
     }
 
     /// Makes a router of a host.
@@ -177,6 +189,42 @@ impl<'w> Router<'w> {
             "insert rule ip door input iifname \"lan0\" udp dport {{ 1900, 5351 }} accept
             insert rule ip door input iifname \"lan0\" tcp dport {UPNP_PORT} accept
             insert rule ip door forward ct status dnat accept\n"
+        );
+        nft(&self.host.namespace, &rules);
+    }
+
+    /// Its private network carries nothing from one host to another, as those of carriers do.
+    pub(crate) fn isolate(&self) {
+        for number in 2..self.next.get() {
+            ip_in(&self.host.namespace, &["link", "set", &format!("p{number}"), "type", "bridge_slave", "isolated", "on"]);
+        }
+    }
+
+    /// What a host sends to the address outside comes back in to the host whose mapping has that port, from the sender's own mapping
+    /// (RFC 4787, REQ-9). Ports must be kept, and a mapping is known by what goes out by it from now on.
+    pub(crate) fn turn_round(&self) {
+        // Where bridges ask nftables, they would take the translated packet straight to the other host's port.
+        const BRIDGES_ASK: &str = "bridge/bridge-nf-call-iptables";
+        if self.host.enter(|| Path::new("/proc/sys/net").join(BRIDGES_ASK).exists()) {
+            self.host.set(BRIDGES_ASK, "0");
+        }
+        let outside = self.outside();
+        let rules = format!(
+            "table ip round {{
+                map mapped {{ type inet_service : ipv4_addr; flags dynamic, timeout; timeout 1m; }}
+                chain learn {{
+                    type filter hook postrouting priority 0;
+                    iifname \"lan0\" oifname \"eth0\" ip protocol udp update @mapped {{ udp sport : ip saddr }}
+                }}
+                chain pre {{
+                    type nat hook prerouting priority -99;
+                    iifname \"lan0\" ip daddr {outside} ip protocol udp dnat to udp dport map @mapped
+                }}
+                chain post {{
+                    type nat hook postrouting priority 99;
+                    iifname \"lan0\" oifname \"lan0\" ip protocol udp snat to {outside}
+                }}
+            }}\n"
         );
         nft(&self.host.namespace, &rules);
     }
