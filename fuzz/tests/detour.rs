@@ -65,6 +65,11 @@ fn two_behind_boxes_that_map_by_destination_have_it() {
         world.until_connected(a, b);
         let flows = world.both_ways(a, b, 500);
         until_detour(&mut world, a, b);
+        let took = world.notes(a).iter().find_map(|(_, note)| match note {
+            Note::Migrated { to: PathLabel::RelayUdp, took, .. } => Some(*took),
+            _ => None,
+        });
+        assert!(took.is_some_and(|took| took < Duration::from_secs(1)), "{took:?}: the search for direct paths before it does not count");
         world.run(Duration::from_mins(2));
         assert_eq!((world.label(a, b), world.label(b, a)), (DETOUR, DETOUR), "the mapping is kept");
         world.assert_whole(&flows);

@@ -178,7 +178,9 @@ impl Link {
             self.migrations += 1;
             room.totals.migrations_ok += 1;
         }
-        let decided = self.attempt.decided_at().or_else(|| self.directs.iter().find(|direct| direct.path() == to).map(Direct::first_at));
+        // a round looks for direct paths; a detour begins with itself
+        let round = self.attempt.decided_at().filter(|_| !label.is_relay());
+        let decided = round.or_else(|| self.directs.iter().find(|direct| direct.path() == to).map(Direct::first_at));
         let took = decided.map_or(Duration::ZERO, |at| now.since(at));
         room.note(Note::Migrated { peer: self.peer, from, to: label, took });
         room.park_when_direct();
