@@ -1,5 +1,5 @@
-//! Two planes back to back with a direct path of datagrams between them, as a driver in small uses them: one large packet after the other,
-//! cut, sealed, opened in batches and joined again. For counts of what a frame costs.
+//! Two planes back to back with direct paths of datagrams between them, as a driver in small uses them: one large packet after the other,
+//! cut, sealed, opened in batches and joined again. For counts of what a frame costs, with one peer or with many.
 use crate::targets;
 use shadowmesh_core::{
     config::Mode,
@@ -12,10 +12,13 @@ use shadowmesh_core::{
 };
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-const LINK: LinkId = LinkId(1);
 const DIRECT_PATH: PathId = PathId(2);
-/// A flow of datagrams.
-const FLOW: ConnId = ConnId(1 << 63);
+/// This bit makes a connection a flow of datagrams.
+const FLOW: u64 = 1 << 63;
+/// The indices by which the ends know sessions, for the first of them.
+const SESSIONS: [u32; 2] = [0x0001_0000, 0x0002_0000];
+/// Peers of one end, as many as addresses of its kind.
+pub const PEERS_LIMIT: u16 = 10_000;
 /// Bytes of payload in one frame.
 pub const SIZE: u16 = 1_200;
 /// Frames of one large packet.
@@ -24,7 +27,7 @@ pub const PIECES: usize = 40;
 /// A driver in small: what goes out lies in one buffer, what comes in is joined.
 struct Ports {
     out: Vec<u8>,
-    lengths: Vec<usize>,
+    sent: Vec<(ConnId, usize)>,
     joiner: Joiner,
     large: usize,
     bytes: usize,
@@ -34,9 +37,9 @@ impl Sink for Ports {
     fn room(&self, _conn: ConnId) -> usize {
         1 << 20
     }
-    fn send(&mut self, _via: Via, frame: &[u8]) {
+    fn send(&mut self, via: Via, frame: &[u8]) {
         self.out.extend_from_slice(frame);
-        self.lengths.push(frame.len());
+        self.sent.push((via.conn, frame.len()));
     }
     fn deliver(&mut self, packet: &[u8], checksum: Checksum) {
         let (large, bytes) = (&mut self.large, &mut self.bytes);
@@ -56,39 +59,51 @@ struct End {
     ports: Ports,
     packet: Vec<u8>,
     sequence: u32,
+    /// With so many of its peers it talks, with one after the other.
+    active: u16,
+    next: u16,
 }
 
-fn host(last: u8) -> IpAddr {
-    Ipv4Addr::new(10, 0, 0, last).into()
+/// An end has an address for each peer.
+fn host(end: u8, peer: u16) -> Ipv4Addr {
+    let [high, low] = peer.to_be_bytes();
+    Ipv4Addr::new(10, end, high, low)
 }
 
 impl End {
-    fn new(now: Instant, chain: &Chain, crypto: &dyn Provider, side: Side, (own, other): (u8, u8)) -> Self {
-        let config = PlaneConfig { layer2: false, addresses: vec![host(own)], mac: [2; 6], mode: Mode::SwitchLossless };
+    fn new(now: Instant, chain: &Chain, crypto: &dyn Provider, side: Side, (peers, active): (u16, u16)) -> Self {
+        let (own, other) = if side == Side::Initiator { (0, 1) } else { (1, 0) };
+        let addresses = (0..peers).map(|peer| IpAddr::from(host(own, peer))).collect();
+        let config = PlaneConfig { layer2: false, addresses, mac: [2; 6], mode: Mode::SwitchLossless };
         let joiner = Joiner::new(false, Joins { tcp: true, udp: true });
-        let ports = Ports { out: Vec::new(), lengths: Vec::new(), joiner, large: 0, bytes: 0 };
-        let mut end = Self { plane: Plane::new(config), ports, packet: large_packet(own, other), sequence: 0 };
-        let install = Install {
-            session: chain.session_id(),
-            local: own.into(),
-            remote: other.into(),
-            keys: chain.keys(side, crypto),
-            main: DIRECT_PATH,
-        };
-        let via = Via { conn: FLOW, handle: None };
-        for edit in [
-            Edit::Peer { link: LINK, addresses: vec![host(other)], mac: [4; 6] },
-            Edit::Path { link: LINK, path: DIRECT_PATH, via, window: None, rtt: Some(Duration::from_millis(1)), budget: None },
-            Edit::Install { link: LINK, install: Box::new(install) },
-            Edit::Promote { link: LINK, local: own.into() },
-        ] {
-            end.plane.apply(now, edit, &mut end.ports);
+        let ports = Ports { out: Vec::new(), sent: Vec::new(), joiner, large: 0, bytes: 0 };
+        let mut end = Self { plane: Plane::new(config), ports, packet: large_packet(), sequence: 0, active, next: 0 };
+        for peer in 0..peers {
+            let link = LinkId(1 + u32::from(peer));
+            let [local, remote] = [own, other].map(|end| SESSIONS[usize::from(end)] + u32::from(peer));
+            let keys = chain.keys(side, crypto);
+            let install = Install { session: chain.session_id(), local, remote, keys, main: DIRECT_PATH };
+            let via = Via { conn: ConnId(FLOW | u64::from(peer)), handle: None };
+            for edit in [
+                Edit::Peer { link, addresses: vec![host(other, peer).into()], mac: [4; 6] },
+                Edit::Path { link, path: DIRECT_PATH, via, window: None, rtt: Some(Duration::from_millis(1)), budget: None },
+                Edit::Install { link, install: Box::new(install) },
+                Edit::Promote { link, local },
+            ] {
+                end.plane.apply(now, edit, &mut end.ports);
+            }
         }
+        end.packet[12..16].copy_from_slice(&host(own, 0).octets());
+        end.packet[16..20].copy_from_slice(&host(other, 0).octets());
         end
     }
 
-    /// One large packet of the interface.
+    /// One large packet of the interface, to the next peer.
     fn send(&mut self, now: Instant) {
+        for at in [14, 18] {
+            self.packet[at..at + 2].copy_from_slice(&self.next.to_be_bytes());
+        }
+        self.next = (self.next + 1) % self.active;
         self.packet[24..28].copy_from_slice(&self.sequence.to_be_bytes());
         self.sequence = self.sequence.wrapping_add(PIECES as u32 * u32::from(SIZE));
         let checksum = Some(PartialChecksum { start: 20, offset: 16 });
@@ -101,10 +116,10 @@ impl End {
     fn take(&mut self, now: Instant, from: &mut Self) {
         let remote = SocketAddr::from(([192, 0, 2, 1], 1));
         let mut rest = &mut from.ports.out[..];
-        for len in from.ports.lengths.drain(..) {
+        for (flow, len) in from.ports.sent.drain(..) {
             let (datagram, after) = rest.split_at_mut(len);
             rest = after;
-            self.plane.datagrams(now, Some(FLOW), remote, [datagram], &mut self.ports);
+            self.plane.datagrams(now, Some(flow), remote, [datagram], &mut self.ports);
         }
         from.ports.out.clear();
         let Ports { joiner, large, bytes, .. } = &mut self.ports;
@@ -115,11 +130,12 @@ impl End {
     }
 }
 
-fn large_packet(own: u8, other: u8) -> Vec<u8> {
+/// Of TCP, without addresses.
+fn large_packet() -> Vec<u8> {
     let payload = PIECES * usize::from(SIZE);
     let mut packet = vec![0x45, 0];
     packet.extend((40 + payload as u16).to_be_bytes());
-    packet.extend([0, 1, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, own, 10, 0, 0, other]);
+    packet.extend([0, 1, 0x40, 0, 64, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     packet.extend([0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0x10, 1, 0, 0, 0, 0, 0]);
     packet.resize(40 + payload, 7);
     packet
@@ -144,9 +160,17 @@ pub struct Came {
 impl Pair {
     /// A pair with a session of this suite.
     pub fn new(suite: Suite, crypto: &dyn Provider) -> Self {
+        Self::among(1, 1, suite, crypto)
+    }
+
+    /// Two ends with so many sessions between them, each as with another peer, of which so many take turns; the others are idle.
+    ///
+    /// # Panics
+    /// None, more active ones than there are, or more than `PEERS_LIMIT`.
+    pub fn among(peers: u16, active: u16, suite: Suite, crypto: &dyn Provider) -> Self {
+        assert!(0 < active && active <= peers && peers <= PEERS_LIMIT, "{active} of {peers} peers; {PEERS_LIMIT} at most");
         let (now, chain) = (Instant::from_millis(1_000), targets::chain(suite));
-        let a = End::new(now, &chain, crypto, Side::Initiator, (1, 2));
-        let b = End::new(now, &chain, crypto, Side::Responder, (2, 1));
+        let [a, b] = [Side::Initiator, Side::Responder].map(|side| End::new(now, &chain, crypto, side, (peers, active)));
         Self { a, b, now }
     }
 

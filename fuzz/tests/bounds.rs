@@ -89,3 +89,27 @@ fn an_idle_link_is_quiet() {
     // relay pings and their answers each 20 s, path probes each 25 s, with the relay's hop counted
     assert!(messages <= 60, "{messages} messages in an idle minute");
 }
+
+/// Twelve peers or four: each idle path costs its own probes, and nobody is woken for anything else.
+#[test]
+fn idle_peers_wake_nobody_but_for_their_probes() {
+    const MINUTES: u64 = 10;
+    let alarms = |others: usize| {
+        let mut world = World::new(104);
+        let relay = world.relay();
+        let a = world.peer_with(&[relay], |plan| plan.config.direct = Transports::UDP);
+        for _ in 0..others {
+            let peer = world.peer_with(&[relay], |plan| plan.config.direct = Transports::UDP);
+            world.until_udp(a, peer);
+        }
+        world.run(60 * SECOND);
+        let before = world.alarms(a);
+        world.run(60 * SECOND * u32::try_from(MINUTES).expect("a few"));
+        world.alarms(a) - before
+    };
+    let (few, many) = (alarms(4), alarms(12));
+    let (each, own) = ((many - few) as f64 / 8.0 / MINUTES as f64, few);
+    // a probe each 25 s by either end, and the moment by which it has to be answered
+    assert!(each <= 5.0, "an idle peer costs {each} alarms a minute ({few} with 4, {many} with 12)");
+    assert!(own <= 4 * 5 * MINUTES + 6 * MINUTES, "{own} alarms in {MINUTES} minutes with 4 idle peers");
+}
