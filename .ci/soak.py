@@ -4,9 +4,10 @@ Nothing may grow: memory, descriptors, threads; the log only with what happens.
 
 Needs root, nft and release builds (`cargo build --release --bins -p shadowmesh-daemon -p shadowmesh-relay`):
 
-    .ci/soak.py [--minutes 60] [--rate 200] [--runtime smol] [--json FILE] FOLDER
+    .ci/soak.py [--minutes 60] [--rate 200] [--runtime smol] [--transports udp,wss] [--json FILE] FOLDER
 
 Prints one line of each program every ten minutes, then what the stream lost, and how each program stands beside its tenth minute.
+Settings of the programs can be given as their environment: `SHADOWMESH_TLS_CERT_LIFETIME=30s .ci/soak.py --minutes 20 --transports wss FOLDER`.
 """
 
 import argparse
@@ -60,6 +61,7 @@ def main():
     parser.add_argument("--minutes", type=int, default=60)
     parser.add_argument("--rate", type=int, default=200, help="datagrams a second each way")
     parser.add_argument("--runtime", default="smol")
+    parser.add_argument("--transports", default="udp,wss")
     parser.add_argument("--json", type=pathlib.Path, help="keeps what each minute was like there")
     parser.add_argument("--log", default="info")
     parser.add_argument("folder", type=pathlib.Path)
@@ -67,7 +69,7 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # so that nothing is left behind
     options.folder = options.folder.resolve()
     minutes = []
-    with Mesh(options, options.runtime, "udp,wss") as mesh:
+    with Mesh(options, options.runtime, options.transports) as mesh:
         mesh.place()
         mesh.start_relay()
         mesh.start_peers()
@@ -86,13 +88,14 @@ def main():
                 for name, values in minutes[-1].items():
                     print(f"{minute + 1:3} min  {name:6}", "  ".join(f"{what} {value}" for what, value in values.items()), flush=True)
         moves = mesh.switches()
+        ages = [mesh.other(name)["handshake_age_s"] for name in "ab"]
         ways = stream.finish()
     for way, name in zip(ways, ("a to b", "b to a")):
         # what was sent before anybody knew the other is not counted
         first = way.sent[min(way.numbers)]
         counts = {what: way.within(getattr(way, what), first, float("inf")) for what in ("lost", "doubled", "reordered")}
         print(f"{name}: {len(way.sent)} sent, {counts}, longest gap {way.gap(min(way.times), max(way.times)) * 1e3:.0f} ms")
-    print(f"{moves} moves of both ends in all (faults: {', '.join(DEEDS)}, one a minute)")
+    print(f"{moves} moves of both ends in all (faults: {', '.join(DEEDS)}, one a minute); the session of {options.minutes} minutes is {min(ages):.0f} s old")
     if len(minutes) > WARM_MINUTES:
         for name, last in minutes[-1].items():
             warm = minutes[WARM_MINUTES - 1][name]

@@ -45,6 +45,8 @@ pub struct NodeConfig {
     pub direct: Transports,
     /// Datagrams over the relay, where there is no direct path (protocol 8.8).
     pub relay_udp: bool,
+    /// Age at which the keys of a session with data are replaced (protocol 4.5).
+    pub rekey_interval: Duration,
     /// Longest wait between attempts at a direct path.
     pub retry_interval: Duration,
     /// Longest silence before an idle direct path is probed.
@@ -81,6 +83,9 @@ pub struct Tuning {
 }
 
 impl NodeConfig {
+    /// Age at which keys are replaced where nobody says otherwise, and the longest (protocol 4.5).
+    pub const REKEY_INTERVAL: Duration = Duration::from_mins(2);
+
     /// Whether this identity may be a member here (protocol 2.3).
     pub(crate) fn admits(&self, peer: PeerId) -> bool {
         let is_listed = self.members.is_empty() || self.members.iter().any(|member| member.id == peer);
@@ -106,6 +111,7 @@ impl NodeConfig {
             addresses: Vec::new(),
             direct: Transports::WSS,
             relay_udp: false,
+            rekey_interval: Self::REKEY_INTERVAL,
             retry_interval: Duration::from_mins(1),
             health_check_interval: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(5),

@@ -93,6 +93,7 @@ relay_udp = false
 mode = "redundant"
 [crypto]
 suites = ["chacha20-poly1305"]
+rekey_interval = "30s"
 [tls]
 cert_lifetime = "12h"
 [log]

@@ -33,6 +33,7 @@ const FILES: &[(&str, &[&str])] = &[
     ("[p2p]\nlisten_udp = \"localhost:99999\"", &["p2p.listen_udp", "not an address with a port"]),
     ("[p2p]\nadvertise = [\"198.51.100.4:0\"]", &["p2p.advertise", "peers can dial"]),
     ("[p2p]\nadvertise = [\"0.0.0.0:4433\"]", &["p2p.advertise", "peers can dial"]),
+    ("[crypto]\nrekey_interval = \"1s\"", &["crypto.rekey_interval", "at least 2s"]),
     ("[crypto]\nsuites = []", &["crypto.suites", "is empty", "\"chacha20-poly1305\""]),
     ("[crypto]\nsuites = [\"rot13\"]", &["crypto.suites", "\"rot13\" is not a data suite"]),
     ("[interface]\nmode = \"tunnel\"", &["interface.mode", "\"tun\", \"tap\", \"userspace\""]),

@@ -209,6 +209,7 @@ fn config(network: Network) -> NodeConfig {
         mtu: 1_400,
         addresses: Vec::new(),
         direct: Transports::WSS,
+        rekey_interval: NodeConfig::REKEY_INTERVAL,
         retry_interval: Duration::from_mins(1),
         health_check_interval: Duration::from_secs(30),
         connect_timeout: Duration::from_secs(5),

@@ -1,5 +1,5 @@
 //! Keys and sessions that grow old under traffic: replaced without a packet lost.
-use shadowmesh_core::event::Note;
+use shadowmesh_core::{config::Transports, event::Note};
 use shadowmesh_fuzz::world::{HostId, World};
 use std::time::Duration;
 
@@ -64,6 +64,33 @@ fn keys_are_replaced_while_the_direct_path_dies() {
         world.heal(a, b);
     }
     world.until("the next epoch at both ends", 30 * SECOND, |w| epochs(w, a, b) == (1, 1));
+    world.assert_whole(&flows);
+}
+
+// protocol 4.5, 7.5
+#[test]
+fn keys_that_are_replaced_every_two_seconds_while_paths_change_lose_nothing() {
+    let mut world = World::new(44);
+    let relay = world.relay();
+    let [a, b] = [0, 1].map(|_| {
+        world.peer_with(&[relay], |plan| {
+            plan.config.direct = Transports::UDP;
+            plan.config.rekey_interval = 2 * SECOND;
+            plan.config.retry_interval = SECOND;
+        })
+    });
+    world.until_udp(a, b);
+    let flows = world.both_ways(a, b, 500);
+    for _ in 0..10 {
+        world.run(4 * SECOND);
+        world.cut(a, b);
+        world.run(2 * SECOND);
+        world.heal(a, b);
+    }
+    let (of_a, of_b) = epochs(&mut world, a, b);
+    assert!(of_a.min(of_b) >= 15, "{of_a} and {of_b} epochs in a minute");
+    let moves = world.noted(a, |note| matches!(note, Note::FellBack { .. } | Note::Migrated { .. }));
+    assert_eq!(moves, 6, "as often as protocol 7.5 lets it");
     world.assert_whole(&flows);
 }
 

@@ -383,6 +383,7 @@ fn options(number: u8, relay: SocketAddr, direct: Transports) -> (PeerOptions, f
         mtu: 1280,
         addresses: Vec::new(),
         direct,
+        rekey_interval: NodeConfig::REKEY_INTERVAL,
         retry_interval: Duration::from_mins(1),
         health_check_interval: Duration::from_secs(30),
         connect_timeout: Duration::from_secs(5),

@@ -19,6 +19,7 @@ record!(NodeConfig {
     mtu,
     addresses,
     direct,
+    rekey_interval,
     retry_interval,
     health_check_interval,
     connect_timeout,

@@ -18,9 +18,7 @@ use crate::{
 use core::net::SocketAddr;
 use std::sync::Arc;
 
-/// A session with data is rekeyed after so long (protocol 4.5).
-const REKEY_TIME: Duration = Duration::from_mins(2);
-/// … or after so many frames over all lanes (protocol 4.5).
+/// A session is rekeyed after so many frames over all lanes at the latest (protocol 4.5).
 const REKEY_FRAMES: u64 = 1 << 22;
 /// Keys that should have been replaced so long ago end the session (protocol 4.5).
 const REKEY_OVERDUE: Duration = Duration::from_mins(3);
@@ -406,7 +404,7 @@ impl Link {
         let Some(live) = &mut self.live else { return };
         let used = frames.saturating_sub(live.rekeyed_frames);
         let age = now.since(live.rekeyed_at);
-        if used == 0 || (age < REKEY_TIME && used < REKEY_FRAMES) {
+        if used == 0 || (age < room.config.rekey_interval && used < REKEY_FRAMES) {
             return;
         }
         // not the age alone: after a long silence the first frame makes the keys due, not overdue

@@ -34,6 +34,7 @@ pub(crate) fn room(members: Vec<Member>) -> Room {
         addresses: vec![("10.0.0.1".parse().expect("an address"), 8)],
         direct: Transports::WSS,
         relay_udp: false,
+        rekey_interval: NodeConfig::REKEY_INTERVAL,
         retry_interval: Duration::from_mins(1),
         health_check_interval: Duration::from_mins(1),
         connect_timeout: Duration::from_secs(5),

@@ -26,7 +26,7 @@ const fn key(name: &'static str, default: &'static str, meaning: &'static str) -
 }
 
 /// Every key, in the order in which `config show` prints them.
-pub(crate) const KEYS: [Key; 32] = [
+pub(crate) const KEYS: [Key; 33] = [
     key("identity.file", "identity.key", "the peer's secret key; relative to the state directory"),
     key("network.join", "", "the join token of the network"),
     key("network.join_file", "", "a file that holds the join token"),
@@ -53,6 +53,7 @@ pub(crate) const KEYS: [Key; 32] = [
     key("p2p.relay_udp", "true", "send datagrams over a relay that takes them, where there is no direct path"),
     key("p2p.mode", "switch-lossless", "switch-lossless, reliable, redundant or off"),
     key("crypto.suites", "[\"aes-256-gcm\", \"chacha20-poly1305\"]", "data suites in order of preference"),
+    key("crypto.rekey_interval", "2m", "age at which the keys of a session with data are replaced"),
     key("tls.cert_lifetime", "24h", "life of a self-signed certificate; renewed at two thirds"),
     key("log.level", "info", "error, warn, info, debug, trace, or filters by module"),
     key("log.format", "text", "text or json"),

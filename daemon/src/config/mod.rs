@@ -21,7 +21,12 @@ use crate::{
 };
 use keys::Key;
 use parse::{InterfaceMode, LogFormat, TransportChoice};
-use shadowmesh_core::{config::Mode, id::PeerId, network::Network, session::Suite};
+use shadowmesh_core::{
+    config::{Mode, NodeConfig},
+    id::PeerId,
+    network::Network,
+    session::Suite,
+};
 use shadowmesh_runtime_std::{credential, identity::KeyPlace, tunnel::Proxies};
 use std::{
     collections::BTreeMap,
@@ -89,6 +94,8 @@ pub(crate) struct Settings {
     pub(crate) mode: Mode,
     /// `crypto.suites`.
     pub(crate) suites: Vec<Suite>,
+    /// `crypto.rekey_interval`.
+    pub(crate) rekey_interval: Duration,
     /// `tls.cert_lifetime`.
     pub(crate) cert_lifetime: Duration,
     /// `log.level`.
@@ -313,6 +320,7 @@ pub(crate) fn settings(layers: &Layers) -> Result<Settings, Failure> {
     let relay_udp = take.value("p2p.relay_udp", parse::boolean)?;
     let mode = take.value("p2p.mode", parse::mode)?;
     let suites = take.value("crypto.suites", parse::suites)?;
+    let rekey_interval = take.value("crypto.rekey_interval", parse::duration(millis(2_000), NodeConfig::REKEY_INTERVAL))?;
     let cert_lifetime = take.value("tls.cert_lifetime", parse::duration(millis(10_000), hours(24 * 366)))?;
     let log_level = take.value("log.level", parse::log_level)?;
     let log_format = take.value("log.format", parse::log_format)?;
@@ -346,6 +354,7 @@ pub(crate) fn settings(layers: &Layers) -> Result<Settings, Failure> {
         relay_udp,
         mode,
         suites,
+        rekey_interval,
         cert_lifetime,
         log_level,
         log_format,

@@ -105,6 +105,7 @@ fn actor(runtime: Runtime, name: &'static str, line: Line, network: &Network) ->
             mtu: 1280,
             addresses: Vec::new(),
             direct: Transports::WSS,
+            rekey_interval: NodeConfig::REKEY_INTERVAL,
             retry_interval: RETRY_INTERVAL,
             health_check_interval: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(5),

@@ -63,6 +63,7 @@ pub(crate) fn options(
             wss: settings.transports.contains(&TransportChoice::Wss),
         },
         relay_udp: settings.relay_udp,
+        rekey_interval: settings.rekey_interval,
         retry_interval: settings.retry_interval,
         health_check_interval: settings.health_check_interval,
         connect_timeout: settings.connect_timeout,

@@ -322,6 +322,7 @@ mod tests {
             mtu: 1280,
             addresses: Vec::new(),
             direct: shadowmesh_core::config::Transports::WSS,
+            rekey_interval: NodeConfig::REKEY_INTERVAL,
             retry_interval: Duration::from_secs(1),
             health_check_interval: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(1),

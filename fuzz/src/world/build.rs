@@ -156,6 +156,7 @@ impl World {
             mtu: 1_400,
             addresses: Vec::new(),
             direct: Transports::WSS,
+            rekey_interval: NodeConfig::REKEY_INTERVAL,
             retry_interval: Duration::from_mins(1),
             health_check_interval: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(5),
