@@ -187,36 +187,6 @@ fn each_page_is_in_the_book() {
     none(&missing.map(|page| format!("{} is not in docs/SUMMARY.md", page.display())).collect::<Vec<_>>());
 }
 
-/// What the pages tell people to type is understood by the programs, word by word.
-#[test]
-fn each_command_in_the_pages_is_one() {
-    let pages = ["docs", "docs/performance"].map(|folder| files(&root().join(folder), "md")).concat();
-    let (mut complaints, mut seen) = (Vec::new(), BTreeSet::new());
-    for page in pages.into_iter().chain([root().join("README.md")]) {
-        let text = fs::read_to_string(&page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));
-        for words in commands(&text) {
-            let understood = match words[0].as_str() {
-                "shadowmesh" => shadowmesh_daemon::check_command(&words),
-                _ => shadowmesh_relay::cli::check_command(&words),
-            };
-            if let Err(why) = understood {
-                complaints.push(format!("{}: {}: {why}", name_of(&page), words.join(" ")));
-            }
-            seen.insert(words);
-        }
-    }
-    none(&complaints);
-    assert!(seen.len() > 20, "only {} commands were found: are they looked for where they stand?", seen.len());
-}
-
-#[test]
-fn commands_are_found_in_all_their_forms() {
-    let block = "sudo shadowmesh up --name 'a b' … > file   # why\njust in a shadowmesh ping b && shadowmesh-relay id | cat";
-    let page = &format!("`shadowmesh no`\n```sh\n{block}\n```\nshadowmesh no\n");
-    let found = commands(page);
-    assert_eq!(found, [vec!["shadowmesh", "up", "--name", "a b"], vec!["shadowmesh", "ping", "b"], vec!["shadowmesh-relay", "id"]]);
-}
-
 #[test]
 fn links_between_pages_lead_somewhere() {
     let mut complaints = Vec::new();
@@ -413,48 +383,6 @@ fn root() -> PathBuf {
 
 fn read(name: &str) -> String {
     fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
-}
-
-/// The words of each command of our programs in the shell blocks of a page.
-fn commands(page: &str) -> Vec<Vec<String>> {
-    let mut found = Vec::new();
-    let mut in_shell = false;
-    for line in page.lines() {
-        if let Some(fence) = line.trim_start().strip_prefix("```") {
-            in_shell = !in_shell && fence.trim() == "sh";
-            continue;
-        }
-        if !in_shell {
-            continue;
-        }
-        for command in words(line).split(|word| ["|", "&&", ";"].contains(&word.as_str())) {
-            let Some(at) = command.iter().position(|word| word == "shadowmesh" || word == "shadowmesh-relay") else { continue };
-            // Behind another program's name it is an argument of that, save those that run it.
-            if command[..at].iter().all(|word| ["sudo", "just", "in", "a", "b"].contains(&word.as_str())) {
-                found.push(command[at..].iter().take_while(|word| *word != ">").filter(|word| *word != "…").cloned().collect());
-            }
-        }
-    }
-    found
-}
-
-/// A line of shell as words: quotes hold them together, a comment ends them.
-fn words(line: &str) -> Vec<String> {
-    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
-    for character in line.chars() {
-        match (quote, character) {
-            (Some(open), _) if open == character => quote = None,
-            (None, '\'' | '"') => {
-                quote = Some(character);
-                word.get_or_insert_default();
-            }
-            (None, '#') if word.is_none() => break,
-            (None, ' ') => words.extend(word.take()),
-            _ => word.get_or_insert_default().push(character),
-        }
-    }
-    words.extend(word);
-    words
 }
 
 /// Path from the root of the repository.
