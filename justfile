@@ -196,8 +196,10 @@ run-relay *ARGS: _build
         echo "$id" >"{{ dev }}/bridge.relay"
     fi
     echo "join token: {{ dev }}/bridge.token"
-    # A signal ends the relay, and then this script goes on to take the bridge away.
+    # A signal ends the relay, and then this script goes on to take the bridge away. The relay has a process group of its own, or ctrl-c would
+    # reach it as well, and a second signal ends it at once.
     trap 'kill -TERM "$child" 2>/dev/null || true' INT TERM
+    set -m
     "{{ bin }}/shadowmesh-relay" --state-dir "{{ dev }}/relay" --listen "127.0.0.1:{{ port }}" \
         --listen "{{ underlay4 }}.1:{{ port }}" --listen "[{{ underlay6 }}::1]:{{ port }}" "$@" &
     child=$!
@@ -255,7 +257,9 @@ run-peer NAME="a" *ARGS: _build
     mkdir -p "{{ dev }}/$name"
     echo "peer $name has 10.77.0.$number; to work in it:"
     echo "    just in $name bash          (or: ip netns exec $namespace bash)"
+    # As in run-relay: one signal for the peer, not two.
     trap 'kill -TERM "$child" 2>/dev/null || true' INT TERM
+    set -m
     ip netns exec "$namespace" "{{ bin }}/shadowmesh" up --join-file "{{ dev }}/bridge.token" --name "$name" \
         --address "10.77.0.$number/24" --state-dir "{{ dev }}/$name" "$@" &
     child=$!

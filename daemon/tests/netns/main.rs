@@ -25,6 +25,7 @@ mod roaming;
 mod router;
 mod stream;
 mod sys;
+mod walk;
 mod world;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -58,6 +59,8 @@ struct Scenario {
     once: bool,
     /// A program that it needs besides those that all need.
     program: Option<&'static str>,
+    /// What else it needs: gives why it cannot run here.
+    needs: Option<fn() -> Option<String>>,
 }
 
 /// What drives relay and peers; the first one is the default.
@@ -78,6 +81,7 @@ fn all() -> Vec<Scenario> {
         capture::all(),
         names::all(),
         layer2::all(),
+        walk::all(),
     ]
     .into_iter()
     .flatten()
@@ -86,7 +90,7 @@ fn all() -> Vec<Scenario> {
 
 /// A scenario on hosts with IPv4 and IPv6.
 const fn scenario(name: &'static str, story: fn(&World)) -> Scenario {
-    Scenario { name, underlay: Underlay::Both, story, once: false, program: None }
+    Scenario { name, underlay: Underlay::Both, story, once: false, program: None, needs: None }
 }
 
 /// A scenario that runs on the default runtime alone.
@@ -98,7 +102,7 @@ fn trial(scenario: Scenario, runtime: &'static str, obstacle: Option<&str>) -> T
     let name = if runtime == RUNTIMES[0] { scenario.name.to_owned() } else { format!("{runtime}/{}", scenario.name) };
     let missing =
         scenario.program.filter(|program| !is_installed(program)).map(|program| format!("the program {program} is not installed"));
-    let obstacle = obstacle.map(str::to_owned).or(missing);
+    let obstacle = obstacle.map(str::to_owned).or(missing).or_else(|| scenario.needs.and_then(|obstacle| obstacle()));
     // nextest takes an ignored run for a passed one, so there the flag has to be in the list.
     let flag = obstacle.is_some() && std::env::var_os("NEXTEST").is_some();
     let run = move || match obstacle {
