@@ -160,6 +160,18 @@ bench-peers *ARGS:
     done
     .ci/throughput.py --mtu 1420 --write docs/performance "$@" "${contenders[@]}"
 
+# Where the time goes while TCP runs through the tunnel by PATH (udp, wss, relay, relay-udp), as a flame graph in docs/performance (root, perf,
+# `cargo install inferno`).
+flame PATH="udp" RUNTIME="threads":
+    #!/usr/bin/env bash
+    set -euo pipefail
+    cargo build --locked --release --bins -p shadowmesh-daemon -p shadowmesh-relay
+    seen=$(mktemp -d)
+    trap 'rm -rf "$seen"' EXIT
+    .ci/throughput.py --rounds 1 --mtu 1420 --paths "$1" --runtimes "$2" --perf "$seen" "shadowmesh={{ CARGO_TARGET_DIR }}/release"
+    perf script --no-inline -i "$seen/$1-$2-shadowmesh.data" | inferno-collapse-perf |
+        inferno-flamegraph --title "TCP by $1, runtime $2" --minwidth 0.5 >"docs/performance/flame-$1.svg"
+
 # Instructions for each frame, beside those on record; what changed by more than 3 % is marked (valgrind). `--keep` puts them on record.
 bench-check *ARGS:
     .ci/instructions.py "$@"

@@ -136,7 +136,7 @@ def takes_datagrams(world, peer, state):
 
 def stream(world, seconds, pids, perf=None):
     """What iperf3 says was received, and the CPU seconds that it took; `perf` watches."""
-    watch = perf and subprocess.Popen(["perf", "record", "-q", "-F", "999", "-g", "-o", perf, "-p", ",".join(map(str, pids))],
+    watch = perf and subprocess.Popen(["perf", "record", "-q", "-F", "499", "--call-graph", "dwarf,8192", "-o", perf, "-p", ",".join(map(str, pids))],
                                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         return stream_once(world, seconds, pids)
