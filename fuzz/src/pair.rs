@@ -6,7 +6,7 @@ use shadowmesh_core::{
     crypto::Provider,
     id::{ConnId, Handle, LinkId, PathId},
     offload::{Checksum, Joiner, Joins, Large, Offload, PartialChecksum, Segmentation},
-    plane::{Edit, Install, Plane, PlaneConfig, Report, Sink, Via},
+    plane::{Edit, Install, Plane, PlaneConfig, Report, Sink, Slabs, Via},
     session::{Chain, Side, Suite},
     time::{Duration, Instant},
 };
@@ -82,7 +82,8 @@ impl End {
             let link = LinkId(1 + u32::from(peer));
             let [local, remote] = [own, other].map(|end| SESSIONS[usize::from(end)] + u32::from(peer));
             let keys = chain.keys(side, crypto);
-            let install = Install { session: chain.session_id(), local, remote, keys, main: DIRECT_PATH };
+            let slabs = Slabs::default();
+            let install = Install { session: chain.session_id(), local, remote, keys, main: DIRECT_PATH, lanes: 1, slabs };
             let via = Via { conn: ConnId(FLOW | u64::from(peer)), handle: None };
             for edit in [
                 Edit::Peer { link, addresses: vec![host(other, peer).into()], mac: [4; 6] },

@@ -10,7 +10,7 @@ use crate::{
     hub::{ForwardSink, Forwarder},
     id::{ConnId, Handle, LinkId, PathId, PeerId},
     network::{Network, RelayAddress},
-    plane::{Edit, Install, LinkTally, PathTally, Report, Tally},
+    plane::{Edit, Install, LinkTally, PathTally, Report, Slabs, Tally},
     session::{Chain, SessionId, Side, Suite},
     time::Duration,
     wire::{Params, Transport},
@@ -175,7 +175,8 @@ fn a_digest_knows_a_session_and_its_epoch_but_no_key() {
     let install = |key: u8, epoch: u32| {
         let chain = chain(key, epoch);
         let keys = chain.keys(Side::Initiator, &RustCrypto);
-        let install = Install { session: chain.session_id(), local: 1, remote: 2, keys, main: PathId::RELAY };
+        let install =
+            Install { session: chain.session_id(), local: 1, remote: 2, keys, main: PathId::RELAY, lanes: 1, slabs: Slabs::default() };
         let mut out = Vec::new();
         Node::put_action(&Action::Edit(Edit::Install { link: LinkId(0), install: Box::new(install) }), &mut out);
         out

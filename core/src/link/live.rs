@@ -10,7 +10,7 @@ use crate::{
     handshake::{Outcome, RekeyOffer, Ticket, Work},
     id::PathId,
     node::{NodeLane, Owner, Room},
-    plane::{Edit, Install, Via},
+    plane::{Edit, Install, Slabs, Via},
     session::{Chain, Side},
     time::{Duration, Instant},
     wire::{CLOSE_DOWN, FrameHeader, INNER_CONTROL, INNER_KEEPALIVE, NodeControl, Params, PathLabel, PeerMessage},
@@ -134,7 +134,15 @@ impl Live {
     /// What the plane needs of it.
     pub(super) fn install(&self) -> Install {
         let keys = self.lane.keys().expect("a session has the keys it seals with").clone();
-        Install { session: self.chain.session_id(), local: self.local, remote: self.lane.remote(), keys, main: PathId::RELAY }
+        Install {
+            session: self.chain.session_id(),
+            local: self.local,
+            remote: self.lane.remote(),
+            keys,
+            main: PathId::RELAY,
+            lanes: 1,
+            slabs: Slabs::default(),
+        }
     }
 
     fn seal(&mut self, message: &NodeControl) -> Vec<u8> {

@@ -1,5 +1,5 @@
 //! What the control room and the data plane tell each other: `Edit` in, `Report` and `Tally` out; and the paths of one peer.
-use super::{PlaneBytes, Rtt, Via, queue::FairQueue, session::Session};
+use super::{PlaneBytes, Rtt, Slabs, Via, queue::FairQueue, session::Session, shard::Narrows};
 use crate::{
     drops::Drops,
     id::{ConnId, LinkId, PathId},
@@ -11,6 +11,7 @@ use core::net::{IpAddr, SocketAddr};
 use std::collections::BTreeMap;
 
 /// A session as the plane needs it.
+#[derive(Clone)]
 pub struct Install {
     /// Its id, the same at both ends.
     pub session: SessionId,
@@ -22,9 +23,14 @@ pub struct Install {
     pub keys: EpochKeys,
     /// The path it begins on.
     pub main: PathId,
+    /// Its data lanes, at least 1 (protocol 4.3).
+    pub lanes: u8,
+    /// Counts the memory in the rings of all of them.
+    pub slabs: Slabs,
 }
 
-/// What the control room orders. Drivers pass it on unread.
+/// What the control room orders. Drivers pass it on unread, to each shard.
+#[derive(Clone)]
 pub enum Edit {
     /// A connection leads to a relay that has let us in, or does so no longer: a frame of any peer may come over it.
     Relay {
@@ -355,6 +361,8 @@ pub(super) struct Peer {
     pub(super) current: Option<u32>,
     pub(super) wanted_at: Option<Instant>,
     pub(super) strays: Strays,
+    /// Sessions that have lanes in other shards alone.
+    pub(super) narrows: Narrows,
     /// Counters of sessions that have ended.
     before: Counters,
 }
@@ -416,6 +424,11 @@ impl Counters {
 }
 
 impl Peer {
+    /// A peer without anything, whose packets wait here.
+    pub(super) fn new(queue: FairQueue) -> Self {
+        Self { queue, ..Self::default() }
+    }
+
     pub(super) fn keep_counters(&mut self, session: &Session) {
         self.before.add(session);
     }

@@ -15,8 +15,9 @@ impl Plane {
             session.pieces.bounds(each);
         }
         let slabs = self.pool.load(Ordering::Relaxed);
-        // each lane has its first slab whatever the others hold
-        each(Bound::new("slabs of all lanes", slabs, ring::POOL_BYTES / ring::SLAB_BYTES + self.sessions.len()));
+        // each lane has its first slab whatever the others hold, and shards that take one at the same moment know nothing of each other
+        let lanes = usize::from(self.place.lanes);
+        each(Bound::new("slabs of all lanes", slabs, ring::POOL_BYTES / ring::SLAB_BYTES + lanes * (self.sessions.len() + 1) - 1));
         each(Bound::new("timers of sessions", self.timers.len(), self.sessions.len()));
         each(Bound::new("links that wait for room", self.waiting.len(), self.peers.len()));
     }

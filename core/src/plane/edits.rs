@@ -1,5 +1,5 @@
 //! What the control room orders: sessions that come, take over and go, paths that come, are left and are lost.
-use super::{Edit, Install, Paths, Plane, RETIRING, Sink, meter::Metered, ring::Pool, send, session::Session};
+use super::{Edit, Install, Paths, Plane, RETIRING, Sink, board::Peer, meter::Metered, ring::Pool, send, session::Session};
 use crate::{
     id::{ConnId, LinkId, PathId},
     time::Instant,
@@ -17,7 +17,8 @@ impl Plane {
         match edit {
             Edit::Relay { .. } => {}
             Edit::Peer { link, addresses, mac } => {
-                self.peers.entry(link).or_default();
+                let queue = self.share_of_queue();
+                self.peers.entry(link).or_insert_with(|| Peer::new(queue));
                 self.bridge.set_peer(link, &addresses, mac);
             }
             Edit::Forget { link } => self.forget(link),
@@ -61,6 +62,9 @@ impl Plane {
             }
             Edit::Retire { local, .. } => {
                 self.retire(local);
+                if let Some(peer) = self.peers.get_mut(&link) {
+                    peer.narrows.retire(local);
+                }
                 self.open_gates(now, link, sink);
             }
         }
@@ -78,8 +82,11 @@ impl Plane {
     /// A new session opens from now on. Its frames wait for the end of the one before, also when nothing of that was heard lately: what it
     /// sent may still be on its way, or be sent again when a path dies (protocol 3.10).
     fn install(&mut self, now: Instant, link: LinkId, install: &Install) {
+        if self.install_narrow(link, install.local, install.lanes) {
+            return;
+        }
         let Some(peer) = self.peers.get(&link) else { return };
-        let mut session = Session::new(now, link, install, self.config.mode, Pool::clone(&self.pool));
+        let mut session = Session::new(now, link, install, self.config.mode, Pool::clone(&self.pool), self.place.lane);
         session.after = peer.current.filter(|old| self.sessions.contains_key(old));
         if session.after.is_some() {
             session.rx.order().close_gate(now);
@@ -92,11 +99,14 @@ impl Plane {
     /// A session takes over; the one before goes on opening and sending again for a while.
     fn promote(&mut self, now: Instant, link: LinkId, local: u32, sink: &mut dyn Sink) {
         let Some(peer) = self.peers.get_mut(&link) else { return };
-        if !self.sessions.contains_key(&local) {
+        let is_here = self.sessions.contains_key(&local);
+        if !is_here && !peer.narrows.has(local) {
             return;
         }
+        peer.narrows.promote(local);
         peer.queue.resume(now);
-        if let Some(old) = peer.current.replace(local)
+        let before = core::mem::replace(&mut peer.current, is_here.then_some(local));
+        if let Some(old) = before
             && old != local
             && let Some(old) = self.sessions.get_mut(&old)
         {
@@ -106,7 +116,11 @@ impl Plane {
             self.retiring.insert(old);
             self.rearm(old);
         }
-        self.waiting.insert(link);
+        if is_here {
+            self.waiting.insert(link);
+        } else {
+            self.pass_waiting(now, link, sink);
+        }
     }
 
     /// A path is gone, or leads over another connection now: what was on its way there goes again, in whichever session it was sealed. A main

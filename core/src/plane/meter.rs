@@ -1,5 +1,5 @@
 //! Bytes that cross the doors, counted where they do.
-use super::{Report, Sink, Via};
+use super::{Passed, Report, Sink, Via};
 use crate::{
     id::{ConnId, Handle},
     offload::Checksum,
@@ -22,6 +22,22 @@ pub(crate) struct PlaneBytes {
 }
 
 impl PlaneBytes {
+    /// Adds what another shard counted.
+    pub(super) fn add(&mut self, other: &Self) {
+        let Self { interface_rx, interface_tx, relay_rx, relay_tx, direct_rx, direct_tx, udp_rx, udp_tx, relay_udp_rx, relay_udp_tx } =
+            other;
+        self.interface_rx += interface_rx;
+        self.interface_tx += interface_tx;
+        self.relay_rx += relay_rx;
+        self.relay_tx += relay_tx;
+        self.direct_rx += direct_rx;
+        self.direct_tx += direct_tx;
+        self.udp_rx += udp_rx;
+        self.udp_tx += udp_tx;
+        self.relay_udp_rx += relay_udp_rx;
+        self.relay_udp_tx += relay_udp_tx;
+    }
+
     /// A frame came this way, or goes it.
     pub(super) fn count(&mut self, via: Via, came: bool, len: usize) {
         let cell = match (via.handle, via.conn.is_flow(), came) {
@@ -64,5 +80,8 @@ impl Sink for Metered<'_> {
     }
     fn stray(&mut self, remote: SocketAddr, bytes: &mut [u8]) {
         self.sink.stray(remote, bytes);
+    }
+    fn pass(&mut self, lane: u8, what: Passed<'_>) {
+        self.sink.pass(lane, what);
     }
 }

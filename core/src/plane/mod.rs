@@ -22,11 +22,14 @@ mod ring;
 mod rtt;
 mod send;
 mod session;
+mod shard;
 
 pub use board::{Edit, Install, LinkTally, PathTally, Report, Tally};
 pub(crate) use board::{Noticed, Paths, Strays};
 pub(crate) use meter::PlaneBytes;
+pub use ring::Slabs;
 pub use rtt::Rtt;
+pub use shard::{Origin, Passed};
 
 use crate::{
     config::Mode,
@@ -47,6 +50,7 @@ use meter::Metered;
 use queue::Plain;
 use ring::Pool;
 use session::{Came, Session};
+use shard::Place;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The largest packet from the interface, bytes (protocol 9.4: frame 9,216 B).
@@ -81,6 +85,9 @@ pub trait Sink {
     /// Hands the control room a datagram that is not the plane's business, from an address that is nobody's flow. A pump without
     /// datagrams never calls [`Plane::datagrams`] and needs none of this.
     fn stray(&mut self, _remote: SocketAddr, _bytes: &mut [u8]) {}
+    /// Hands the shard that owns this lane what is its business, for [`Plane::passed`]. A pump whose plane is not one of several is never
+    /// asked to.
+    fn pass(&mut self, _lane: u8, _what: Passed<'_>) {}
 }
 
 /// What the plane is told at its start.
@@ -96,9 +103,10 @@ pub struct PlaneConfig {
     pub mode: Mode,
 }
 
-/// All lanes of this peer.
+/// All lanes of this peer, or one of them.
 pub struct Plane {
     config: PlaneConfig,
+    place: Place,
     bridge: Bridge,
     peers: BTreeMap<LinkId, Peer>,
     sessions: BTreeMap<u32, Session>,
@@ -118,11 +126,12 @@ pub struct Plane {
 }
 
 impl Plane {
-    /// A plane without peers.
+    /// A plane without peers, with one data lane.
     pub fn new(config: PlaneConfig) -> Self {
         let bridge = Bridge::new(config.layer2, config.addresses.clone(), config.mac);
         Self {
             config,
+            place: Place::ALONE,
             bridge,
             peers: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -142,6 +151,7 @@ impl Plane {
         self.bytes.interface_rx += packet.len() as u64;
         let inner = if self.config.layer2 { INNER_ETHERNET } else { INNER_IP };
         match self.bridge.outbound(now, packet) {
+            Ok(Goal::One(link)) if self.pass_packet(link, Offload::default(), packet, sink) => {}
             Ok(goal) => self.send_to(now, goal, Plain::whole(inner, packet), sink),
             Err(reason) => self.drops.count(reason),
         }
@@ -158,6 +168,7 @@ impl Plane {
         let layer2 = self.config.layer2;
         let cut = Segments::new(layer2, offload, packet).map_err(|_| Drop::Packet);
         let (mut segments, goal) = match cut.and_then(|segments| Ok((segments, self.bridge.outbound(now, packet)?))) {
+            Ok((_, Goal::One(link))) if self.pass_packet(link, offload, packet, sink) => return 1,
             Ok(known) => known,
             Err(reason) => {
                 self.drops.count(reason);
@@ -310,6 +321,9 @@ impl Plane {
             sink.punt(via.conn, via.handle, bytes);
             return;
         }
+        if self.pass_frame(header, Origin::Via(via), bytes, sink) {
+            return;
+        }
         let Some(session) = self.sessions.get(&header.receiver) else {
             self.drops.count(Drop::UnknownSession);
             return;
@@ -341,6 +355,9 @@ impl Plane {
             sink.stray(remote, bytes);
             return;
         };
+        if self.pass_frame(header, Origin::Address(remote), bytes, sink) {
+            return;
+        }
         let len = bytes.len();
         if let Some(link) = self.take_from_anywhere(now, header, bytes, sink)
             && self.peers.get_mut(&link).is_some_and(|peer| peer.strays.came(now, remote, len))

@@ -76,6 +76,7 @@ pub(crate) struct Order {
     held: BTreeMap<u64, Vec<u8>>,
     held_bytes: usize,
     hold_frames: usize,
+    hold_bytes: usize,
     hole_since: Option<Instant>,
     patience: Duration,
     counters: OrderCounters,
@@ -95,10 +96,17 @@ impl Order {
             held: BTreeMap::new(),
             held_bytes: 0,
             hold_frames: HOLD_FRAMES,
+            hold_bytes: HOLD_BYTES,
             hole_since: None,
             patience: if reliable { HOLE_PATIENCE_RELIABLE } else { HOLE_PATIENCE },
             counters: OrderCounters::default(),
         }
+    }
+
+    /// Its session has so many lanes, which share what may wait.
+    pub(crate) fn shared_by(self, lanes: u8) -> Self {
+        let lanes = usize::from(lanes);
+        Self { hold_frames: self.hold_frames / lanes, hold_bytes: self.hold_bytes / lanes, ..self }
     }
 
     pub(crate) fn floor(&self) -> u64 {
@@ -257,7 +265,7 @@ impl Order {
     }
 
     fn hold(&mut self, sequence: u64, body: &[u8], deliver: &mut dyn FnMut(u64, &[u8])) {
-        if self.held.len() >= self.hold_frames || self.held_bytes + body.len() > HOLD_BYTES {
+        if self.held.len() >= self.hold_frames || self.held_bytes + body.len() > self.hold_bytes {
             // no room to wait in: what is missing is given up, so that what came is not lost
             self.gate = None;
             self.pending = None;

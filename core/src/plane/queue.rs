@@ -80,11 +80,18 @@ pub(crate) struct FairQueue {
     packets: usize,
     bytes: usize,
     spare: Vec<Vec<u8>>,
+    /// Shards of the plane beyond this one, each with a queue for the peer.
+    others: usize,
     /// Until then, what waits may still be there for want of a path, and is not thinned.
     spared_until: Instant,
 }
 
 impl FairQueue {
+    /// A queue that may hold its share, where so many lanes have one each.
+    pub(crate) fn shared_by(lanes: u8) -> Self {
+        Self { others: usize::from(lanes.saturating_sub(1)), ..Self::default() }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.packets == 0
     }
@@ -106,7 +113,8 @@ impl FairQueue {
         if self.flows.is_empty() {
             self.flows.resize_with(BUCKETS, Flow::default);
         }
-        while self.packets >= QUEUE_PACKETS || self.bytes + packet.len() > QUEUE_BYTES {
+        let shares = self.others + 1;
+        while self.packets >= QUEUE_PACKETS / shares || self.bytes + packet.len() > QUEUE_BYTES / shares {
             self.drop_from_fattest();
             drops.count(Drop::QueueFull);
         }

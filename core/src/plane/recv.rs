@@ -5,6 +5,7 @@ use super::{
     pieces::packet_bytes,
     replay::{CONTROL_WINDOW_BITS, Seen, Window},
     rtt::RECEIPT_INTERVAL,
+    shard::Place,
 };
 use crate::{
     bound::Bound,
@@ -75,6 +76,7 @@ pub(crate) struct RecvLane {
     told_generation: u8,
     frames: u64,
     bytes: u64,
+    place: Place,
 }
 
 /// What a sealed frame turned out to be.
@@ -86,11 +88,11 @@ pub(crate) enum Opened<'a> {
 }
 
 impl RecvLane {
-    pub(crate) fn new(keys: &EpochKeys, reliable: bool) -> Self {
+    pub(crate) fn new(keys: &EpochKeys, reliable: bool, place: Place) -> Self {
         Self {
             epochs: vec![Epoch::new(keys)],
             newest_opened: keys.epoch,
-            order: Order::new(reliable),
+            order: Order::new(reliable).shared_by(place.lanes),
             control: Window::new(CONTROL_WINDOW_BITS),
             heard: None,
             second: None,
@@ -99,6 +101,7 @@ impl RecvLane {
             told_generation: 0,
             frames: 0,
             bytes: 0,
+            place,
         }
     }
 
@@ -148,7 +151,7 @@ impl RecvLane {
         let lane = header.counter.lane();
         let sequence = header.counter.sequence();
         let control = lane & LANE_CONTROL_BIT != 0;
-        if lane & !LANE_CONTROL_BIT != 0 {
+        if lane & !LANE_CONTROL_BIT != self.place.lane {
             return Err(Drop::Unexpected);
         }
         // a copy of a data frame is opened all the same, however old: its author proves that the path lives, and says
@@ -211,9 +214,15 @@ impl RecvLane {
         self.receipt_due = Some(now);
     }
 
+    /// Data frames until a receipt. On the relay path a lane has but its share of the window, and its sender waits for the receipt.
+    fn receipt_frames(&self) -> u32 {
+        let by_relay = self.heard.is_some_and(|heard| heard.via.handle.is_some());
+        if by_relay { (RECEIPT_FRAMES / u32::from(self.place.lanes)).max(1) } else { RECEIPT_FRAMES }
+    }
+
     /// Whether a receipt is due now.
     pub(crate) fn receipt_is_due(&self, now: Instant) -> bool {
-        self.unreceipted >= RECEIPT_FRAMES
+        self.unreceipted >= self.receipt_frames()
             || self.receipt_due.is_some_and(|due| due <= now)
             || (self.order.generation() != self.told_generation && self.heard.is_some())
     }
@@ -236,7 +245,7 @@ impl RecvLane {
             }
         }
         let receipt = Receipt {
-            lane: 0,
+            lane: self.place.lane,
             generation: self.order.generation(),
             floor,
             next,

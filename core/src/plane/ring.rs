@@ -20,9 +20,9 @@ use std::{
 
 /// One slab, bytes: sixteen large TLS records.
 pub(crate) const SLAB_BYTES: usize = 65_536;
-/// Slab memory of one lane, bytes (protocol 7.1).
+/// Slab memory of all lanes of a session, bytes (protocol 7.1).
 pub(crate) const RING_BYTES: usize = 16 << 20;
-/// Slab memory of all lanes together, bytes (protocol 7.1).
+/// Slab memory of all lanes of all sessions together, bytes (protocol 7.1).
 pub(crate) const POOL_BYTES: usize = 256 << 20;
 /// Frames of one lane (protocol 7.1).
 pub(crate) const RING_FRAMES: usize = 1 << 16;
@@ -59,13 +59,18 @@ struct Slab {
     live: usize,
 }
 
-/// Counts the slabs of all lanes of one plane.
+/// Counts the slabs of all lanes of all sessions.
 pub(crate) type Pool = Arc<AtomicUsize>;
+
+/// Counts the slabs of all lanes of one session, which several shards may own.
+#[derive(Clone, Debug, Default)]
+pub struct Slabs(Pool);
 
 /// Sealed frames by sequence.
 #[derive(Debug)]
 pub(crate) struct Ring {
     pool: Pool,
+    of_session: Pool,
     slabs: VecDeque<Slab>,
     first_slab: u64,
     spare: Vec<Vec<u8>>,
@@ -76,14 +81,30 @@ pub(crate) struct Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        self.pool.fetch_sub(self.slabs.len(), Ordering::Relaxed);
+        self.give_back(self.slabs.len());
     }
 }
 
 impl Ring {
-    /// An empty ring that takes its slabs from this pool.
+    /// An empty ring that takes its slabs from this pool, alone in its session.
+    #[cfg(test)]
     pub(crate) fn new(pool: Pool) -> Self {
-        Self { pool, slabs: VecDeque::new(), first_slab: 0, spare: Vec::new(), frames: VecDeque::new(), base: 0, most_frames: RING_FRAMES }
+        Self::sharing(pool, &Slabs::default())
+    }
+
+    /// An empty ring that takes its slabs from this pool, and shares with others what a session may have.
+    pub(crate) fn sharing(pool: Pool, of_session: &Slabs) -> Self {
+        let of_session = Pool::clone(&of_session.0);
+        Self {
+            pool,
+            of_session,
+            slabs: VecDeque::new(),
+            first_slab: 0,
+            spare: Vec::new(),
+            frames: VecDeque::new(),
+            base: 0,
+            most_frames: RING_FRAMES,
+        }
     }
 
     /// Whether so many more frames, of `len` bytes together, keep the bounds.
@@ -95,7 +116,14 @@ impl Ring {
     fn may_grow(&self) -> bool {
         // the first slab is always granted, so that no lane is starved by the others
         let of_all = self.slabs.is_empty() || (self.pool.load(Ordering::Relaxed) + 1) * SLAB_BYTES <= POOL_BYTES;
-        of_all && (self.slabs.len() + 1) * SLAB_BYTES <= RING_BYTES
+        let of_session = self.slabs.is_empty() || (self.of_session.load(Ordering::Relaxed) + 1) * SLAB_BYTES <= RING_BYTES;
+        of_all && of_session
+    }
+
+    /// So many slabs are nobody's any more.
+    fn give_back(&self, slabs: usize) {
+        self.pool.fetch_sub(slabs, Ordering::Relaxed);
+        self.of_session.fetch_sub(slabs, Ordering::Relaxed);
     }
 
     /// Lets `append` put a frame of `len` bytes behind the others. Call only when `has_room`.
@@ -106,6 +134,7 @@ impl Ring {
             bytes.clear();
             self.slabs.push_back(Slab { bytes, live: 0 });
             self.pool.fetch_add(1, Ordering::Relaxed);
+            self.of_session.fetch_add(1, Ordering::Relaxed);
         }
         let slab_number = self.first_slab + self.slabs.len() as u64 - 1;
         let slab = self.slabs.back_mut().expect("a slab was pushed above when none had room");
@@ -212,7 +241,7 @@ impl Ring {
         while self.slabs.len() > 1 && self.slabs.front().is_some_and(|slab| slab.live == 0) {
             if let Some(slab) = self.slabs.pop_front() {
                 self.first_slab += 1;
-                self.pool.fetch_sub(1, Ordering::Relaxed);
+                self.give_back(1);
                 if self.spare.len() < SPARE_SLABS {
                     self.spare.push(slab.bytes);
                 }
@@ -249,6 +278,7 @@ mod model {
         fn clone(&self) -> Self {
             Self {
                 pool: Pool::new(AtomicUsize::new(self.pool.load(Ordering::Relaxed))),
+                of_session: Pool::new(AtomicUsize::new(self.of_session.load(Ordering::Relaxed))),
                 slabs: self.slabs.clone(),
                 first_slab: self.first_slab,
                 spare: Vec::new(),
@@ -330,6 +360,23 @@ mod tests {
         assert_eq!(rings[16].slabs.len(), 1);
         drop(rings);
         assert_eq!(pool.load(Ordering::Relaxed), 0);
+    }
+
+    // protocol 7.1
+    #[test]
+    fn the_lanes_of_a_session_share_what_it_may_have_and_each_has_at_least_one_slab() {
+        let (pool, of_session) = (Pool::default(), Slabs::default());
+        let mut rings: Vec<Ring> = (0..3).map(|_| Ring::sharing(Pool::clone(&pool), &of_session)).collect();
+        for ring in &mut rings {
+            while ring.has_room(1, 9000) {
+                push(ring, 1, 9000);
+            }
+        }
+        assert_eq!(rings.iter().map(|ring| ring.slabs.len()).collect::<Vec<_>>(), [RING_BYTES / SLAB_BYTES, 1, 1]);
+        rings[0].release_below(7 * 20);
+        assert!(rings[1].has_room(1, 9000), "what one frees the others may take");
+        rings.pop();
+        assert_eq!(of_session.0.load(Ordering::Relaxed), pool.load(Ordering::Relaxed));
     }
 
     #[test]

@@ -18,7 +18,8 @@ use super::{
     Paths, Report, Sink,
     pieces::{Cut, Piece},
     queue::{FairQueue, Plain},
-    ring::{Pool, Ring},
+    ring::Ring,
+    shard::Place,
 };
 use crate::{
     bound::Bound,
@@ -79,7 +80,7 @@ pub(crate) struct SendCounters {
 pub(crate) struct SendLane {
     link: LinkId,
     receiver: u32,
-    lane: u8,
+    place: Place,
     mode: Mode,
     sealer: Arc<Sealer>,
     ring: Ring,
@@ -115,14 +116,14 @@ pub(crate) struct SendLane {
 }
 
 impl SendLane {
-    pub(crate) fn new(now: Instant, link: LinkId, receiver: u32, sealer: Arc<Sealer>, main: PathId, mode: Mode, pool: Pool) -> Self {
+    pub(crate) fn new(now: Instant, link: LinkId, receiver: u32, sealer: Arc<Sealer>, main: PathId, mode: Mode, ring: Ring) -> Self {
         Self {
             link,
             receiver,
-            lane: 0,
+            place: Place::ALONE,
             mode,
             sealer,
-            ring: Ring::new(pool),
+            ring,
             control_next: 0,
             generation: 0,
             main,
@@ -143,6 +144,11 @@ impl SendLane {
             scratch: Vec::new(),
             counters: SendCounters::default(),
         }
+    }
+
+    /// It is this lane of so many.
+    pub(crate) fn at(self, place: Place) -> Self {
+        Self { place, ..self }
     }
 
     pub(crate) fn main(&self) -> PathId {
@@ -481,7 +487,9 @@ impl SendLane {
     /// The same for so many frames from this one on. Where the window is smaller than that, they go when nothing is out.
     fn window_allows_all(&self, paths: &Paths, path: PathId, sequence: u64, frames: u64) -> bool {
         let out = sequence.saturating_sub(self.received_next);
-        paths.window(path).is_none_or(|window| out + frames.min(window) <= window && out < window)
+        // what a relay queues for one destination is for all lanes together
+        let window = paths.window(path).map(|window| (window / u64::from(self.place.lanes)).max(1));
+        window.is_none_or(|window| out + frames.min(window) <= window && out < window)
     }
 
     fn may_seal(&mut self, paths: &Paths, len: usize, sink: &dyn Sink) -> bool {
@@ -526,7 +534,7 @@ impl SendLane {
             epoch: self.sealer.epoch() as u8,
             generation: self.generation,
             receiver: self.receiver,
-            counter: Counter::new(self.lane, sequence),
+            counter: Counter::new(self.place.lane, sequence),
         };
         let sealer = &self.sealer;
         let path = self.rescue.filter(|_| self.main_broken).map_or(self.main, |rescue| rescue.path);

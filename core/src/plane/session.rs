@@ -6,8 +6,9 @@ use super::{
     order::newer,
     pieces::Pieces,
     recv::{Opened, RecvLane},
-    ring::Pool,
+    ring::{Pool, Ring},
     send::SendLane,
+    shard::Place,
 };
 use crate::{
     config::Mode,
@@ -29,7 +30,7 @@ pub(super) enum Came {
     Ended,
 }
 
-/// Both halves of one session's data lane.
+/// Both halves of one data lane of a session.
 #[cfg_attr(test, derive(Clone, Hash))]
 pub(super) struct Session {
     pub(super) link: LinkId,
@@ -52,13 +53,15 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(now: Instant, link: LinkId, install: &Install, mode: Mode, pool: Pool) -> Self {
+    pub(super) fn new(now: Instant, link: LinkId, install: &Install, mode: Mode, pool: Pool, lane: u8) -> Self {
         let sealer = Arc::clone(&install.keys.seal);
+        let place = Place { lane, lanes: install.lanes };
+        let ring = Ring::sharing(pool, &install.slabs);
         Self {
             link,
             local: install.local,
-            tx: SendLane::new(now, link, install.remote, sealer, install.main, mode, pool),
-            rx: RecvLane::new(&install.keys, mode == Mode::Reliable),
+            tx: SendLane::new(now, link, install.remote, sealer, install.main, mode, ring).at(place),
+            rx: RecvLane::new(&install.keys, mode == Mode::Reliable, place),
             pieces: Pieces::default(),
             timer: None,
             retire_at: None,

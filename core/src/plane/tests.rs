@@ -16,6 +16,7 @@ mod hostile;
 mod large;
 mod pieces;
 mod sessions;
+mod shards;
 
 const LINK: LinkId = LinkId(0);
 const RELAY: Via = Via { conn: ConnId(0), handle: Some(Handle(9)) };
@@ -33,6 +34,7 @@ struct Ports {
     punted: usize,
     strays: Vec<SocketAddr>,
     full: Option<ConnId>,
+    passed: VecDeque<(u8, shards::Owned)>,
 }
 
 impl Sink for Ports {
@@ -54,6 +56,9 @@ impl Sink for Ports {
     }
     fn stray(&mut self, remote: SocketAddr, _bytes: &mut [u8]) {
         self.strays.push(remote);
+    }
+    fn pass(&mut self, lane: u8, what: Passed<'_>) {
+        self.passed.push_back((lane, shards::Owned::of(what)));
     }
 }
 
@@ -81,7 +86,7 @@ impl End {
 
     fn session(&mut self, now: Instant, chain: &Chain, side: Side, (local, remote): (u32, u32)) {
         let keys = chain.keys(side, &RustCrypto);
-        let install = Install { session: chain.session_id(), local, remote, keys, main: PathId::RELAY };
+        let install = Install { session: chain.session_id(), local, remote, keys, main: PathId::RELAY, lanes: 1, slabs: Slabs::default() };
         self.apply(now, Edit::Install { link: LINK, install: Box::new(install) });
         self.apply(now, Edit::Promote { link: LINK, local });
     }

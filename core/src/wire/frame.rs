@@ -20,6 +20,8 @@ pub const LEAST_BUDGET: usize = 1_040;
 pub const LANE_NODE: u8 = 0xff;
 /// Set in the number of the lane that carries receipts and switches of data lane n (protocol 4.3).
 pub const LANE_CONTROL_BIT: u8 = 0x80;
+/// Data lanes that there can be: 00 to 7E (protocol 4.3).
+pub const DATA_LANES: u8 = 0x7f;
 
 /// Inner type of an empty frame that only shows life.
 pub const INNER_KEEPALIVE: u8 = 0x00;

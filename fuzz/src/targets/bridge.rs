@@ -5,7 +5,7 @@ use shadowmesh_core::{
     handshake::Role,
     id::{ConnId, Handle, LinkId, PathId},
     offload::Checksum,
-    plane::{Edit, Install, Plane, PlaneConfig, Report, Sink, Via},
+    plane::{Edit, Install, Plane, PlaneConfig, Report, Sink, Slabs, Via},
     session::{Chain, EpochKeys, Side},
     time::{Duration, Instant},
     wire::{Counter, FrameHeader, INNER_ETHERNET, INNER_IP},
@@ -99,7 +99,15 @@ impl Scene {
         let via = Via { conn: ConnId(u64::from(number) * 2), handle: None };
         self.apply(Edit::Path { link, path: PathId::RELAY, via, window: None, rtt: None, budget: None });
         let keys = chain.keys(Side::Initiator, &Memo);
-        let install = Install { session: chain.session_id(), local: number, remote: number, keys, main: PathId::RELAY };
+        let install = Install {
+            session: chain.session_id(),
+            local: number,
+            remote: number,
+            keys,
+            main: PathId::RELAY,
+            lanes: 1,
+            slabs: Slabs::default(),
+        };
         self.apply(Edit::Install { link, install: Box::new(install) });
         self.apply(Edit::Promote { link, local: number });
         let keys = chain.keys(Side::Responder, &Memo);

@@ -6,7 +6,7 @@ use shadowmesh_core::{
     handshake::Role,
     id::{ConnId, Handle, LinkId, PathId},
     offload::Checksum,
-    plane::{Edit, Install, Plane, PlaneConfig, Report, Sink, Via},
+    plane::{Edit, Install, Plane, PlaneConfig, Report, Sink, Slabs, Via},
     session::{EpochKeys, Side},
     time::{Duration, Instant},
     wire::{
@@ -94,7 +94,8 @@ impl Scene {
             scene.apply(Edit::Path { link: LINK, path, via, window, rtt: Some(Duration::from_millis(4)), budget });
         }
         let keys = chain.keys(Side::Initiator, &Memo);
-        let install = Install { session: chain.session_id(), local: 11, remote: 22, keys, main: PathId::RELAY };
+        let install =
+            Install { session: chain.session_id(), local: 11, remote: 22, keys, main: PathId::RELAY, lanes: 1, slabs: Slabs::default() };
         scene.apply(Edit::Install { link: LINK, install: Box::new(install) });
         scene.apply(Edit::Promote { link: LINK, local: 11 });
         scene

@@ -1,12 +1,13 @@
 //! Two data planes back to back, driven as their nodes would: switches, deaths of a path, hedges, rekeying, new sessions, in any order. What
-//! went in comes out once, in order, and all of it (protocol 7). A second mode drives one of them with no sense at all.
+//! went in comes out once, in order, and all of it (protocol 7), in each flow where an end has several shards. A second mode drives one of
+//! them with no sense at all.
 use super::{cast, memo::Memo, script::Script};
 use shadowmesh_core::{
     config::Mode,
     handshake::Role,
     id::{ConnId, Handle, LinkId, PathId},
-    offload::Checksum,
-    plane::{Edit, Install, Plane, PlaneConfig, Report, Sink, Via},
+    offload::{Checksum, Offload},
+    plane::{Edit, Install, Origin, Passed, Plane, PlaneConfig, Report, Sink, Slabs, Via},
     session::{Chain, Side},
     time::{Duration, Instant},
     wire::{LEAST_BUDGET, TYPE_DLV, record_header},
@@ -27,16 +28,22 @@ const OLDEST: Duration = Duration::from_millis(100);
 /// A death is known at both ends after so long: before a receiver has waited long enough for what is sent again then (protocol 3.10, 7.3).
 const NOTICED: Duration = Duration::from_millis(200);
 
+/// Flows of the packets each way: packet n is of flow n % FLOWS, and a flow stays in one shard.
+const FLOWS: u32 = 4;
+/// Shards of both ends, at choice.
+const SHARDS: [[u8; 2]; 4] = [[1, 1], [4, 4], [4, 1], [2, 4]];
+
 const LINK: LinkId = LinkId(0);
 const DIRECT_PATH: PathId = PathId(2);
 const RELAY: Via = Via { conn: ConnId(0), handle: Some(Handle(9)) };
 
-/// The first byte chooses between sense and no sense, and whether the direct path carries less than the packets have.
+/// The first byte chooses between sense and no sense, whether the direct path carries less than the packets have, and how many shards
+/// there are.
 pub fn plane(data: &[u8]) {
     let mut script = Script::new(data);
     let choice = script.byte();
     let senseless = choice & 1 == 1;
-    let mut world = World::new(choice & 2 == 2, !senseless);
+    let mut world = World::new(choice & 2 == 2, !senseless, SHARDS[usize::from(choice >> 2 & 3)]);
     for _ in 0..STEPS {
         if script.is_empty() {
             break;
@@ -51,7 +58,12 @@ pub fn plane(data: &[u8]) {
         world.settle();
         for end in 0..2 {
             let (sent, came) = (world.ends[1 - end].sent, &world.ends[end].ports.delivered);
-            assert_eq!(*came, (0..sent).collect::<Vec<u32>>(), "all that went in comes out once and in order");
+            let flows = if world.lanes == 1 { 1 } else { FLOWS };
+            for flow in 0..flows {
+                let of_flow = |numbers: &mut dyn Iterator<Item = u32>| numbers.filter(|n| n % flows == flow).collect::<Vec<u32>>();
+                let came = of_flow(&mut came.iter().copied());
+                assert_eq!(came, of_flow(&mut (0..sent)), "all that went in comes out once and in order");
+            }
         }
     }
 }
@@ -62,6 +74,14 @@ struct Ports {
     delivered: Vec<u32>,
     room: usize,
     now: Instant,
+    passed: VecDeque<(u8, Owned)>,
+}
+
+/// What one shard passed on to another.
+enum Owned {
+    Packet(Offload, Vec<u8>),
+    Waited(LinkId, u8, Vec<u8>),
+    Frame(Origin, Vec<u8>),
 }
 
 impl Sink for Ports {
@@ -77,10 +97,18 @@ impl Sink for Ports {
     }
     fn punt(&mut self, _conn: ConnId, _handle: Option<Handle>, _bytes: &mut [u8]) {}
     fn report(&mut self, _report: Report) {}
+    fn pass(&mut self, lane: u8, what: Passed<'_>) {
+        let owned = match what {
+            Passed::Packet { offload, packet } => Owned::Packet(offload, packet.to_vec()),
+            Passed::Waited { link, inner, packet } => Owned::Waited(link, inner, packet.to_vec()),
+            Passed::Frame { from, bytes } => Owned::Frame(from, bytes.to_vec()),
+        };
+        self.passed.push_back((lane, owned));
+    }
 }
 
 struct End {
-    plane: Plane,
+    shards: Vec<Plane>,
     ports: Ports,
     side: Side,
     sent: u32,
@@ -90,17 +118,40 @@ struct End {
 }
 
 impl End {
-    fn new(side: Side, own: u8, other: u8) -> Self {
+    fn new(side: Side, own: u8, other: u8, shards: u8) -> Self {
         let config = PlaneConfig { layer2: false, addresses: vec![host(own)], mac: [2; 6], mode: Mode::SwitchLossless };
         let ports = Ports { room: 1 << 20, ..Ports::default() };
-        let mut end = Self { plane: Plane::new(config), ports, side, sent: 0, mourns: false, hedged: false };
+        let mut end = Self { shards: Plane::shards(&config, shards), ports, side, sent: 0, mourns: false, hedged: false };
         end.apply(Instant::ZERO, Edit::Peer { link: LINK, addresses: vec![host(other)], mac: [4; 6] });
         end
     }
 
     fn apply(&mut self, now: Instant, edit: Edit) {
         self.ports.now = now;
-        self.plane.apply(now, edit, &mut self.ports);
+        for shard in &mut self.shards {
+            shard.apply(now, edit.clone(), &mut self.ports);
+        }
+        self.hand_over(now);
+    }
+
+    /// What shards passed on to each other.
+    fn hand_over(&mut self, now: Instant) {
+        while let Some((lane, what)) = self.ports.passed.pop_front() {
+            let shard = &mut self.shards[usize::from(lane)];
+            match what {
+                Owned::Packet(offload, packet) => shard.passed(now, Passed::Packet { offload, packet: &packet }, &mut self.ports),
+                Owned::Waited(link, inner, packet) => shard.passed(now, Passed::Waited { link, inner, packet: &packet }, &mut self.ports),
+                Owned::Frame(from, mut bytes) => shard.passed(now, Passed::Frame { from, bytes: &mut bytes }, &mut self.ports),
+            }
+        }
+    }
+
+    /// A message of a connection, for one shard.
+    fn inbound(&mut self, now: Instant, shard: usize, conn: ConnId, message: &mut [u8]) {
+        self.ports.now = now;
+        let shard = shard.min(self.shards.len() - 1);
+        self.shards[shard].inbound(now, conn, message, &mut self.ports);
+        self.hand_over(now);
     }
 
     fn packet(&mut self, now: Instant, len: usize) {
@@ -108,9 +159,11 @@ impl End {
         let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, from, 10, 0, 0, to];
         packet.extend(self.sent.to_be_bytes());
         packet.resize(len, 7);
+        let shard = (self.sent % FLOWS) as usize % self.shards.len();
         self.sent += 1;
         self.ports.now = now;
-        self.plane.outbound(now, &packet, &mut self.ports);
+        self.shards[shard].outbound(now, &packet, &mut self.ports);
+        self.hand_over(now);
     }
 }
 
@@ -128,13 +181,15 @@ struct World {
     budget: Option<usize>,
     /// A path is small as long as it lives.
     sense: bool,
+    /// Data lanes of each session.
+    lanes: u8,
 }
 
 impl World {
-    fn new(small: bool, sense: bool) -> Self {
+    fn new(small: bool, sense: bool, shards: [u8; 2]) -> Self {
         let budget = small.then_some(LEAST_BUDGET);
         let chain = Arc::clone(&cast::genuine(Role::PeerPeer).concluded.chain);
-        let ends = [End::new(Side::Initiator, 1, 2), End::new(Side::Responder, 2, 1)];
+        let ends = [End::new(Side::Initiator, 1, 2, shards[0]), End::new(Side::Responder, 2, 1, shards[1])];
         let mut world = Self {
             ends,
             now: Instant::from_millis(1_000),
@@ -145,6 +200,7 @@ impl World {
             next_conn: 2,
             budget,
             sense,
+            lanes: shards[0].min(shards[1]),
         };
         for end in &mut world.ends {
             let edit = Edit::Path {
@@ -206,15 +262,17 @@ impl World {
 
     fn arrive(&mut self, to: usize, via: Via, mut frame: Vec<u8>) {
         let end = &mut self.ends[to];
-        end.ports.now = self.now;
         match via.handle {
-            // what went into a connection that died is lost
-            None if self.direct == Some(via.conn) => end.plane.inbound(self.now, via.conn, &mut frame, &mut end.ports),
+            // what went into a connection that died is lost; what comes finds the shard of its lane as a socket's filter would have it
+            None if self.direct == Some(via.conn) => {
+                let lane = frame.get(8).map_or(0, |lane| usize::from(lane & 0x7f));
+                end.inbound(self.now, lane, via.conn, &mut frame);
+            }
             None => {}
             Some(handle) => {
                 let mut record = record_header(TYPE_DLV, 0, handle, frame.len() as u16).to_vec();
                 record.extend(frame);
-                end.plane.inbound(self.now, via.conn, &mut record, &mut end.ports);
+                end.inbound(self.now, 0, via.conn, &mut record);
             }
         }
     }
@@ -229,8 +287,11 @@ impl World {
             }
             for end in &mut self.ends {
                 end.ports.now = self.now;
-                end.plane.alarm(self.now, &mut end.ports);
-                assert!(end.plane.deadline().is_none_or(|due| due.at > self.now), "an alarm rings for ever");
+                for shard in &mut end.shards {
+                    shard.alarm(self.now, &mut end.ports);
+                    assert!(shard.deadline().is_none_or(|due| due.at > self.now), "an alarm rings for ever");
+                }
+                end.hand_over(self.now);
             }
             for from in 0..2 {
                 while let Some((at, via, _)) = self.ends[from].ports.out.front()
@@ -321,11 +382,11 @@ impl World {
         self.sessions += 1;
         let secret = self.sessions as u8;
         self.chain = Arc::new(cast::genuine(Role::PeerPeer).concluded.chain.next(&[secret; 32], &[9; 32], &[9; 64]));
-        let main = PathId::RELAY;
+        let (main, lanes) = (PathId::RELAY, self.lanes);
         for at in 0..2 {
             let (local, remote) = (self.local(at), self.local(1 - at));
             let keys = self.chain.keys(self.ends[at].side, &Memo);
-            let install = Box::new(Install { session: self.chain.session_id(), local, remote, keys, main });
+            let install = Box::new(Install { session: self.chain.session_id(), local, remote, keys, main, lanes, slabs: Slabs::default() });
             self.ends[at].apply(self.now, Edit::Install { link: LINK, install });
         }
         for at in 0..2 {
@@ -381,8 +442,10 @@ impl World {
             10 => self.rekey(),
             11 => self.ends[end].ports.room = script.below(4096),
             12 => {
-                let ports = &mut self.ends[end].ports;
-                self.ends[end].plane.writable(now, via.conn, ports);
+                let End { shards, ports, .. } = &mut self.ends[end];
+                for shard in shards {
+                    shard.writable(now, via.conn, ports);
+                }
             }
             13 => {
                 // any message that is on its way, on any path, and perhaps again
@@ -396,8 +459,7 @@ impl World {
             }
             14 => {
                 let mut bytes = script.piece().to_vec();
-                let target = &mut self.ends[end];
-                target.plane.inbound(now, via.conn, &mut bytes, &mut target.ports);
+                self.ends[end].inbound(now, usize::from(op >> 4 & 3), via.conn, &mut bytes);
             }
             _ => self.wait(u64::from(script.byte())),
         }

@@ -112,7 +112,17 @@ fn each_action_of_a_peer_has_its_kind_and_its_words() {
     let id = long.short();
     let chain = chain(1, 7);
     let keys = || chain.keys(Side::Initiator, &RustCrypto);
-    let install = || Box::new(Install { session: chain.session_id(), local: 0xab, remote: 2, keys: keys(), main: PathId::RELAY });
+    let install = || {
+        Box::new(Install {
+            session: chain.session_id(),
+            local: 0xab,
+            remote: 2,
+            keys: keys(),
+            main: PathId::RELAY,
+            lanes: 1,
+            slabs: Slabs::default(),
+        })
+    };
     let (conn, link, path, remote) = (ConnId(4), LinkId(3), PathId(2), at("192.0.2.9:5000"));
     let relay = Target::Relay { index: 1, url: "wss://relay.example".into(), pin: None };
     let direct = Target::Direct { address: remote, pin: long };

@@ -13,7 +13,7 @@ use crate::{
     id::{ConnId, Handle, LinkId, PathId},
     offload::Checksum,
     plane::{
-        Install, Paths, Report, Sink, Via,
+        Install, Paths, Report, Sink, Slabs, Via,
         board::Peer,
         bridge::Bridge,
         order::{Order, newer},
@@ -162,8 +162,16 @@ impl Sink for Port {
 impl End {
     fn new(now: Instant, end: usize, bounds: &Bounds) -> Self {
         let (local, remote) = [(10, 20), (20, 10)][end];
-        let install = Install { session: SessionId([7; 16]), local, remote, keys: keys(end, 0), main: PathId::RELAY };
-        let mut session = Session::new(now, LINK, &install, bounds.mode, Pool::default());
+        let install = Install {
+            session: SessionId([7; 16]),
+            local,
+            remote,
+            keys: keys(end, 0),
+            main: PathId::RELAY,
+            lanes: 1,
+            slabs: Slabs::default(),
+        };
+        let mut session = Session::new(now, LINK, &install, bounds.mode, Pool::default(), 0);
         session.tx.narrow(bounds.ring_frames);
         session.rx.narrow(64, bounds.hold_frames);
         let mut paths = Paths::default();

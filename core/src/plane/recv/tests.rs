@@ -92,7 +92,7 @@ fn the_delay_of_a_receipt_is_that_of_the_newest_frame() {
 #[test]
 fn a_receipt_shows_the_hole_before_the_very_first_frame() {
     let mut world = World::new();
-    world.lane = RecvLane::new(&world.chains[0].keys(Side::Responder, &RustCrypto), true);
+    world.lane = RecvLane::new(&world.chains[0].keys(Side::Responder, &RustCrypto), true, Place::ALONE);
     world.take(FIRST, FIRST_PATH, 1);
     world.take(FIRST, FIRST_PATH, 3);
     let receipt = world.receipt().0;
@@ -124,7 +124,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let chain = Chain::start(Zeroizing::new([7; 64]), Suite::ChaCha20Poly1305);
-        let lane = RecvLane::new(&chain.keys(Side::Responder, &RustCrypto), false);
+        let lane = RecvLane::new(&chain.keys(Side::Responder, &RustCrypto), false, Place::ALONE);
         Self { lane, chains: vec![chain], now: Instant::from_millis(1000), sequence: 0 }
     }
 

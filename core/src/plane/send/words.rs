@@ -24,7 +24,7 @@ impl SendLane {
         }
         self.end_owed = false;
         let generation = self.generation.wrapping_add(1);
-        let drain = LaneControl::Drain { lane: self.lane, generation, start: self.ring.next(), path };
+        let drain = LaneControl::Drain { lane: self.place.lane, generation, start: self.ring.next(), path };
         self.send_control(paths, path, &drain, sink);
     }
 
@@ -41,7 +41,7 @@ impl SendLane {
         frame.push(INNER_CONTROL);
         message.emit(&mut frame);
         frame.resize(frame.len() + TAG_LEN, 0);
-        let counter = Counter::new(LANE_CONTROL_BIT | self.lane, self.control_next);
+        let counter = Counter::new(LANE_CONTROL_BIT | self.place.lane, self.control_next);
         self.control_next += 1;
         let header = FrameHeader { epoch: self.sealer.epoch() as u8, generation: self.generation, receiver: self.receiver, counter };
         self.sealer.seal(header, &mut frame);
@@ -55,8 +55,13 @@ impl SendLane {
         let wait = paths.pto(self.main) * 2 * (1 << switch.repeats.min(6));
         switch.again_at = now + wait.min(SWITCH_REPEAT_MOST);
         switch.repeats += 1;
-        let message =
-            LaneControl::Switch { lane: self.lane, generation: self.generation, start: switch.start, from: switch.from, to: self.main };
+        let message = LaneControl::Switch {
+            lane: self.place.lane,
+            generation: self.generation,
+            start: switch.start,
+            from: switch.from,
+            to: self.main,
+        };
         let (from, to, drain) = (switch.from, self.main, switch.drain);
         self.send_control(paths, to, &message, sink);
         if from != to {
@@ -72,7 +77,7 @@ impl SendLane {
         let oldest = self.ring.unreceipted_from(0);
         let Some(switch) = self.switch_out.as_mut().filter(|switch| oldest.is_none_or(|oldest| oldest >= switch.after)) else { return };
         let Some(path) = switch.drain.take() else { return };
-        let message = LaneControl::Drain { lane: self.lane, generation: self.generation, start: switch.start, path };
+        let message = LaneControl::Drain { lane: self.place.lane, generation: self.generation, start: switch.start, path };
         self.send_control(paths, path, &message, sink);
     }
 }

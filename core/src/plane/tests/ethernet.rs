@@ -17,7 +17,15 @@ fn switch() -> End {
     let mut end = alone();
     for (link, local, via) in [(LINK, 10, VIAS[0]), (OTHER, 11, VIAS[1])] {
         let keys = chain(local as u8).keys(Side::Initiator, &RustCrypto);
-        let install = Install { session: chain(local as u8).session_id(), local, remote: 20, keys, main: PathId::RELAY };
+        let install = Install {
+            session: chain(local as u8).session_id(),
+            local,
+            remote: 20,
+            keys,
+            main: PathId::RELAY,
+            lanes: 1,
+            slabs: Slabs::default(),
+        };
         end.apply(at(1), Edit::Path { link, path: PathId::RELAY, via, window: None, rtt: None, budget: None });
         end.apply(at(1), Edit::Install { link, install: Box::new(install) });
         end.apply(at(1), Edit::Promote { link, local });

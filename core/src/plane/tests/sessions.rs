@@ -158,7 +158,15 @@ fn a_link_that_is_forgotten_leaves_nothing_behind_and_what_is_ordered_for_it_lat
     assert!(plane.sessions.is_empty() && plane.retiring.is_empty() && plane.waiting.is_empty() && plane.timers.is_empty());
     world.a.ports.out.clear();
     let (link, keys) = (LINK, chain(8).keys(Side::Initiator, &RustCrypto));
-    let install = Install { session: chain(8).session_id(), local: 12, remote: 22, keys: keys.clone(), main: PathId::RELAY };
+    let install = Install {
+        session: chain(8).session_id(),
+        local: 12,
+        remote: 22,
+        keys: keys.clone(),
+        main: PathId::RELAY,
+        lanes: 1,
+        slabs: Slabs::default(),
+    };
     for edit in [
         Edit::Install { link, install: Box::new(install) },
         Edit::Promote { link, local: 11 },

@@ -43,7 +43,7 @@ impl World {
             paths.put(path, via, None, Some(Duration::from_millis(10)), None);
         }
         let now = Instant::from_millis(1000);
-        let lane = SendLane::new(now, LinkId(0), 20, near.seal, main, mode, Pool::default());
+        let lane = SendLane::new(now, LinkId(0), 20, near.seal, main, mode, Ring::new(crate::plane::ring::Pool::default()));
         Self { lane, paths, out: Out::default(), now, far }
     }
 
