@@ -249,7 +249,7 @@ pub(super) fn sections(page: &str, language: &str) -> Vec<(String, Vec<String>)>
         if let Some(opening) = line.trim_start().strip_prefix("```") {
             fence = if fence.is_some() { None } else { Some(opening.trim() == language) };
         } else if fence.is_none() && line.starts_with('#') {
-            title = line.trim_start_matches('#').trim().to_owned();
+            line.trim_start_matches('#').trim().clone_into(&mut title);
         } else if fence == Some(true) {
             let line = if language == "sh" { line.split(" #").next().unwrap_or_default().trim() } else { line };
             if sections.last().is_none_or(|(last, _)| *last != title) {
@@ -269,8 +269,9 @@ pub(super) fn sections(page: &str, language: &str) -> Vec<(String, Vec<String>)>
 /// All pages but the decisions, which tell of their day.
 pub(super) fn pages() -> Vec<String> {
     let entries = fs::read_dir(root().join("docs")).expect("the pages are in docs");
-    let names = entries.map(|entry| entry.expect("a file").file_name().to_string_lossy().into_owned());
-    let mut pages: Vec<String> = names.filter(|name| name.ends_with(".md")).map(|name| format!("docs/{name}")).collect();
+    let paths = entries.map(|entry| entry.expect("a file").path()).filter(|path| path.extension().is_some_and(|ending| ending == "md"));
+    let names = paths.filter_map(|path| path.file_name().map(|name| name.to_string_lossy().into_owned()));
+    let mut pages: Vec<String> = names.map(|name| format!("docs/{name}")).collect();
     pages.push("README.md".to_owned());
     pages.sort();
     pages
