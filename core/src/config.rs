@@ -65,6 +65,8 @@ pub struct NodeConfig {
     pub revoked: Vec<PeerId>,
     /// Overlay addresses and their holders, remembered from earlier runs (protocol 2.5).
     pub claims: Vec<(IpAddr, PeerId)>,
+    /// Data lanes of this peer, at most 127: so many shards its plane has (protocol 4.3).
+    pub lanes: u8,
     /// Version of this software, told to peers; at most 32 bytes.
     pub version: String,
 }
@@ -121,6 +123,7 @@ impl NodeConfig {
             members: Vec::new(),
             revoked: Vec::new(),
             claims: Vec::new(),
+            lanes: 1,
             version: env!("CARGO_PKG_VERSION").into(),
         }
     }

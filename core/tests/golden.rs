@@ -350,6 +350,7 @@ fn full_params() -> Params {
         version: Some("shadowmesh 0.1".to_owned()),
         udp_port: Some(4443),
         pass: None,
+        lanes: Some(4),
     }
 }
 

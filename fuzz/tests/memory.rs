@@ -220,6 +220,7 @@ fn config(network: Network) -> NodeConfig {
         members: Vec::new(),
         revoked: Vec::new(),
         claims: Vec::new(),
+        lanes: 1,
         version: "1".into(),
     }
 }

@@ -394,6 +394,7 @@ fn options(number: u8, relay: SocketAddr, direct: Transports) -> (PeerOptions, f
         members: Vec::new(),
         revoked: Vec::new(),
         claims: Vec::new(),
+        lanes: 1,
         version: "test".to_owned(),
     };
     let options = PeerOptions {

@@ -203,6 +203,7 @@ fn put_edit(edit: &Edit, out: &mut Vec<u8>) {
             (install.session, install.keys.epoch).put(out);
             (install.local, install.remote).put(out);
             install.main.put(out);
+            install.lanes.put(out);
         }
         Edit::Promote { link, local } => ((3_u8, *link), *local).put(out),
         Edit::Epoch { link, local, keys, seal } => {

@@ -31,6 +31,7 @@ record!(NodeConfig {
     revoked,
     claims,
     version,
+    lanes,
 });
 record!(Network { secret, name, relays });
 record!(RelayAddress { url, id, access });

@@ -323,7 +323,8 @@ impl Link {
             }
         };
         let live = Live::new(now, done.chain, Side::Initiator, sid, done.peer_sid, &*room.config.crypto);
-        room.edit(Edit::Install { link: self.id, install: Box::new(live.install()) });
+        let lanes = room.lanes_with(&done.params);
+        room.edit(Edit::Install { link: self.id, install: Box::new(live.install(lanes)) });
         self.send_on_relay(room, &done.fin);
         self.call_back(now, room, sid, &done.fin);
         turn(

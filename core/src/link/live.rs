@@ -131,8 +131,8 @@ impl Live {
         self.made_at
     }
 
-    /// What the plane needs of it.
-    pub(super) fn install(&self) -> Install {
+    /// What the plane needs of it, with so many data lanes.
+    pub(super) fn install(&self, lanes: u8) -> Install {
         let keys = self.lane.keys().expect("a session has the keys it seals with").clone();
         Install {
             session: self.chain.session_id(),
@@ -140,7 +140,7 @@ impl Live {
             remote: self.lane.remote(),
             keys,
             main: PathId::RELAY,
-            lanes: 1,
+            lanes,
             slabs: Slabs::default(),
         }
     }
@@ -164,7 +164,7 @@ impl Link {
         let began_here = live.side == Side::Initiator;
         if !began_here {
             // the initiator's was installed when FIN went out
-            room.edit(Edit::Install { link: self.id, install: Box::new(live.install()) });
+            room.edit(Edit::Install { link: self.id, install: Box::new(live.install(room.lanes_with(&params))) });
             self.abandon_greeting(room);
         }
         if let Some(late) = &mut self.late {

@@ -44,6 +44,7 @@ pub(crate) fn room(members: Vec<Member>) -> Room {
         members,
         revoked: Vec::new(),
         claims: Vec::new(),
+        lanes: 1,
         version: "test".into(),
     })
 }
@@ -67,6 +68,29 @@ pub(crate) fn connected(room: &mut Room, side: Side) -> Link {
     let live = Live::new(at(1), chain, side, sid, 77, &RustCrypto);
     link.adopt(at(1), room, Adoption { live, params: Params::default(), started: at(1), met: None });
     link
+}
+
+// protocol 3.6, 4.3
+#[test]
+fn a_session_has_as_many_lanes_as_both_ends_have() {
+    for (ours, theirs, both) in [(1, Some(4), 1), (4, None, 1), (4, Some(2), 2), (2, Some(127), 2), (3, Some(3), 3)] {
+        let room = &mut room(Vec::new());
+        room.config.lanes = ours;
+        assert_eq!(room.own_params().lanes, (ours > 1).then_some(ours), "who has one says nothing");
+        let mut link = link(room);
+        link.abandon_greeting(room);
+        let chain = Arc::new(Chain::start(Zeroizing::new([9; 64]), Suite::ChaCha20Poly1305));
+        let live = Live::new(at(1), chain, Side::Responder, room.fresh_sid(PEER), 77, &RustCrypto);
+        let params = Params { lanes: theirs, ..Params::default() };
+        link.adopt(at(1), room, Adoption { live, params, started: at(1), met: None });
+        let mut actions = Vec::new();
+        room.drain(usize::MAX, &mut actions);
+        let installed = actions.iter().find_map(|action| match action {
+            Action::Edit(Edit::Install { install, .. }) => Some(install.lanes),
+            _ => None,
+        });
+        assert_eq!(installed, Some(both), "{ours} here, {theirs:?} there");
+    }
 }
 
 pub(crate) fn tally(frames: u64) -> LinkTally {

@@ -199,8 +199,14 @@ impl Room {
             mtu: Some(self.config.mtu),
             layer2: self.config.layer2,
             version: Some(self.config.version.clone()),
+            lanes: (self.config.lanes > 1).then_some(self.config.lanes),
             ..Params::default()
         }
+    }
+
+    /// The data lanes of a session with a peer that said this of itself: as many as both ends have (protocol 4.3).
+    pub(crate) fn lanes_with(&self, theirs: &Params) -> u8 {
+        self.config.lanes.min(theirs.lanes.unwrap_or(1)).max(1)
     }
 
     /// The port of our UDP socket that can send to this address.

@@ -3,10 +3,10 @@
 //! ```text
 //!   params = n × { type u16 | length u16 | value }        at most 1 KiB together
 //!   1 name, UTF-8 · 2 address, 4 or 16 bytes, repeated · 3 mtu u16 · 4 layer 2, empty · 5 net_r 32 · 6 supports direct, empty
-//!   7 withhold my address, empty · 8 version, ASCII · 9 udp port u16 · 10 pass of the relay 32
+//!   7 withhold my address, empty · 8 version, ASCII · 9 udp port u16 · 10 pass of the relay 32 · 11 data lanes u8
 //! ```
 //! Unknown types are skipped, so that later versions can say more.
-use super::{Malformed, Reader};
+use super::{DATA_LANES, Malformed, Reader};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Most bytes that all params may take together.
@@ -28,6 +28,7 @@ const WITHHOLD_ADDRESS: u16 = 7;
 const VERSION: u16 = 8;
 const UDP_PORT: u16 = 9;
 const PASS: u16 = 10;
+const LANES: u16 = 11;
 
 /// What one end says about itself. All of it is a claim until something else bears it out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,6 +53,8 @@ pub struct Params {
     pub udp_port: Option<u16>,
     /// What the relay lets in by (protocol 2.7); only in FIN to a relay.
     pub pass: Option<[u8; 32]>,
+    /// The data lanes that it has, 1 to 127; `None` says 1 (protocol 4.3). Only to peers.
+    pub lanes: Option<u8>,
 }
 
 impl Params {
@@ -67,7 +70,7 @@ impl Params {
             let kind = reader.u16("params: cut in a header")?;
             let len = reader.u16("params: cut in a header")?;
             let value = reader.bytes(usize::from(len), "params: cut in a value")?;
-            if (NAME..=PASS).contains(&kind) {
+            if (NAME..=LANES).contains(&kind) {
                 if kind != ADDRESS && seen & (1 << kind) != 0 {
                     return Err(Malformed("params: a type twice"));
                 }
@@ -109,6 +112,9 @@ impl Params {
         if let Some(pass) = &self.pass {
             put(out, PASS, pass);
         }
+        if let Some(lanes) = self.lanes.filter(|lanes| is_lanes(*lanes)) {
+            put(out, LANES, &[lanes]);
+        }
     }
 
     fn take(&mut self, kind: u16, value: &[u8]) -> Result<(), Malformed> {
@@ -125,6 +131,13 @@ impl Params {
             WITHHOLD_ADDRESS => self.withhold_address = fixed(value, "params: withhold address").map(|[]| true)?,
             VERSION => self.version = Some(text(value, is_version).ok_or(Malformed("params: version"))?),
             PASS => self.pass = Some(fixed(value, "params: pass")?),
+            LANES => {
+                let [lanes] = fixed(value, "params: lanes")?;
+                if !is_lanes(lanes) {
+                    return Err(Malformed("params: lanes"));
+                }
+                self.lanes = Some(lanes);
+            }
             UDP_PORT => self.udp_port = Some(u16::from_be_bytes(fixed(value, "params: udp port")?)),
             _ => {}
         }
@@ -139,6 +152,10 @@ pub fn is_name(name: &str) -> bool {
 
 fn is_version(version: &str) -> bool {
     (1..=VERSION_LEN_MAX).contains(&version.len()) && version.bytes().all(|b| b == b' ' || b.is_ascii_graphic())
+}
+
+fn is_lanes(lanes: u8) -> bool {
+    (1..=DATA_LANES).contains(&lanes)
 }
 
 fn put(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
@@ -184,6 +201,7 @@ mod tests {
             version: Some("v".repeat(VERSION_LEN_MAX)),
             udp_port: Some(1),
             pass: Some([7; 32]),
+            lanes: Some(DATA_LANES),
         };
         let bytes = emitted(&params);
         assert!(bytes.len() <= PARAMS_LEN_MAX, "{} bytes", bytes.len());
@@ -228,6 +246,10 @@ mod tests {
             (&[0, 8, 0, 1, 7], "params: version"),
             (&[0, 9, 0, 1, 1], "params: udp port"),
             (&[0, 10, 0, 1, 1], "params: pass"),
+            (&[0, 11, 0, 0], "params: lanes"),
+            (&[0, 11, 0, 1, 0], "params: lanes"),
+            (&[0, 11, 0, 1, 128], "params: lanes"),
+            (&[0, 11, 0, 1, 2, 0, 11, 0, 1, 2], "params: a type twice"),
             (&[0; PARAMS_LEN_MAX + 1], "params: more than 1 KiB"),
         ] {
             assert_eq!(Params::parse(bytes), Err(Malformed(want)));
@@ -237,7 +259,7 @@ mod tests {
 
     #[test]
     fn what_could_not_be_parsed_is_not_sent() {
-        let params = Params { name: Some("no spaces, please".into()), version: Some("v".repeat(33)), ..Params::default() };
+        let params = Params { name: Some("no spaces, please".into()), version: Some("v".repeat(33)), lanes: Some(0), ..Params::default() };
         assert!(emitted(&params).is_empty());
     }
 
@@ -247,10 +269,10 @@ mod tests {
             name in proptest::option::of("[A-Za-z0-9._-]{1,63}"),
             addresses in proptest::collection::vec(any::<IpAddr>().prop_map(|ip| ip.to_canonical()), 0..=ADDRESSES_MAX),
             mtu: Option<u16>, net_r: Option<[u8; 32]>, pass: Option<[u8; 32]>, udp_port: Option<u16>, flags: [bool; 3],
-            version in proptest::option::of("[ -~]{1,32}"),
+            version in proptest::option::of("[ -~]{1,32}"), lanes in proptest::option::of(1..=DATA_LANES),
         ) {
             let [layer2, supports_direct, withhold_address] = flags;
-            let params = Params { name, addresses, mtu, layer2, net_r, supports_direct, withhold_address, version, udp_port, pass };
+            let params = Params { name, addresses, mtu, layer2, net_r, supports_direct, withhold_address, version, udp_port, pass, lanes };
             prop_assert_eq!(Params::parse(&emitted(&params)), Ok(params));
         }
 

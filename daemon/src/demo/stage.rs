@@ -117,6 +117,7 @@ fn actor(runtime: Runtime, name: &'static str, line: Line, network: &Network) ->
             members: Vec::new(),
             revoked: Vec::new(),
             claims: Vec::new(),
+            lanes: 1,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let interface = Interface::Memory(MemoryInterface { inbound, outbound });

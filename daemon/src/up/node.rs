@@ -73,6 +73,7 @@ pub(crate) fn options(
         members: members(settings),
         revoked: settings.revoked.clone(),
         claims,
+        lanes: 1,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let (interface, ends) = if settings.interface_mode == InterfaceMode::Userspace {

@@ -333,6 +333,7 @@ mod tests {
             members: Vec::new(),
             revoked: Vec::new(),
             claims: Vec::new(),
+            lanes: 1,
             version: "test".to_owned(),
         };
         let (_, inbound) = flume::bounded(1);

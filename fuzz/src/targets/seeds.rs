@@ -178,6 +178,7 @@ fn params(v4: SocketAddr, v6: SocketAddr) -> Params {
         version: Some("0.1.0".into()),
         udp_port: Some(9),
         pass: Some([2; 32]),
+        lanes: Some(4),
     }
 }
 

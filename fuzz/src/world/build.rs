@@ -167,6 +167,7 @@ impl World {
             members: Vec::new(),
             revoked: Vec::new(),
             claims: Vec::new(),
+            lanes: 1,
             version: "world".into(),
         };
         let mut plan = PeerPlan { config, interfaces, udp_port: None };
