@@ -73,6 +73,7 @@ mode = "userspace"
 name = "mesh7"
 address = ["10.77.0.2/24", "fd77::2/64"]
 mtu = "auto"
+queues = 2
 [dns]
 enabled = false
 [userspace]

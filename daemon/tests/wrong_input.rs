@@ -49,6 +49,8 @@ const FILES: &[(&str, &[&str])] = &[
     ("[userspace]\nforward = [\"80=b:80\"]", &["userspace.forward", "interface.mode = \"userspace\""]),
     ("[userspace]\nexpose = [\"80\"]", &["userspace.expose", "the mode is \"tun\""]),
     ("[interface]\nmtu = 576", &["interface.mtu", "from 1280 to 9000"]),
+    ("[interface]\nqueues = 0", &["interface.queues", "from 1 to 16"]),
+    ("[interface]\nqueues = \"many\"", &["interface.queues", "\"auto\""]),
     ("[interface]\nmtu = \"big\"", &["interface.mtu", "\"auto\""]),
     ("[interface]\nmtu = 99999999999999999999", &["interface.mtu", "too large"]),
     ("[interface]\nname = \"a-name-that-is-too-long\"", &["interface.name", "at most 15"]),

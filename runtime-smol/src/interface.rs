@@ -31,8 +31,8 @@ impl Opened {
     pub(crate) fn open(interface: Interface) -> Result<Self, StartError> {
         match interface {
             Interface::Memory(memory) => Ok(Self::Memory(memory)),
-            Interface::Device { name, layer2, mtu, addresses, mac } => {
-                Device::open(&Shape { name, layer2, mtu, addresses, mac }).map(Self::Device)
+            Interface::Device { name, layer2, mtu, addresses, mac, queues } => {
+                Device::open(&Shape { name, layer2, mtu, addresses, mac, queues }).map(Self::Device)
             }
         }
     }
@@ -42,6 +42,14 @@ impl Opened {
         match self {
             Self::Device(device) => Some(device.name().to_owned()),
             Self::Memory(_) => None,
+        }
+    }
+
+    /// The queues of a kernel interface beside the first.
+    pub(crate) fn take_queues(&mut self) -> Vec<Device> {
+        match self {
+            Self::Device(device) => device.take_queues(),
+            Self::Memory(_) => Vec::new(),
         }
     }
 

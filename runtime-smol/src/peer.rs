@@ -31,9 +31,9 @@ use std::{collections::BTreeMap, io, net::UdpSocket, os::fd::BorrowedFd, rc::Rc,
 /// A sentence: no permission for the interface, its name taken, the port in use.
 pub fn start(options: PeerOptions) -> Result<Peer, StartError> {
     let (setup, interface) = Setup::new(options)?;
-    let interface = Opened::open(interface)?;
-    let name = interface.device_name();
-    setup.launch(name.as_deref(), move |seat, commands| run(seat, commands, interface))
+    let mut interface = Opened::open(interface)?;
+    let (name, queues) = (interface.device_name(), interface.take_queues());
+    setup.launch(name.as_deref(), queues, move |seat, commands| run(seat, commands, interface))
 }
 
 type PeerRoom = Control<TaskDoors>;

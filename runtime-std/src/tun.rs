@@ -1,4 +1,5 @@
 //! A TUN or TAP device of the kernel: made at the start, gone when dropped.
+mod queues;
 mod vnet;
 
 use crate::StartError;
@@ -7,6 +8,7 @@ use shadowmesh_core::offload::{self, Joins, Offload};
 use std::{
     io::{self, IoSlice, IoSliceMut},
     os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
 };
 use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
@@ -41,11 +43,17 @@ pub struct Shape {
     pub addresses: Vec<(IpAddr, u8)>,
     /// The hardware address of a TAP device.
     pub mac: Option<[u8; 6]>,
+    /// Queues from which packets are read, each by a thread of its own; those of one flow are all in one. At least 1.
+    pub queues: u8,
 }
 
-/// A TUN or TAP device that is up; its descriptor does not block.
+/// A TUN or TAP device that is up, or one of its queues; its descriptor does not block.
 pub struct Device {
     handle: SyncDevice,
+    /// Where packets are written, if not where they are read.
+    writer: Option<Arc<SyncDevice>>,
+    /// The queues beside this one.
+    others: Vec<Self>,
     name: String,
     buffer_len: usize,
 }
@@ -60,11 +68,19 @@ impl Device {
         // A kernel that cannot hand over large packets hands over whole ones.
         let handle = build(shape, true).or_else(|_| build(shape, false));
         let handle = handle.map_err(|why| StartError::new(sentence(&shape.name, &why)))?;
+        let queues = queues::open(&handle, shape.queues).map_err(|why| StartError::new(no_queues(shape, &why)))?;
         give_addresses(&handle, shape)?;
         let name = handle.name().unwrap_or_else(|_| shape.name.clone());
         let longest = if handle.tcp_gso() { LARGE_LEN } else { usize::from(shape.mtu) };
         let buffer_len = longest + HEADERS_LEN;
-        Ok(Self { handle, name, buffer_len })
+        let of = |handle, others| Self { handle, writer: queues.writer.clone(), others, name: name.clone(), buffer_len };
+        let others = queues.others.into_iter().map(|handle| of(handle, Vec::new())).collect();
+        Ok(of(handle, others))
+    }
+
+    /// The queues beside this one, for others to read.
+    pub fn take_queues(&mut self) -> Vec<Self> {
+        core::mem::take(&mut self.others)
     }
 
     /// The name that the kernel gave it.
@@ -103,15 +119,20 @@ impl Device {
     pub fn write(&self, offload: Offload, packet: &[u8]) -> io::Result<()> {
         if self.handle.tcp_gso() {
             let header = vnet::header(offload, packet);
-            rustix::io::retry_on_intr(|| rustix::io::writev(self, &[IoSlice::new(&header), IoSlice::new(packet)]))?;
+            let writer = self.writer();
+            rustix::io::retry_on_intr(|| rustix::io::writev(writer, &[IoSlice::new(&header), IoSlice::new(packet)]))?;
         } else if let Some(partial) = offload.checksum {
             let mut packet = packet.to_vec();
             offload::finish(&mut packet, partial);
-            self.handle.send(&packet)?;
+            self.writer().send(&packet)?;
         } else {
-            self.handle.send(packet)?;
+            self.writer().send(packet)?;
         }
         Ok(())
+    }
+
+    fn writer(&self) -> &SyncDevice {
+        self.writer.as_deref().unwrap_or(&self.handle)
     }
 }
 
@@ -143,6 +164,15 @@ fn build(shape: &Shape, offload: bool) -> io::Result<SyncDevice> {
     builder = builder.with(|options| {
         options.tx_queue_len(QUEUE_PACKETS).offload(offload);
     });
+    if shape.queues > 1 {
+        // the kernel takes one more queue of a device that is there already for what we want
+        if nix::net::if_::if_nametoindex(shape.name.as_str()).is_ok() {
+            return Err(io::Error::from(rustix::io::Errno::BUSY));
+        }
+        builder = builder.with(|options| {
+            options.multi_queue(true);
+        });
+    }
     if let Some(mac) = shape.mac.filter(|_| shape.layer2) {
         builder = builder.mac_addr(mac);
     }
@@ -160,6 +190,10 @@ fn give_addresses(device: &SyncDevice, shape: &Shape) -> Result<(), StartError> 
         given.map_err(|why| StartError::new(format!("the kernel refuses the address {address}/{prefix} on {}: {why}", shape.name)))?;
     }
     Ok(())
+}
+
+fn no_queues(shape: &Shape, why: &io::Error) -> String {
+    format!("the kernel gives {} no {} queues: set interface.queues to 1 ({why})", shape.name, shape.queues)
 }
 
 fn sentence(name: &str, why: &io::Error) -> String {

@@ -38,6 +38,10 @@ pub const RUN_BYTES: usize = 65_507;
 /// # Errors
 /// What the kernel says against this address.
 pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+    bind_as(address, false)
+}
+
+fn bind_as(address: SocketAddr, shares: bool) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -49,9 +53,23 @@ pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     if sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER_BYTES).is_err() {
         let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
     }
+    if shares {
+        sockopt::set_socket_reuseport(&socket, true)?;
+    }
     socket.bind(&address.into())?;
     socket.set_nonblocking(true)?;
     Ok(UdpSocket::from(socket))
+}
+
+/// Binds one more socket to the address and port of this one, which from then on shares them with all that are bound so.
+///
+/// # Errors
+/// What the kernel says against it.
+pub(crate) fn bind_beside(first: &UdpSocket) -> io::Result<UdpSocket> {
+    let address = first.local_addr()?;
+    // not before it had its port: the kernel would have given it one that somebody else shares
+    sockopt::set_socket_reuseport(first, true)?;
+    bind_as(address, true)
 }
 
 /// Lets more wait for the network, for whoever loses what the kernel has no room for.

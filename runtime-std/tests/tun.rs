@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         trial("a_tun_device_carries_packets_both_ways_and_goes_when_dropped", tun_both_ways),
         trial("a_tap_device_has_its_mac_and_carries_frames", tap_frames),
         trial("large_packets_cross_uncut", large_packets),
+        trial("a_flow_stays_in_its_queue_whatever_answers_it", flows_stay_in_their_queues),
         trial("a_name_that_is_taken_is_a_sentence", name_taken),
         trial("bad_names_and_mtus_are_sentences", bad_shapes),
         trial("no_permission_is_a_sentence", no_permission),
@@ -109,6 +110,55 @@ fn large_packets() -> Result<(), Failed> {
         assert!(came[..len].iter().all(|byte| *byte == number));
     }
     Ok(())
+}
+
+/// The kernel would move a flow to the queue into which what answers it was written.
+fn flows_stay_in_their_queues() -> Result<(), Failed> {
+    let shape = Shape { queues: 4, ..shape("smqueue0", false) };
+    let mut first = Device::open(&shape)?;
+    let mut queues = first.take_queues();
+    queues.insert(0, first);
+    assert_eq!(queues.len(), 4);
+    assert!(queues.iter().all(|queue| queue.joins() == queues[0].joins() && queue.name() == "smqueue0"));
+    let why = Device::open(&shape).map(drop).expect_err("taken").to_string();
+    assert!(why.contains("is taken"), "nobody joins a device of another: {why}");
+    let (own, other) = neighbours(&shape);
+    let mut used = [0; 4];
+    for port in 4000..4032 {
+        let socket = UdpSocket::bind((own, port))?;
+        socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let place = queue_of(&queues, &socket, (other, 7))?;
+        used[place] += 1;
+        let answer = udp_packet(other, own, 7, port, b"answer");
+        for queue in &queues {
+            queue.write(Offload::default(), &answer)?;
+            assert_eq!(socket.recv_from(&mut [0; 16])?.0, 6);
+            assert_eq!(queue_of(&queues, &socket, (other, 7))?, place, "port {port}");
+        }
+    }
+    assert!(used.iter().filter(|flows| **flows > 0).count() > 1, "32 flows are not in one queue: {used:?}");
+    drop(queues);
+    assert!(!std::path::Path::new("/proc/sys/net/ipv4/conf/smqueue0").exists());
+    Ok(())
+}
+
+/// The queue that a datagram of this socket comes out of.
+fn queue_of(queues: &[Device], socket: &UdpSocket, to: (Ipv4Addr, u16)) -> Result<usize, Failed> {
+    socket.send_to(b"where", to)?;
+    let mut buffer = vec![0; queues[0].buffer_len()];
+    let end = Instant::now() + Duration::from_secs(5);
+    loop {
+        for (place, queue) in queues.iter().enumerate() {
+            while let Ok((_, len)) = queue.read(&mut buffer) {
+                if buffer[..len].ends_with(b"where") {
+                    return Ok(place);
+                }
+            }
+        }
+        let left = end.checked_duration_since(Instant::now()).ok_or("no such packet came")?;
+        let mut all: Vec<_> = queues.iter().map(|queue| PollFd::new(queue, PollFlags::IN)).collect();
+        poll(&mut all, Some(&left.try_into()?))?;
+    }
 }
 
 /// Source and destination of an IPv4 packet with a UDP datagram change places; no checksum notices.
@@ -190,6 +240,7 @@ fn shape(name: &str, layer2: bool) -> Shape {
             (IpAddr::V6(Ipv6Addr::new(0xfd00, 0x91, 0, net.into(), 0, 0, 0, 1)), 64),
         ],
         mac: layer2.then_some(MAC),
+        queues: 1,
     }
 }
 

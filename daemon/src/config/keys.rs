@@ -37,6 +37,7 @@ pub(crate) const KEYS: [Key; 33] = [
     key("interface.name", "mesh0", "name of the network interface"),
     key("interface.address", "[]", "overlay addresses besides the derived ones"),
     key("interface.mtu", "1280", "largest packet on the interface, or auto"),
+    key("interface.queues", "1", "threads that carry traffic, 1 to 16, each with its queue of a tun interface; auto: by the processors"),
     key("dns.enabled", "true", "answer names of peers below .mesh (tun mode), and tell systemd-resolved"),
     key("userspace.proxy", "127.0.0.1:1080", "SOCKS5 and HTTP CONNECT of a peer without an interface, or off"),
     key("userspace.forward", "[]", "ports of peers under local addresses: LOCAL=PEER:PORT"),

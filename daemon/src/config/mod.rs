@@ -62,6 +62,8 @@ pub(crate) struct Settings {
     pub(crate) addresses: Vec<(IpAddr, u8)>,
     /// `interface.mtu`.
     pub(crate) mtu: u16,
+    /// `interface.queues`.
+    pub(crate) queues: u8,
     /// `dns.enabled`.
     pub(crate) dns: bool,
     /// `userspace.proxy`, and whether somebody asked for that one.
@@ -304,13 +306,12 @@ pub(crate) fn settings(layers: &Layers) -> Result<Settings, Failure> {
     let interface_mode = take.value("interface.mode", parse::interface_mode)?;
     let interface_name = take.value("interface.name", parse::interface_name)?;
     let addresses = take.value("interface.address", parse::addresses)?;
-    let mtu = take.value("interface.mtu", parse::mtu)?;
+    let (mtu, queues) = sizes(&mut take)?;
     let dns = take.value("dns.enabled", parse::boolean)?;
     let (proxy, forwards, exposed) = userspace(&mut take)?;
     no_ports(layers, interface_mode)?;
     let transports = take.value("p2p.transports", parse::transports)?;
-    let listen_udp = take.value("p2p.listen_udp", parse::socket)?;
-    let listen_tcp = take.value("p2p.listen_tcp", parse::socket)?;
+    let [listen_udp, listen_tcp] = [take.value("p2p.listen_udp", parse::socket)?, take.value("p2p.listen_tcp", parse::socket)?];
     let port_mapping = take.value("p2p.port_mapping", parse::boolean)?;
     let advertise = take.value("p2p.advertise", parse::advertised)?;
     let retry_interval = take.value("p2p.retry_interval", parse::duration(millis(100), hours(24)))?;
@@ -338,6 +339,7 @@ pub(crate) fn settings(layers: &Layers) -> Result<Settings, Failure> {
         interface_name,
         addresses,
         mtu,
+        queues,
         dns,
         proxy,
         forwards,
@@ -365,6 +367,11 @@ pub(crate) fn settings(layers: &Layers) -> Result<Settings, Failure> {
         peers: members::understand(&layers.file)?,
         shown: take.shown,
     })
+}
+
+/// How large a packet of the interface may be, and how many queues it has.
+fn sizes(take: &mut Taker<'_>) -> Result<(u16, u8), Failure> {
+    Ok((take.value("interface.mtu", parse::mtu)?, take.value("interface.queues", parse::queues)?))
 }
 
 /// Where the running peer is asked.

@@ -206,6 +206,26 @@ pub(crate) fn mtu(raw: &Raw) -> Parsed<u16> {
         .ok_or_else(|| format!("{raw} is not an MTU; it is a number from 1280 to 9000, or \"auto\""))
 }
 
+/// Queues that an operator may want: the kernel has at most 256 of a device, and one more is written to.
+const QUEUES_MAX: i64 = 16;
+
+/// A number of threads, or `auto`: half of the processors, 8 at most.
+pub(crate) fn queues(raw: &Raw) -> Parsed<u8> {
+    let number = match raw {
+        Raw::Text(text) if text == "auto" => {
+            let processors = std::thread::available_parallelism().map_or(1, usize::from);
+            return Ok((processors / 2).clamp(1, 8) as u8);
+        }
+        Raw::Integer(number) => Some(*number),
+        Raw::Text(text) => text.parse().ok(),
+        Raw::List(_) | Raw::Bool(_) => None,
+    };
+    number
+        .filter(|number| (1..=QUEUES_MAX).contains(number))
+        .and_then(|number| u8::try_from(number).ok())
+        .ok_or_else(|| format!("{raw} is no number of queues; it is a number from 1 to {QUEUES_MAX}, or \"auto\""))
+}
+
 /// An address and the length of its prefix, `10.77.0.2/24`.
 pub(crate) fn cidr(text: &str) -> Option<(IpAddr, u8)> {
     let (address, length) = text.split_once('/')?;

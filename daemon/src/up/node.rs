@@ -81,7 +81,9 @@ pub(crate) fn options(
         (interface, Some(ends))
     } else {
         let (name, addresses) = (settings.interface_name.clone(), node.overlay_addresses());
-        (Interface::Device { name, layer2, mtu: settings.mtu, addresses, mac }, None)
+        // frames of Ethernet are no flows: a broadcast goes to everybody
+        let queues = if layer2 { 1 } else { settings.queues };
+        (Interface::Device { name, layer2, mtu: settings.mtu, addresses, mac, queues }, None)
     };
     let options = PeerOptions {
         node,

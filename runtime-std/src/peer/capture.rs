@@ -65,7 +65,8 @@ struct Shared {
     lost: AtomicU64,
 }
 
-/// The control room's end of one watcher.
+/// The control room's end of one watcher; each lane has one, too.
+#[derive(Clone)]
 pub struct Watcher {
     copies: flume::Sender<Captured>,
     shared: Arc<Shared>,
@@ -120,7 +121,7 @@ impl Watcher {
             return true;
         }
         let kept = packet.len().min(self.wanted.snaplen);
-        // Only this end adds, so that the bound holds whatever the other does meanwhile.
+        // Only this end adds, so that the bound holds whatever the other does meanwhile; of several lanes each may be one packet ahead.
         if self.shared.waiting_bytes.load(Ordering::Relaxed) + kept > QUEUE_BYTES || self.copies.is_full() {
             self.shared.lost.fetch_add(1, Ordering::Relaxed);
             return true;

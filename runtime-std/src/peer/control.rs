@@ -8,6 +8,7 @@
 //! ```
 use super::{
     Command, Inside, PeerDoors, Seat,
+    lanes::Counted,
     log::NoteLog,
     ports::{Pending, Ports},
 };
@@ -98,8 +99,8 @@ impl Seat {
     pub fn control<D: PeerDoors>(self, now: Instant, doors: D) -> Control<D> {
         let crypto = Arc::clone(&self.node.crypto);
         Control {
-            plane: Plane::new(plane_config(&self.node)),
-            ports: Ports::new(doors, self.node.layer2),
+            plane: self.plane,
+            ports: Ports::new(doors, self.node.layer2, self.lanes),
             inside: None,
             known: BTreeSet::new(),
             closing: Closing::default(),
@@ -127,7 +128,7 @@ impl Seat {
 }
 
 /// What the data plane needs to know of the node's configuration.
-fn plane_config(node: &NodeConfig) -> PlaneConfig {
+pub(super) fn plane_config(node: &NodeConfig) -> PlaneConfig {
     PlaneConfig {
         layer2: node.layer2,
         addresses: node.overlay_addresses().into_iter().map(|(address, _)| address).collect(),
@@ -155,6 +156,9 @@ impl<D: PeerDoors> Room for Control<D> {
             return false;
         }
         self.alarms(now);
+        if self.ports.lanes.speak() {
+            self.hear_lanes(now);
+        }
         for _ in 0..TURN_EVENTS {
             let Some(event) = self.ports.inbox.pop_front() else {
                 break;
@@ -191,9 +195,18 @@ impl<D: PeerDoors> Room for Control<D> {
             Command::Members(members, revoked) => self.ports.post(Pending::Members(members, revoked)),
             Command::Tune(tuning) => self.ports.post(Pending::Tune(tuning)),
             Command::Capture(watcher, reply) => {
-                let _ = reply.try_send(self.ports.captures.add(watcher));
+                let of_lanes = watcher.clone();
+                let has_room = self.ports.outlet.captures.add(watcher);
+                if has_room {
+                    self.ports.lanes.capture(&of_lanes);
+                }
+                let _ = reply.try_send(has_room);
             }
-            Command::Answer(inside) => self.inside = Some(inside),
+            Command::Answer(inside) => {
+                self.ports.lanes.answer(&inside);
+                self.inside = Some(inside);
+            }
+            Command::Lanes => self.hear_lanes(now),
             Command::HandIn(packet) => self.ports.hand_in(&packet),
             Command::Leave => self.ports.post(Pending::Leave),
         }
@@ -226,7 +239,7 @@ impl<D: PeerDoors> Room for Control<D> {
     fn accepted(&mut self, now: Instant, conn: ConnId, arrival: Arrival) {
         let Arrival { exporter, local, remote, .. } = arrival;
         self.known.insert(conn);
-        self.ports.outboxes.insert(conn, Outbox::default());
+        self.ports.attach(conn);
         self.handle(now, Event::Accepted { conn, exporter, local, remote });
     }
 
@@ -255,12 +268,13 @@ impl<D: PeerDoors> Room for Control<D> {
         outbox.sent(len);
         if !outbox.is_finished() {
             self.plane.writable(now, conn, &mut self.ports);
+            self.ports.pay(conn);
             self.rearm();
         }
     }
 
     fn closed(&mut self, conn: ConnId, why: Ended) {
-        if self.ports.outboxes.remove(&conn).is_some() {
+        if self.ports.detach(conn) {
             self.ports.doors.close(conn);
             self.ports.post(Pending::Closed { conn, why });
         }
@@ -280,7 +294,7 @@ impl<D: PeerDoors> Control<D> {
 
     /// A dial has succeeded and its pumps stand.
     pub fn opened(&mut self, now: Instant, conn: ConnId, tls: TlsFacts, local: SocketAddr, remote: SocketAddr) {
-        self.ports.outboxes.insert(conn, Outbox::default());
+        self.ports.attach(conn);
         self.handle(now, Event::Opened { conn, tls, local, remote });
     }
 
@@ -347,7 +361,10 @@ impl<D: PeerDoors> Control<D> {
     fn tally(&mut self, now: Instant) {
         self.tally_at = now + TALLY_INTERVAL;
         self.lookout.slept(now, clock::slept());
-        let tally = self.plane.tally();
+        let mut tally = self.plane.tally();
+        for counted in self.ports.lanes.counts() {
+            tally.add(&counted.tally);
+        }
         self.handle(now, Event::Tally(&tally));
     }
 
@@ -355,10 +372,13 @@ impl<D: PeerDoors> Control<D> {
         self.tally(now);
         let mut status = self.node.status(now);
         let drops = self.ports.drops;
-        status.drops.push(("interface_full", drops.interface_full));
+        let of_lanes = |count: fn(&Counted) -> u64| self.ports.lanes.counts().iter().map(count).sum::<u64>();
+        let inside = self.inside.as_ref().map_or(0, Inside::dropped);
+        status.drops.push(("interface_full", self.ports.outlet.unwritten + of_lanes(|counted| counted.unwritten)));
         status.drops.push(("inbox_full", drops.inbox_full));
-        status.drops.push(("inside_full", self.inside.as_ref().map_or(0, Inside::dropped)));
-        status.drops.push(("datagram_unsent", self.ports.flows.lost));
+        status.drops.push(("inside_full", inside + of_lanes(|counted| counted.inside)));
+        status.drops.push(("datagram_unsent", self.ports.flows.lost + of_lanes(|counted| counted.unsent)));
+        status.drops.push(("lane_full", of_lanes(|counted| counted.unpassed)));
         status
     }
 
@@ -434,7 +454,7 @@ impl<D: PeerDoors> Control<D> {
                 if is_own {
                     self.ports.open_own_flow(conn, remote);
                 } else {
-                    self.ports.flows.add(conn, remote);
+                    self.ports.open_flow(conn, remote);
                 }
             }
             Action::Datagram { remote, bytes } => self.ports.send_datagram(Err(remote), &bytes),
@@ -442,7 +462,10 @@ impl<D: PeerDoors> Control<D> {
                 self.jobs.add(job);
                 self.run_jobs();
             }
-            Action::Edit(edit) => self.plane.apply(now, edit, &mut self.ports),
+            Action::Edit(edit) => {
+                self.ports.lanes.edit(&edit);
+                self.plane.apply(now, edit, &mut self.ports);
+            }
             Action::Listen(open) => self.listen(open),
             Action::Remember { address, peer } => self.claims.tell(&(address, peer)),
             Action::Note(note) => {
@@ -494,6 +517,9 @@ impl<D: PeerDoors> Control<D> {
         for (number, socket) in self.ports.flows.families() {
             if let Err(why) = self.ports.doors.watch_datagrams(number, socket) {
                 tracing::warn!(%why, "datagrams cannot be waited for");
+            }
+            if let Err(why) = self.ports.lanes.open_beside(number, socket) {
+                tracing::warn!(%why, "lanes beyond the first have no socket of their own, or find their frames late");
             }
         }
         let (v4, v6) = self.ports.flows.ports();

@@ -30,7 +30,7 @@ const WAITING: usize = 256;
 /// A socket by number: 0 and 1 are those of IPv4 and IPv6, others serve one flow each.
 pub type Number = u32;
 /// Sockets of the families.
-const FAMILIES: Number = 2;
+pub(super) const FAMILIES: Number = 2;
 
 /// One socket.
 struct Line {
@@ -147,6 +147,18 @@ impl Flows {
     pub(super) fn add(&mut self, conn: ConnId, remote: SocketAddr) {
         self.ways.insert(conn, (family(remote), remote));
         self.by_remote.insert(remote, conn);
+    }
+
+    /// A socket of a family that another has opened.
+    pub(super) fn adopt(&mut self, number: Number, socket: UdpSocket) {
+        self.lines.insert(number, Line::new(socket, None));
+    }
+
+    /// A flow that another has opened, by its family's socket or one of its own.
+    pub(super) fn adopt_flow(&mut self, conn: ConnId, remote: SocketAddr, own: Option<(Number, UdpSocket)>) {
+        let Some((number, socket)) = own else { return self.add(conn, remote) };
+        self.lines.insert(number, Line::new(socket, Some((conn, remote))));
+        self.ways.insert(conn, (number, remote));
     }
 
     /// A flow by a socket of its own, at the address of its family's and any port; the socket's number, for whoever waits for it.

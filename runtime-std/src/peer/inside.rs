@@ -15,7 +15,8 @@ const QUEUE_PACKETS: usize = 64;
 /// Nothing longer is taken (RFC 8200 5: what every link carries).
 const LONGEST: usize = 1280;
 
-/// The address and where its packets go.
+/// The address and where its packets go; each lane has one.
+#[derive(Clone)]
 pub struct Inside {
     address: Ipv6Addr,
     packets: flume::Sender<Vec<u8>>,

@@ -4,6 +4,7 @@ mod capture;
 mod control;
 mod flows;
 mod inside;
+mod lanes;
 mod log;
 mod ports;
 mod run;
@@ -25,10 +26,13 @@ use crate::{
     mapping::{Listens, PortMapper},
     room::{COMMANDS, Doors},
     tls::{self, CertStore},
+    tun::Device,
     tunnel::Proxies,
 };
+use control::plane_config;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::time::Duration;
+use lanes::Lanes;
 use rustls::ServerConfig;
 use shadowmesh_core::{
     Node,
@@ -36,6 +40,7 @@ use shadowmesh_core::{
     event::{Note, PortMapping, Target},
     id::{ConnId, PeerId},
     offload::{self, Joins, Offload},
+    plane::Plane,
     status::Status,
     time::Instant,
     wire::CONTROL_PIECE_MAX_LEN,
@@ -59,6 +64,8 @@ pub enum Interface {
         addresses: Vec<(IpAddr, u8)>,
         /// The hardware address of a TAP device.
         mac: Option<[u8; 6]>,
+        /// Its queues, one for each lane (protocol 4.3); at least 1, and 1 of a TAP device.
+        queues: u8,
     },
     /// Two queues of this process.
     Memory(MemoryInterface),
@@ -144,6 +151,8 @@ pub enum Command {
     Answer(Inside),
     /// A packet of the program's own for the interface.
     HandIn(Vec<u8>),
+    /// Lanes beyond the first have said something.
+    Lanes,
     /// Say good-bye and end.
     Leave,
 }
@@ -199,6 +208,8 @@ pub struct Seat {
     listen_udp: SocketAddr,
     mapper: Option<PortMapper>,
     node: NodeConfig,
+    plane: Plane,
+    lanes: Lanes,
     /// The kernel interface, whose addresses are not candidates.
     device_name: Option<String>,
     scribe: Scribe<Node>,
@@ -224,18 +235,29 @@ impl Setup {
     }
 
     /// Starts the peer's thread with `run` on it; its second argument is what handles ask, for the control room to
-    /// obey. `device` is the name of a kernel interface, `None` for queues.
+    /// obey. `device` is the name of a kernel interface, `None` for two queues of this process, and `queues` are those of the interface beside
+    /// the first: each gets a lane and a thread.
     ///
     /// # Errors
     /// When there can be no more threads.
     pub fn launch(
-        self,
+        mut self,
         device: Option<&str>,
+        queues: Vec<Device>,
         run: impl FnOnce(Seat, flume::Receiver<Command>) -> Result<(), String> + Send + 'static,
     ) -> Result<Peer, StartError> {
         let (commands, obeyed) = flume::bounded(COMMANDS);
         let (notes, claims) = (Broadcast::default(), Broadcast::default());
         let mapper = self.mapper(device, commands.downgrade());
+        let bell = commands.downgrade();
+        let bell = move || {
+            if let Some(commands) = bell.upgrade() {
+                // A full queue wakes the control room as well, and it hears lanes each time that it wakes.
+                let _ = commands.try_send(Command::Lanes);
+            }
+        };
+        let (plane, lanes) = Lanes::start(&plane_config(&self.node), queues, Box::new(bell))?;
+        self.node.lanes = lanes.count();
         let scribe = Scribe::of(self.journal, &self.node).map_err(|why| StartError::new(format!("no thread for the journal: {why}")))?;
         let seat = Seat {
             scribe,
@@ -245,6 +267,8 @@ impl Setup {
             server_config: tls::server_config(Arc::clone(&self.certificates)),
             proxies: Arc::clone(&self.proxies),
             node: self.node,
+            plane,
+            lanes,
             device_name: device.map(str::to_owned),
             certificates: self.certificates,
             notes: notes.clone(),

@@ -1,9 +1,9 @@
 //! What the data plane writes to: connections, the interface, and the inbox of the control room.
 use super::{
     PeerDoors,
-    capture::{Captures, Direction},
+    capture::Direction,
     flows::Flows,
-    run,
+    lanes::{Lanes, Outlet},
 };
 use crate::{
     outbox::Outbox,
@@ -14,13 +14,12 @@ use shadowmesh_core::{
     event::{Ended, PortMapping},
     handshake::Done,
     id::{ConnId, Handle, PeerId},
-    offload::{Checksum, Joiner, Joins, Offload, Segments},
-    plane::{Report, Sink, Via},
+    offload::{Checksum, Offload},
+    plane::{Passed, Report, Sink, Via},
     wire::{TYPE_FWD, record_header},
 };
 use std::{
     collections::{BTreeMap, VecDeque},
-    io,
     net::{IpAddr, SocketAddr},
 };
 
@@ -66,8 +65,6 @@ impl Pending {
 /// What this end dropped for want of room.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Drops {
-    /// Packets that the interface did not take.
-    pub(super) interface_full: u64,
     /// Messages that the control room had no room for.
     pub(super) inbox_full: u64,
 }
@@ -79,27 +76,19 @@ pub(super) struct Ports<D> {
     pub(super) inbox: VecDeque<Pending>,
     pub(super) drops: Drops,
     pub(super) doors: D,
-    pub(super) captures: Captures,
-    joiner: Joiner,
+    pub(super) outlet: Outlet,
+    pub(super) lanes: Lanes,
 }
 
 impl<D: PeerDoors> Ports<D> {
-    pub(super) fn new(doors: D, layer2: bool) -> Self {
-        let joiner = Joiner::new(layer2, doors.joins());
-        Self {
-            outboxes: BTreeMap::new(),
-            flows: Flows::default(),
-            inbox: VecDeque::new(),
-            drops: Drops::default(),
-            doors,
-            captures: Captures::default(),
-            joiner,
-        }
+    pub(super) fn new(doors: D, layer2: bool, lanes: Lanes) -> Self {
+        let outlet = Outlet::new(layer2, doors.joins());
+        Self { outboxes: BTreeMap::new(), flows: Flows::default(), inbox: VecDeque::new(), drops: Drops::default(), doors, outlet, lanes }
     }
 
     /// A packet passes the interface: who captures gets a copy.
     pub(super) fn see(&mut self, direction: Direction, offload: Offload, packet: &[u8]) {
-        self.captures.see(direction, self.joiner.is_layer2(), offload, packet);
+        self.outlet.see(direction, offload, packet);
     }
 
     /// A batch begins: what goes to flows and to the interface may wait for [`Ports::release`].
@@ -118,42 +107,16 @@ impl<D: PeerDoors> Ports<D> {
 
     /// Sends what was gathered.
     pub(super) fn release(&mut self) {
-        self.write(|joiner, write| joiner.flush(write));
+        let doors = &mut self.doors;
+        self.outlet.flush(None, &mut |offload, packet| doors.deliver(offload, packet));
         self.flows.release();
         self.await_room();
     }
 
     /// Writes a packet of the program's own to the interface.
     pub(super) fn hand_in(&mut self, packet: &[u8]) {
-        self.write(|joiner, write| {
-            joiner.flush(write);
-            write(Offload::default(), packet);
-        });
-    }
-
-    /// Writes what the joiner gives to the interface.
-    fn write(&mut self, join: impl FnOnce(&mut Joiner, &mut dyn FnMut(Offload, &[u8]))) {
-        let (doors, drops, captures, layer2) = (&mut self.doors, &mut self.drops, &mut self.captures, self.joiner.is_layer2());
-        let mut deliver = |offload: Offload, packet: &[u8]| {
-            let taken = doors.deliver(offload, packet);
-            if taken.is_ok() {
-                captures.see(Direction::In, layer2, offload, packet);
-            }
-            taken
-        };
-        let mut refused = false;
-        join(&mut self.joiner, &mut |offload, packet| match deliver(offload, packet) {
-            Ok(()) => {}
-            Err(why) if offload.segmentation.is_some() && run::is_refusal(&why) => {
-                refused = true;
-                drops.interface_full += deliver_cut(&mut deliver, layer2, offload, packet);
-            }
-            Err(_) => drops.interface_full += 1,
-        });
-        if refused {
-            tracing::debug!("the interface takes no large packets");
-            self.joiner.restrict(Joins::default());
-        }
+        let doors = &mut self.doors;
+        self.outlet.flush(Some(packet), &mut |offload, packet| doors.deliver(offload, packet));
     }
 
     /// Has somebody wait for sockets that have no room.
@@ -163,10 +126,19 @@ impl<D: PeerDoors> Ports<D> {
         }
     }
 
+    /// A flow begins.
+    pub(super) fn open_flow(&mut self, conn: ConnId, remote: SocketAddr) {
+        self.flows.add(conn, remote);
+        self.lanes.flow(conn, remote, None);
+    }
+
     /// A flow begins with a socket of its own. Without one, it is a flow that loses all.
     pub(super) fn open_own_flow(&mut self, conn: ConnId, remote: SocketAddr) {
         let opened = self.flows.add_own(conn, remote).and_then(|number| match self.flows.socket(number) {
-            Some(socket) => self.doors.watch_datagrams(number, socket),
+            Some(socket) => {
+                self.lanes.flow(conn, remote, Some((number, socket)));
+                self.doors.watch_datagrams(number, socket)
+            }
             None => Ok(()),
         });
         if let Err(why) = opened {
@@ -176,9 +148,29 @@ impl<D: PeerDoors> Ports<D> {
 
     pub(super) fn close_flow(&mut self, conn: ConnId) {
         let own = self.flows.remove(conn);
+        self.lanes.end_flow(conn);
         self.await_room();
         if let Some(number) = own {
             self.doors.unwatch_datagrams(number);
+        }
+    }
+
+    /// A connection stands.
+    pub(super) fn attach(&mut self, conn: ConnId) {
+        self.outboxes.insert(conn, Outbox::default());
+        self.lanes.stream(conn, true);
+    }
+
+    /// A connection is no more; true when it was there.
+    pub(super) fn detach(&mut self, conn: ConnId) -> bool {
+        self.lanes.stream(conn, false);
+        self.outboxes.remove(&conn).is_some()
+    }
+
+    /// A connection may have room: lanes that it owes to hear of it.
+    pub(super) fn pay(&mut self, conn: ConnId) {
+        if self.room(conn) > 0 {
+            self.lanes.pay(conn);
         }
     }
 
@@ -190,7 +182,7 @@ impl<D: PeerDoors> Ports<D> {
 
     /// Whether readers should wait for the control room.
     pub(super) fn is_busy(&self) -> bool {
-        self.inbox.len() > INBOX_CALM
+        self.inbox.len() > INBOX_CALM || self.lanes.is_busy()
     }
 
     /// Lets the writer of a connection send what waits, and then no more.
@@ -200,6 +192,7 @@ impl<D: PeerDoors> Ports<D> {
             return false;
         };
         outbox.finish();
+        self.lanes.stream(conn, false);
         self.doors.wake(conn);
         true
     }
@@ -212,17 +205,6 @@ impl<D: PeerDoors> Ports<D> {
             self.drops.inbox_full += 1;
         }
     }
-}
-
-/// Writes a large packet that the interface does not take piece by piece; how many of those it did not take either.
-fn deliver_cut(deliver: &mut impl FnMut(Offload, &[u8]) -> io::Result<()>, layer2: bool, offload: Offload, packet: &[u8]) -> u64 {
-    let Ok(mut segments) = Segments::new(layer2, offload, packet) else { return 1 };
-    let mut refused = 0;
-    while let Some((head, body)) = segments.step() {
-        let piece = Offload { segmentation: None, ..offload };
-        refused += u64::from(deliver(piece, &[head, body].concat()).is_err());
-    }
-    refused
 }
 
 impl<D: PeerDoors> Sink for Ports<D> {
@@ -246,13 +228,8 @@ impl<D: PeerDoors> Sink for Ports<D> {
     }
 
     fn deliver(&mut self, packet: &[u8], checksum: Checksum) {
-        let gathering = self.flows.is_gathering();
-        self.write(|joiner, write| {
-            joiner.add(packet, checksum, write);
-            if !gathering {
-                joiner.flush(write);
-            }
-        });
+        let (doors, gathering) = (&mut self.doors, self.flows.is_gathering());
+        self.outlet.add(packet, checksum, gathering, &mut |offload, packet| doors.deliver(offload, packet));
     }
 
     fn punt(&mut self, conn: ConnId, handle: Option<Handle>, bytes: &mut [u8]) {
@@ -267,5 +244,9 @@ impl<D: PeerDoors> Sink for Ports<D> {
     fn stray(&mut self, remote: SocketAddr, bytes: &mut [u8]) {
         let bytes = bytes.to_vec();
         self.offer(Pending::Datagram { remote, bytes });
+    }
+
+    fn pass(&mut self, lane: u8, what: Passed<'_>) {
+        self.lanes.pass(lane, what);
     }
 }

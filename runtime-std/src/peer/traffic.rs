@@ -7,10 +7,10 @@
 //! ```
 //!
 //! Nothing is held back for longer than the batch that it belongs to, and there is no timer.
-use super::{Control, Direction, Number, PeerDoors};
+use super::{Control, Direction, Number, PeerDoors, lanes::Word};
 use crate::room::{Room, TURN_PACKETS};
 use core::time::Duration;
-use shadowmesh_core::{id::ConnId, offload::Offload, time::Instant};
+use shadowmesh_core::{id::ConnId, offload::Offload, plane::Sink, time::Instant, wire::RECORD_HEADER_LEN};
 
 /// How often it is tried to send what has no route; the kernel's word of a change comes sooner.
 const ROUTE_INTERVAL: Duration = Duration::from_millis(10);
@@ -25,6 +25,31 @@ impl<D: PeerDoors> Control<D> {
             return 1;
         }
         self.plane.outbound_offloaded(now, offload, packet, &mut self.ports)
+    }
+
+    /// Lanes beyond the first have said something.
+    pub(super) fn hear_lanes(&mut self, now: Instant) {
+        self.ports.gather();
+        let mut debtors = Vec::new();
+        for (lane, word) in self.ports.lanes.hear() {
+            match word {
+                Word::Record(via, frame) => {
+                    self.ports.send(via, &frame);
+                    self.ports.lanes.owe(via.conn, lane, RECORD_HEADER_LEN + frame.len());
+                    debtors.push(via.conn);
+                }
+                Word::Punt(conn, handle, mut bytes) => self.ports.punt(conn, handle, &mut bytes),
+                Word::Stray(remote, mut bytes) => self.ports.stray(remote, &mut bytes),
+                Word::Report(report) => self.ports.report(report),
+                Word::Passed(mut what) => self.plane.passed(now, what.lend(), &mut self.ports),
+                Word::Counted(counted) => self.ports.lanes.counted(lane, *counted),
+                Word::Gone(why) => self.interface_gone(why),
+            }
+        }
+        for conn in debtors {
+            self.ports.pay(conn);
+        }
+        self.release();
     }
 
     /// There are no more packets at the moment, or it is the turn of others.

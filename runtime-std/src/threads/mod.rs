@@ -14,7 +14,7 @@ pub(crate) mod dial;
 mod drive;
 mod handshake;
 pub(crate) mod peer;
-mod poll;
+pub(crate) mod poll;
 mod pumps;
 pub(crate) mod relay;
 pub(crate) mod rerun;

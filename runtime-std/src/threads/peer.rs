@@ -48,9 +48,9 @@ const DIALS: usize = 64;
 /// A sentence: no permission for the interface, its name taken, the port in use.
 pub fn start(options: PeerOptions) -> Result<Peer, StartError> {
     let (setup, interface) = Setup::new(options)?;
-    let interface = Opened::open(interface)?;
-    let name = interface.device_name();
-    setup.launch(name.as_deref(), move |seat, commands| run(seat, commands, interface))
+    let mut interface = Opened::open(interface)?;
+    let (name, queues) = (interface.device_name(), interface.take_queues());
+    setup.launch(name.as_deref(), queues, move |seat, commands| run(seat, commands, interface))
 }
 
 /// An interface that is open, on its way to the driver's thread.
@@ -95,8 +95,8 @@ impl Opened {
     fn open(interface: Interface) -> Result<Self, StartError> {
         match interface {
             Interface::Memory(memory) => Ok(Self::Memory(memory)),
-            Interface::Device { name, layer2, mtu, addresses, mac } => {
-                Device::open(&Shape { name, layer2, mtu, addresses, mac }).map(Self::Device)
+            Interface::Device { name, layer2, mtu, addresses, mac, queues } => {
+                Device::open(&Shape { name, layer2, mtu, addresses, mac, queues }).map(Self::Device)
             }
         }
     }
@@ -106,6 +106,14 @@ impl Opened {
         match self {
             Self::Device(device) => Some(device.name().to_owned()),
             Self::Memory(_) => None,
+        }
+    }
+
+    /// The queues of a kernel interface beside the first.
+    fn take_queues(&mut self) -> Vec<Device> {
+        match self {
+            Self::Device(device) => device.take_queues(),
+            Self::Memory(_) => Vec::new(),
         }
     }
 

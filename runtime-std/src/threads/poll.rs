@@ -90,7 +90,17 @@ pub(crate) struct Poll {
 
 impl Poll {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { epoll: epoll::create(CreateFlags::CLOEXEC)?, events: Vec::with_capacity(EVENTS) })
+        Ok(Self::resume(epoll::create(CreateFlags::CLOEXEC)?))
+    }
+
+    /// What goes to another thread, where [`Poll::resume`] makes it one again.
+    pub(crate) fn suspend(self) -> OwnedFd {
+        self.epoll
+    }
+
+    /// With all that was watched before.
+    pub(crate) fn resume(epoll: OwnedFd) -> Self {
+        Self { epoll, events: Vec::with_capacity(EVENTS) }
     }
 
     /// Watches a descriptor until it is closed. One that is watched already gets the new token, and what is ready is told again.
