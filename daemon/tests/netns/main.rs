@@ -10,6 +10,7 @@ mod capture;
 mod doors;
 mod frames;
 mod instruments;
+mod lanes;
 mod layer2;
 mod life;
 mod mapping;
@@ -72,6 +73,7 @@ fn all() -> Vec<Scenario> {
         doors::all(),
         life::all(),
         paths::all(),
+        lanes::all(),
         nats::all(),
         roaming::all(),
         relays::all(),

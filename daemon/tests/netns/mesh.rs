@@ -242,6 +242,11 @@ impl<'w> Peer<'w> {
         self.process.said()
     }
 
+    /// The number of its process.
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Its process.
     pub(crate) fn process(&mut self) -> &mut Process {
         &mut self.process

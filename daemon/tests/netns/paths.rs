@@ -210,7 +210,7 @@ fn capture_on_relay(world: &World) {
     assert_eq!(relay.found, 0, "no frame on the relay holds plaintext: {relay:?}");
 }
 
-fn assert_fell_back(mesh: &Mesh<'_>) {
+pub(crate) fn assert_fell_back(mesh: &Mesh<'_>) {
     for (index, other) in [(0, "b"), (1, "a")] {
         let peer = mesh.peers[index].knows(other);
         let [fallbacks, migrations] = ["fallbacks", "migrations"].map(|key| counter(&peer, key));

@@ -54,6 +54,11 @@ impl Process {
         Self { child, log }
     }
 
+    /// Its number among processes.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Everything it has said so far.
     pub(crate) fn said(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
