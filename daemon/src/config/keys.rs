@@ -26,7 +26,7 @@ const fn key(name: &'static str, default: &'static str, meaning: &'static str) -
 }
 
 /// Every key, in the order in which `config show` prints them.
-pub(crate) const KEYS: [Key; 33] = [
+pub(crate) const KEYS: [Key; 34] = [
     key("identity.file", "identity.key", "the peer's secret key; relative to the state directory"),
     key("network.join", "", "the join token of the network"),
     key("network.join_file", "", "a file that holds the join token"),

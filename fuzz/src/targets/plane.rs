@@ -122,11 +122,11 @@ impl End {
         let config = PlaneConfig { layer2: false, addresses: vec![host(own)], mac: [2; 6], mode: Mode::SwitchLossless };
         let ports = Ports { room: 1 << 20, ..Ports::default() };
         let mut end = Self { shards: Plane::shards(&config, shards), ports, side, sent: 0, mourns: false, hedged: false };
-        end.apply(Instant::ZERO, Edit::Peer { link: LINK, addresses: vec![host(other)], mac: [4; 6] });
+        end.apply(Instant::ZERO, &Edit::Peer { link: LINK, addresses: vec![host(other)], mac: [4; 6] });
         end
     }
 
-    fn apply(&mut self, now: Instant, edit: Edit) {
+    fn apply(&mut self, now: Instant, edit: &Edit) {
         self.ports.now = now;
         for shard in &mut self.shards {
             shard.apply(now, edit.clone(), &mut self.ports);
@@ -212,7 +212,7 @@ impl World {
                 rtt: Some(Duration::from_millis(10)),
                 budget: None,
             };
-            end.apply(world.now, edit);
+            end.apply(world.now, &edit);
         }
         world.session();
         world
@@ -315,7 +315,7 @@ impl World {
         for end in &mut self.ends {
             end.apply(
                 self.now,
-                Edit::Path { link: LINK, path: DIRECT_PATH, via, window: None, rtt: Some(Duration::from_millis(5)), budget: self.budget },
+                &Edit::Path { link: LINK, path: DIRECT_PATH, via, window: None, rtt: Some(Duration::from_millis(5)), budget: self.budget },
             );
         }
     }
@@ -324,7 +324,7 @@ impl World {
         let end = &mut self.ends[end];
         if self.direct.is_some() && !end.hedged {
             let to = if to_relay { PathId::RELAY } else { DIRECT_PATH };
-            end.apply(self.now, Edit::Switch { link: LINK, to });
+            end.apply(self.now, &Edit::Switch { link: LINK, to });
         }
     }
 
@@ -343,8 +343,8 @@ impl World {
         let end = &mut self.ends[end];
         if core::mem::take(&mut end.mourns) {
             end.hedged = false;
-            end.apply(self.now, Edit::FallBack { link: LINK, to: PathId::RELAY });
-            end.apply(self.now, Edit::Unpath { link: LINK, path: DIRECT_PATH });
+            end.apply(self.now, &Edit::FallBack { link: LINK, to: PathId::RELAY });
+            end.apply(self.now, &Edit::Unpath { link: LINK, path: DIRECT_PATH });
         }
     }
 
@@ -353,10 +353,10 @@ impl World {
         let (end, alive) = (&mut self.ends[end], self.direct.is_some());
         if end.hedged && !end.mourns {
             end.hedged = false;
-            end.apply(self.now, Edit::Calm { link: LINK });
+            end.apply(self.now, &Edit::Calm { link: LINK });
         } else if !end.hedged && (alive || end.mourns) {
             end.hedged = true;
-            end.apply(self.now, Edit::Hedge { link: LINK, rescue: PathId::RELAY });
+            end.apply(self.now, &Edit::Hedge { link: LINK, rescue: PathId::RELAY });
         }
     }
 
@@ -366,7 +366,7 @@ impl World {
         // the responder opens first and seals when the first frame of the new epoch comes (protocol 4.5)
         for (at, seal) in [(1, false), (0, true)] {
             let (keys, local) = (self.chain.keys(self.ends[at].side, &Memo), self.local(at));
-            self.ends[at].apply(self.now, Edit::Epoch { link: LINK, local, keys, seal });
+            self.ends[at].apply(self.now, &Edit::Epoch { link: LINK, local, keys, seal });
         }
     }
 
@@ -387,11 +387,11 @@ impl World {
             let (local, remote) = (self.local(at), self.local(1 - at));
             let keys = self.chain.keys(self.ends[at].side, &Memo);
             let install = Box::new(Install { session: self.chain.session_id(), local, remote, keys, main, lanes, slabs: Slabs::default() });
-            self.ends[at].apply(self.now, Edit::Install { link: LINK, install });
+            self.ends[at].apply(self.now, &Edit::Install { link: LINK, install });
         }
         for at in 0..2 {
             let local = self.local(at);
-            self.ends[at].apply(self.now, Edit::Promote { link: LINK, local });
+            self.ends[at].apply(self.now, &Edit::Promote { link: LINK, local });
             self.ends[at].hedged = false;
         }
     }
@@ -430,14 +430,15 @@ impl World {
             2 => {
                 let rtt = (script.byte() & 1 == 0).then(|| Duration::from_micros(u64::from(script.u32())));
                 let window = (script.byte() & 1 == 0).then(|| u64::from(script.byte()));
-                self.ends[end].apply(now, Edit::Path { link: LINK, path, via, window, rtt, budget: self.budget.filter(|_| rtt.is_some()) });
+                self.ends[end]
+                    .apply(now, &Edit::Path { link: LINK, path, via, window, rtt, budget: self.budget.filter(|_| rtt.is_some()) });
             }
-            3 => self.ends[end].apply(now, Edit::Unpath { link: LINK, path }),
-            4 => self.ends[end].apply(now, Edit::Switch { link: LINK, to: path }),
-            5 => self.ends[end].apply(now, Edit::FallBack { link: LINK, to: path }),
-            6 => self.ends[end].apply(now, Edit::Hedge { link: LINK, rescue: path }),
-            7 => self.ends[end].apply(now, Edit::Calm { link: LINK }),
-            8 => self.ends[end].apply(now, Edit::Retire { link: LINK, local: script.u32() % 10 }),
+            3 => self.ends[end].apply(now, &Edit::Unpath { link: LINK, path }),
+            4 => self.ends[end].apply(now, &Edit::Switch { link: LINK, to: path }),
+            5 => self.ends[end].apply(now, &Edit::FallBack { link: LINK, to: path }),
+            6 => self.ends[end].apply(now, &Edit::Hedge { link: LINK, rescue: path }),
+            7 => self.ends[end].apply(now, &Edit::Calm { link: LINK }),
+            8 => self.ends[end].apply(now, &Edit::Retire { link: LINK, local: script.u32() % 10 }),
             9 => self.session(),
             10 => self.rekey(),
             11 => self.ends[end].ports.room = script.below(4096),

@@ -15,7 +15,7 @@ use std::{
 };
 use tun_rs::SyncDevice;
 
-/// Asks the kernel to give a queue packets no more (`TUNSETQUEUE` of linux/if_tun.h).
+/// Asks the kernel to give a queue packets no more (`TUNSETQUEUE` of `linux/if_tun.h`).
 const TUNSETQUEUE: rustix::ioctl::Opcode = rustix::ioctl::opcode::write::<i32>(b'T', 217);
 const IFF_DETACH_QUEUE: i16 = 0x0400;
 
