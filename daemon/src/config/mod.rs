@@ -317,12 +317,10 @@ pub(crate) fn settings(layers: &Layers) -> Result<Settings, Failure> {
     let retry_interval = take.value("p2p.retry_interval", parse::duration(millis(100), hours(24)))?;
     let health_check_interval = take.value("p2p.health_check_interval", parse::duration(millis(100), hours(1)))?;
     let connect_timeout = take.value("p2p.connect_timeout", parse::duration(millis(100), millis(60_000)))?;
-    let close_relay = take.value("p2p.close_relay", parse::boolean)?;
-    let relay_udp = take.value("p2p.relay_udp", parse::boolean)?;
+    let [close_relay, relay_udp] = [take.value("p2p.close_relay", parse::boolean)?, take.value("p2p.relay_udp", parse::boolean)?];
     let mode = take.value("p2p.mode", parse::mode)?;
     let suites = take.value("crypto.suites", parse::suites)?;
-    let rekey_interval = take.value("crypto.rekey_interval", parse::duration(millis(2_000), NodeConfig::REKEY_INTERVAL))?;
-    let cert_lifetime = take.value("tls.cert_lifetime", parse::duration(millis(10_000), hours(24 * 366)))?;
+    let (rekey_interval, cert_lifetime) = lifetimes(&mut take)?;
     let log_level = take.value("log.level", parse::log_level)?;
     let log_format = take.value("log.format", parse::log_format)?;
     let state_dir = take.value("state.dir", parse::path)?;
@@ -367,6 +365,12 @@ pub(crate) fn settings(layers: &Layers) -> Result<Settings, Failure> {
         peers: members::understand(&layers.file)?,
         shown: take.shown,
     })
+}
+
+/// Those of session keys and of certificates.
+fn lifetimes(take: &mut Taker<'_>) -> Result<(Duration, Duration), Failure> {
+    let rekey_interval = take.value("crypto.rekey_interval", parse::duration(millis(2_000), NodeConfig::REKEY_INTERVAL))?;
+    Ok((rekey_interval, take.value("tls.cert_lifetime", parse::duration(millis(10_000), hours(24 * 366)))?))
 }
 
 /// How large a packet of the interface may be, and how many queues it has.
