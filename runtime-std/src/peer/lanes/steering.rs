@@ -35,7 +35,7 @@ fn program(sockets: u32) -> [libc::sock_filter; 7] {
     ]
 }
 
-/// Return what is in the accumulator (`BPF_A` of linux/filter.h).
+/// Return what is in the accumulator (`BPF_A` of `linux/filter.h`).
 const BPF_A: u32 = 0x10;
 
 #[cfg(test)]
