@@ -135,9 +135,16 @@ replay *ARGS:
 netns *ARGS:
     cargo test -p shadowmesh-daemon --test netns -- "$@"
 
-# The figures of docs/performance.md.
+# The figures of docs/performance.md: benches of parts, and as root speed on real interfaces beside other VPNs (`bench-peers`).
 bench *ARGS:
+    #!/usr/bin/env bash
+    set -euo pipefail
     cargo bench --workspace --benches -- "$@"
+    if [ "$(id -u)" = 0 ]; then
+        {{ just_executable() }} bench-peers
+    else
+        echo "no root: nothing is measured on real interfaces" >&2
+    fi
 
 # Needs root, iperf3 and wireguard-tools. Contenders are those that are installed (`cargo install boringtun-cli gotatun-cli`; nebula, tinc
 # and openvpn of Debian), and the wireguard-go that WIREGUARD_GO names; table and plots go to docs/performance.

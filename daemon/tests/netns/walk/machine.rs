@@ -164,7 +164,8 @@ impl<'w> Machine<'w> {
             command.args(["setpriv", "--reuid", &user, "--regid", &user, "--clear-groups"]);
         }
         let path = std::env::var("PATH").unwrap_or_default();
-        command.args(["env", "-i", &format!("HOME={HOME}"), "LANG=C.UTF-8", "NO_COLOR=1", "RUST_BACKTRACE=1"]);
+        // a test that runs in the background of a shell has been told to ignore ctrl-c, and its children with it
+        command.args(["env", "-i", "--default-signal=INT,QUIT", &format!("HOME={HOME}"), "LANG=C.UTF-8", "NO_COLOR=1", "RUST_BACKTRACE=1"]);
         command.arg(format!("PATH=/var/walk:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:{path}"));
         command.args(["setsid", "--wait", "bash", "-c", LINE, "line", line, &number.to_string()]);
         (command, number)
