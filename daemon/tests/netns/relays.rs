@@ -79,7 +79,7 @@ fn relay_drained_with_no_other(world: &World) {
     assert!(gap <= NOTHING + 2 * calm, "{gap:?} without a datagram, {calm:?} before");
     assert!(list(&mesh.peers[0].status().expect("it runs"), "relays").iter().all(|relay| relay["draining"] == true));
     mesh.relay.tell_to_stop();
-    mesh.relay.end_within(OUTAGE);
+    mesh.relay.end_within(SOON);
     mesh.relay.start(world);
     stream.step(world, "over the relay that is back", A_WHILE);
     stream.finish_perfect();

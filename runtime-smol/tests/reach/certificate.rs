@@ -1,7 +1,6 @@
 //! A relay under a certificate of its operator, and proxies that end TLS in front of one (protocol 1.4).
 use super::*;
 use futures_rustls::{TlsAcceptor, TlsConnector, TlsStream};
-use shadowmesh_core::time::Instant;
 use shadowmesh_runtime_std::tls::{self, CertFiles, CertStore};
 use smol::{
     Async, Task,

@@ -14,6 +14,7 @@ use shadowmesh_core::{
     id::PeerId,
     network::{Network, RelayAddress},
     status::RelayState,
+    time::Instant,
 };
 use shadowmesh_runtime_smol::{
     dial::{dial, dial_by},
@@ -93,7 +94,11 @@ async fn connected(peer: &Peer) {
 
 /// Waits until the peer's relay is lost: why.
 async fn refused(peer: &Peer) -> String {
-    let notes = peer.notes();
+    lost(peer, peer.notes()).await
+}
+
+/// The same, by notes that were asked for before the loss could come.
+async fn lost(peer: &Peer, notes: flume::Receiver<(Instant, Note)>) -> String {
     loop {
         if let (_, Note::RelayLost { why, .. }) = notes.recv_async().await.expect("the peer runs") {
             let (_, status) = peer.status().await.expect("the peer runs");

@@ -6,12 +6,7 @@
 //!                                                           ▼
 //!   turn: deadlines first, then at most 64 events ─▶ handle ─▶ Node ─▶ actions: Edit ▶ Plane, Send ▶ outbox, Dial ▶ door …
 //! ```
-use super::{
-    Command, Inside, PeerDoors, Seat,
-    lanes::Counted,
-    log::NoteLog,
-    ports::{Pending, Ports},
-};
+use super::{Command, Inside, PeerDoors, Seat, inbox::Pending, lanes::Counted, log::NoteLog, ports::Ports};
 use crate::{
     broadcast::Broadcast,
     clock, entropy,
@@ -160,7 +155,7 @@ impl<D: PeerDoors> Room for Control<D> {
             self.hear_lanes(now);
         }
         for _ in 0..TURN_EVENTS {
-            let Some(event) = self.ports.inbox.pop_front() else {
+            let Some(event) = self.ports.inbox.pop() else {
                 break;
             };
             self.deliver(now, event);

@@ -3,6 +3,7 @@
 mod capture;
 mod control;
 mod flows;
+mod inbox;
 mod inside;
 mod lanes;
 mod log;

@@ -3,64 +3,17 @@ use super::{
     PeerDoors,
     capture::Direction,
     flows::Flows,
+    inbox::{Inbox, Pending},
     lanes::{Lanes, Outlet},
 };
-use crate::{
-    outbox::Outbox,
-    room::{INBOX, INBOX_CALM},
-};
+use crate::outbox::Outbox;
 use shadowmesh_core::{
-    config::{Member, Tuning},
-    event::{Ended, PortMapping},
-    handshake::Done,
-    id::{ConnId, Handle, PeerId},
+    id::{ConnId, Handle},
     offload::{Checksum, Offload},
     plane::{Passed, Report, Sink, Via},
     wire::{TYPE_FWD, record_header},
 };
-use std::{
-    collections::{BTreeMap, VecDeque},
-    net::{IpAddr, SocketAddr},
-};
-
-/// An event that waits for the control room, owned.
-pub(super) enum Pending {
-    Closed { conn: ConnId, why: Ended },
-    Message { conn: ConnId, handle: Option<Handle>, bytes: Vec<u8> },
-    Computed(Done),
-    Listening(Option<u16>),
-    Sockets(Option<u16>, Option<u16>),
-    Datagram { remote: SocketAddr, bytes: Vec<u8> },
-    Interfaces(Vec<(IpAddr, u8)>),
-    PortMapped(Vec<PortMapping>),
-    Examine,
-    Members(Vec<Member>, Vec<PeerId>),
-    Tune(Tuning),
-    Report(Report),
-    Ping { peer: PeerId, id: u32, payload: Vec<u8> },
-    Leave,
-}
-
-impl Pending {
-    /// The connection that it is about.
-    pub(super) fn conn(&self) -> Option<ConnId> {
-        match self {
-            Self::Closed { conn, .. } | Self::Message { conn, .. } => Some(*conn),
-            Self::Computed(_)
-            | Self::Listening(_)
-            | Self::Sockets(..)
-            | Self::Datagram { .. }
-            | Self::Interfaces(_)
-            | Self::PortMapped(_)
-            | Self::Examine
-            | Self::Members(..)
-            | Self::Tune(_)
-            | Self::Report(_)
-            | Self::Ping { .. }
-            | Self::Leave => None,
-        }
-    }
-}
+use std::{collections::BTreeMap, net::SocketAddr};
 
 /// What this end dropped for want of room.
 #[derive(Clone, Copy, Debug, Default)]
@@ -73,7 +26,7 @@ pub(super) struct Drops {
 pub(super) struct Ports<D> {
     pub(super) outboxes: BTreeMap<ConnId, Outbox>,
     pub(super) flows: Flows,
-    pub(super) inbox: VecDeque<Pending>,
+    pub(super) inbox: Inbox,
     pub(super) drops: Drops,
     pub(super) doors: D,
     pub(super) outlet: Outlet,
@@ -83,7 +36,7 @@ pub(super) struct Ports<D> {
 impl<D: PeerDoors> Ports<D> {
     pub(super) fn new(doors: D, layer2: bool, lanes: Lanes) -> Self {
         let outlet = Outlet::new(layer2, doors.joins());
-        Self { outboxes: BTreeMap::new(), flows: Flows::default(), inbox: VecDeque::new(), drops: Drops::default(), doors, outlet, lanes }
+        Self { outboxes: BTreeMap::new(), flows: Flows::default(), inbox: Inbox::default(), drops: Drops::default(), doors, outlet, lanes }
     }
 
     /// A packet passes the interface: who captures gets a copy.
@@ -176,13 +129,13 @@ impl<D: PeerDoors> Ports<D> {
 
     /// Puts an event of the driver's own into the inbox; there is at most one of a kind for each connection or job.
     pub(super) fn post(&mut self, event: Pending) {
-        self.inbox.push_back(event);
+        self.inbox.push(event);
         self.doors.ring();
     }
 
     /// Whether readers should wait for the control room.
     pub(super) fn is_busy(&self) -> bool {
-        self.inbox.len() > INBOX_CALM || self.lanes.is_busy()
+        self.inbox.is_busy() || self.lanes.is_busy()
     }
 
     /// Lets the writer of a connection send what waits, and then no more.
@@ -199,7 +152,7 @@ impl<D: PeerDoors> Ports<D> {
 
     /// Puts what came from outside into the inbox, while there is room.
     fn offer(&mut self, event: Pending) {
-        if self.inbox.len() < INBOX {
+        if self.inbox.has_room() {
             self.post(event);
         } else {
             self.drops.inbox_full += 1;
