@@ -1,6 +1,10 @@
 //! How long the death of a direct path is felt, over many moments of death: relay path 40 ms, direct path 10 ms one way, 1,000
 //! packets a second in both directions. Virtual time, so the figures are exact; `SHADOWMESH_OUTAGES=100` makes 100 runs a fault.
-use shadowmesh_core::{config::Transports, wire::PathLabel};
+use shadowmesh_core::{
+    config::Transports,
+    event::{Event, Note},
+    wire::PathLabel,
+};
 use shadowmesh_fuzz::world::{HostId, World};
 use std::time::Duration;
 
@@ -101,6 +105,28 @@ fn a_reset() {
         world.reset(a, b);
         world.cut(a, b);
     });
+}
+
+/// Nothing uses the path when it dies, so nobody notices; who asks whether the other end is there is not told no for 25 s.
+// protocol 7.9
+#[test]
+fn a_ping_over_a_path_that_died_unused_finds_another_way_with_the_next_one() {
+    for udp in [true, false] {
+        for away in [5, 12, 19] {
+            let (mut world, _, [a, b]) = direct(7_900 + away, udp);
+            let peer = world.id(b);
+            world.run(Duration::from_secs(away));
+            world.cut(a, b);
+            world.run(2 * SECOND);
+            assert_eq!(world.label(a, b).map(|label| label == PathLabel::RelayWss), Some(false), "nobody has noticed");
+            for id in 0..5 {
+                world.event(a, Event::Ping { peer, id, payload: Vec::new() });
+                world.run(SECOND);
+            }
+            let answered = |wanted: u32| world.noted(a, |note| matches!(note, Note::Pong { id, .. } if *id == wanted));
+            assert_eq!([0, 1, 2, 3, 4].map(answered), [0, 1, 1, 1, 1], "udp {udp}, away {away}");
+        }
+    }
 }
 
 /// The relay restarts in the moment in which the direct path dies: nothing can pass until it is back and joined again.

@@ -148,6 +148,14 @@ impl Direct {
         }
     }
 
+    /// Somebody asks whether the other end is there, and nothing was heard here for a while (protocol 7.9).
+    pub(super) fn examine_idle(&mut self, now: Instant, room: &mut Room, key: &PathKey) {
+        if self.is_usable() && self.doubt.is_none() && now.since(self.heard_at) > IDLE_PROBE_WAIT {
+            self.doubt = Some(Doubt::new(now, PROBES, DOUBT_MOST));
+            self.request(now, room, key, 0);
+        }
+    }
+
     /// Frames were lost while others came: those of its budget must still come through.
     pub(super) fn examine_size(&mut self, now: Instant, room: &mut Room, key: &PathKey) {
         if self.is_usable() && self.doubt.is_none() {

@@ -292,7 +292,7 @@ impl Link {
                 let asked = if id == PROD { payload.clone() } else { Vec::new() };
                 let frame = live.seal(&NodeControl::Pong { id, heard, payload });
                 // the answer to a person goes the way that our data goes, so that it tells of both directions
-                if let Some(via) = if id == PROD { Some(via) } else { self.data_via() } {
+                if let Some(via) = if id == PROD { Some(via) } else { self.pong_via(now, room, via) } {
                     room.send(via, &frame);
                 }
                 if id == PROD {
@@ -372,12 +372,32 @@ impl Link {
         }
     }
 
-    /// An overlay ping of a person goes the way that data goes.
-    pub(crate) fn ping(&mut self, room: &mut Room, id: u32, payload: Vec<u8>) {
+    /// An overlay ping of a person goes the way that data goes; a direct path that was silent before must show life beside it.
+    pub(crate) fn ping(&mut self, now: Instant, room: &mut Room, id: u32, payload: Vec<u8>) {
         let via = self.data_via();
         if let (Some(live), Some(via)) = (&mut self.live, via) {
             let frame = live.seal(&NodeControl::Ping { id, payload });
             room.send(via, &frame);
+        }
+        self.examine_idle(now, room);
+    }
+
+    /// The way of an answer to somebody's ping: that of our data, or back where the ping came from while ours is in doubt, as it is when
+    /// the ping came by another one and ours was silent.
+    fn pong_via(&mut self, now: Instant, room: &mut Room, back: Via) -> Option<Via> {
+        self.examine_idle(now, room);
+        let via = self.data_via();
+        let in_doubt = self.directs.iter().any(|direct| Some(direct.via()) == via && direct.is_in_doubt());
+        if in_doubt { Some(back) } else { via }
+    }
+
+    /// The direct path that data takes must show life if nothing was heard on it for a while.
+    fn examine_idle(&mut self, now: Instant, room: &mut Room) {
+        let main = self.steer.main();
+        if let Some(key) = self.path_key()
+            && let Some(direct) = self.directs.iter_mut().find(|direct| direct.path() == main)
+        {
+            direct.examine_idle(now, room, &key);
         }
     }
 

@@ -463,7 +463,7 @@ impl Node {
         }
         if let Some(link) = self.links.get_mut(&peer) {
             self.room.pinged(id, peer, now);
-            link.ping(&mut self.room, id, payload);
+            link.ping(now, &mut self.room, id, payload);
         }
     }
 
