@@ -61,8 +61,14 @@ impl Provider for AwsLc {
 
     fn aead(&self, suite: Suite, key: &[u8; 32]) -> Box<dyn Aead> {
         #[cfg(target_arch = "x86_64")]
-        if suite == Suite::Aes256Gcm && super::vaes::is_faster() {
-            return super::vaes::aes_256_gcm(key);
+        match suite {
+            Suite::Aes256Gcm if super::vaes::is_faster() => return super::vaes::aes_256_gcm(key),
+            Suite::ChaCha20Poly1305 => {
+                if let Some(aead) = super::wide::chacha20_poly1305(key) {
+                    return aead;
+                }
+            }
+            Suite::Aes256Gcm => {}
         }
         own_aead(suite, key)
     }

@@ -3,7 +3,8 @@
 //! ```text
 //!   handshake, session ──▶ Provider ──┬── rustcrypto   portable, a pure function of its coins
 //!                                     └── awslc        feature `aws-lc`: faster, draws KEM and signing coins itself
-//!                                           └── vaes   its AES-GCM where ring's is faster
+//!                                           ├── vaes   its AES-GCM where ring's is faster
+//!                                           └── wide   its ChaCha20-Poly1305 where there are registers of 512 bits
 //!   everybody ──▶ hash (SHA-512, HMAC-SHA256, HKDF-SHA512), x25519: one implementation, in this folder
 //! ```
 //!
@@ -22,6 +23,8 @@ mod tests;
 mod vaes;
 #[cfg(test)]
 mod vectors;
+#[cfg(all(target_arch = "x86_64", any(test, feature = "aws-lc")))]
+mod wide;
 pub(crate) mod x25519;
 
 pub use identity::{Identity, peer_id_of};

@@ -11,8 +11,9 @@ const BOTH: [&dyn Provider; 2] = [&rustcrypto::RustCrypto, &awslc::AwsLc];
 pub(super) fn aeads(suite: Suite, key: &[u8; 32]) -> Vec<(&'static str, Box<dyn Aead>)> {
     let mut all = vec![("RustCrypto", rustcrypto::RustCrypto.aead(suite, key)), ("aws-lc", awslc::own_aead(suite, key))];
     #[cfg(target_arch = "x86_64")]
-    if suite == Suite::Aes256Gcm {
-        all.push(("ring", vaes::aes_256_gcm(key)));
+    match suite {
+        Suite::Aes256Gcm => all.push(("ring", vaes::aes_256_gcm(key))),
+        Suite::ChaCha20Poly1305 => all.extend(wide::chacha20_poly1305(key).map(|aead| ("wide", aead))),
     }
     all
 }

@@ -1,0 +1,21 @@
+//! ChaCha20-Poly1305 of our own where the processor has AVX-512 with IFMA: there it takes 0.55 to 0.6 of AWS-LC's time for a frame, whose
+//! code is for AVX2 (decision 0051). Both give the same bytes.
+use super::{Aead, Forged};
+use shadowmesh_wide::ChaCha20Poly1305;
+
+/// ChaCha20-Poly1305 under `key`; `None` where the processor lacks the instructions.
+pub(super) fn chacha20_poly1305(key: &[u8; 32]) -> Option<Box<dyn Aead>> {
+    ChaCha20Poly1305::new(key).map(|aead| Box::new(Keyed(aead)) as Box<dyn Aead>)
+}
+
+struct Keyed(ChaCha20Poly1305);
+
+impl Aead for Keyed {
+    fn seal(&self, nonce: &[u8; 12], ad: &[u8], data: &mut [u8]) -> [u8; 16] {
+        self.0.seal(nonce, ad, data)
+    }
+
+    fn open(&self, nonce: &[u8; 12], ad: &[u8], data: &mut [u8], tag: &[u8; 16]) -> Result<(), Forged> {
+        self.0.open(nonce, ad, data, tag).map_err(|_| Forged)
+    }
+}
