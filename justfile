@@ -192,6 +192,15 @@ doc:
     cargo doc --workspace --no-deps
     @echo "{{ CARGO_TARGET_DIR }}/doc/shadowmesh_core/index.html"
 
+# The pages of docs as a book (`cargo install mdbook`); a warning fails. `mdbook serve docs` shows them while they are written.
+[no-exit-message]
+book:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    said=$(mdbook build docs --dest-dir "{{ CARGO_TARGET_DIR }}/book" 2>&1) || { echo "$said" >&2; exit 1; }
+    if grep -E 'WARN|ERROR' <<<"$said"; then exit 1; fi
+    echo "{{ CARGO_TARGET_DIR }}/book/index.html"
+
 # Run a relay: as root on a bridge for `run-peer`, else on loopback.
 [no-exit-message]
 run-relay *ARGS: _build

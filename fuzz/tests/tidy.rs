@@ -180,26 +180,88 @@ fn each_page_is_in_the_book() {
     let summary = read("docs/SUMMARY.md");
     let docs = root().join("docs");
     let pages = files(&docs, "md").into_iter().filter_map(|page| page.strip_prefix(&docs).map(Path::to_owned).ok());
-    let listed = |page: &Path| summary.contains(&format!("({})", page.display()));
-    // Single decisions are reached from their list.
-    let reached = |page: &Path| stem(page) == "SUMMARY" || (page.starts_with("decisions") && stem(page) != "README");
-    let missing = pages.filter(|page| !listed(page) && !reached(page));
+    let missing = pages.filter(|page| stem(page) != "SUMMARY" && !summary.contains(&format!("({})", page.display())));
     none(&missing.map(|page| format!("{} is not in docs/SUMMARY.md", page.display())).collect::<Vec<_>>());
+    let title =
+        |page: &Path| fs::read_to_string(docs.join(page)).ok().and_then(|text| Some(text.lines().next()?.strip_prefix("# ")?.to_owned()));
+    for line in summary.lines() {
+        let Some((told, page)) = line.trim().strip_prefix("- [").and_then(|line| line.strip_suffix(')')?.split_once("](decisions/0"))
+        else {
+            continue;
+        };
+        assert_eq!(title(Path::new(&format!("decisions/0{page}"))).as_deref(), Some(told), "a decision is listed by its title");
+    }
 }
 
 #[test]
 fn links_between_pages_lead_somewhere() {
-    let mut complaints = Vec::new();
-    for path in files(&root().join("docs"), "md").into_iter().chain([root().join("README.md")]) {
+    let repository =
+        read("Cargo.toml").lines().find_map(|line| line.strip_prefix("repository = ")).expect("a repository").trim_matches('"').to_owned();
+    let docs = root().join("docs");
+    let (mut complaints, mut anchors) = (Vec::new(), 0);
+    for path in files(&docs, "md").into_iter().chain([root().join("README.md")]) {
         let text = fs::read_to_string(&path).expect("a page of the docs is text");
-        for link in text.split("](").skip(1).filter_map(|rest| rest.split([')', '#', ' ']).next()) {
-            let is_local = !link.is_empty() && !link.contains("://");
-            if is_local && !path.parent().expect("a folder").join(link).exists() {
-                complaints.push(format!("{}: the link to {link} leads nowhere", name_of(&path)));
+        let folder = path.parent().expect("a folder");
+        for link in sentences(&text).flat_map(|line| line.split("](").skip(1)).filter_map(|rest| rest.split([')', ' ']).next()) {
+            let mut complain = |what: &str| complaints.push(format!("{}: the link to {link} {what}", name_of(&path)));
+            if let Some(rest) = link.strip_prefix(&repository) {
+                let file = rest.split_once("/main/").map_or(rest, |(_, file)| file);
+                if !root().join(file).exists() {
+                    complain("leads to no file of ours");
+                }
+            } else if !link.contains("://") {
+                let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+                let target = if file.is_empty() { path.clone() } else { folder.join(file) };
+                if !target.exists() {
+                    complain("leads nowhere");
+                } else if path.starts_with(&docs) && !target.canonicalize().expect("it exists").starts_with(&docs) {
+                    complain("leads out of the book: name the file in the repository");
+                } else if !anchor.is_empty() {
+                    anchors += 1;
+                    let text = fs::read_to_string(&target).expect("an anchor is in a page");
+                    if !self::anchors(&text).contains(anchor) {
+                        complain("names no heading there");
+                    }
+                }
             }
         }
     }
     none(&complaints);
+    assert!(anchors > 10, "links to headings are `page.md#heading`");
+}
+
+/// The lines of a page that are not in a block of code.
+fn sentences(text: &str) -> impl Iterator<Item = &str> {
+    let mut fenced = false;
+    text.lines().filter(move |line| {
+        let fence = line.trim_start().starts_with("```");
+        fenced ^= fence;
+        !fence && !fenced
+    })
+}
+
+/// The names of the headings of a page, as all that shows Markdown makes them: a repeated one is counted.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    let headings = sentences(text).filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    let name = |heading: &str| -> String {
+        let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        kept.map(|c| if c == ' ' { '-' } else { c }).flat_map(char::to_lowercase).collect()
+    };
+    headings
+        .map(|heading| {
+            let name = name(heading);
+            let before = seen.entry(name.clone()).and_modify(|count| *count += 1).or_insert(0);
+            if *before == 0 { name } else { format!("{name}-{before}") }
+        })
+        .collect()
+}
+
+#[test]
+fn anchors_are_made_as_readers_make_them() {
+    let page = "# Why `a::b`, then?\n```sh\n# no heading\n```\n## 8.8 Datagrams over a relay\n## Grüße_x\n## Twice\n## Twice\n";
+    let made = ["why-ab-then", "88-datagrams-over-a-relay", "grüße_x", "twice", "twice-1"];
+    assert_eq!(anchors(page), made.map(str::to_owned).into());
 }
 
 #[test]
