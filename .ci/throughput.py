@@ -223,7 +223,8 @@ def plot(results, column):
     name, unit, more = COLUMNS[column]
     bars = sorted(((statistics.median(values), min(values), max(values), f"{contender}, {runtime}, {path}", runtime in neighbours.KINDS)
                    for (path, runtime, contender), runs in results.items() for values in [[run[column] for run in runs]]), reverse=more)
-    most, width, left, line = max(bar[2] for bar in bars), 420, 230, 22
+    most, width, line = max(bar[2] for bar in bars), 420, 22
+    left = 24 + 7 * max(len(bar[3]) for bar in bars)
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 90}" height="{line * len(bars) + 40}" '
              f'font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="#fff"/>'
              f'<text x="8" y="18" font-weight="bold">{name}, {unit} ({"more" if more else "less"} is better)</text>']
