@@ -147,28 +147,38 @@ bench *ARGS:
     fi
 
 # Needs root, iperf3 and wireguard-tools. Contenders are those that are installed (`cargo install boringtun-cli gotatun-cli`; nebula, tinc
-# and openvpn of Debian), and the wireguard-go that WIREGUARD_GO names; table and plots go to docs/performance.
+# and openvpn of Debian), the wireguard-go that WIREGUARD_GO names, and a small program with iroh (`just contender-iroh`, some minutes of
+# compiling); those that are missing are named. Table and plots go to docs/performance.
 #
 # Speed on real interfaces beside other VPNs in user space, interleaved.
 bench-peers *ARGS:
     #!/usr/bin/env bash
     set -euo pipefail
     cargo build --locked --release --bins -p shadowmesh-daemon -p shadowmesh-relay
+    missing=()
     contenders=("shadowmesh={{ CARGO_TARGET_DIR }}/release")
     contenders+=("shadowmesh, ChaCha20+SHADOWMESH_CRYPTO_SUITES=chacha20-poly1305={{ CARGO_TARGET_DIR }}/release")
     for program in boringtun-cli gotatun wireguard-go; do
         found=$(command -v "$program" || true)
         [ "$program" = wireguard-go ] && found=${WIREGUARD_GO:-$found}
-        [ -n "$found" ] && contenders+=("wg:${program%-cli}=$found")
+        if [ -n "$found" ]; then contenders+=("wg:${program%-cli}=$found"); else missing+=("$program"); fi
     done
     for program in nebula tincd openvpn; do
         found=$(command -v "$program" || true)
-        [ -n "$found" ] && contenders+=("${program%d}:${program%d}=$found")
+        if [ -n "$found" ]; then contenders+=("${program%d}:${program%d}=$found"); else missing+=("$program"); fi
     done
+    iroh={{ CARGO_TARGET_DIR }}/contenders/release/iroh-tunnel
+    if [ -x "$iroh" ]; then contenders+=("iroh:iroh=$iroh"); else missing+=(iroh-tunnel); fi
+    if [ ${#missing[@]} -gt 0 ]; then echo "not measured, since they are not here: ${missing[*]}" >&2; fi
     .ci/throughput.py --mtu 1420 --write docs/performance "$@" "${contenders[@]}"
 
-# Where the time goes while TCP runs through the tunnel by PATH (udp, wss, relay, relay-udp), as a flame graph in docs/performance (root, perf,
-# `cargo install inferno`).
+# The contender with iroh for `bench-peers`: not part of the project, with dependencies of its own.
+contender-iroh:
+    cargo build --locked --release --manifest-path .ci/contenders/iroh/Cargo.toml --target-dir "{{ CARGO_TARGET_DIR }}/contenders"
+
+# Needs root, perf, and `cargo install inferno`; the flame graph goes to docs/performance.
+#
+# Where the time goes while TCP runs through the tunnel by PATH (udp, wss, relay, relay-udp).
 flame PATH="udp" RUNTIME="threads":
     #!/usr/bin/env bash
     set -euo pipefail

@@ -132,7 +132,16 @@ def openvpn(pair, program):
     return pids
 
 
-KINDS = {"wg": wireguard, "nebula": nebula, "tinc": tinc, "openvpn": openvpn}
+def iroh(pair, program):
+    """The small program in contenders/iroh: packets as QUIC datagrams, between two that know each other's key and address."""
+    ids = {name: run(program, "key", pair.folder(name) / "iroh.key").strip() for _, name in pair.ends}
+    return [pair.world.start(
+        number, program, "run", pair.folder(name) / "iroh.key", pair.interface(name), f"{pair.inner(number)}/24", str(pair.mtu),
+        f"{pair.outer(number)}:7842", ids[its_name], f"{pair.outer(other)}:7842", log=f"{name}.log")
+        for (number, name), (other, its_name) in pair.others()]
+
+
+KINDS = {"wg": wireguard, "nebula": nebula, "tinc": tinc, "openvpn": openvpn, "iroh": iroh}
 
 
 def start(kind, world, program, network, overlay, mtu):

@@ -11,7 +11,8 @@ Each FOLDER of binaries is one contender; runs are interleaved, so that a busy m
 
 A contender may have settings of its own, as environment of its peers: `off+SHADOWMESH_P2P_MODE=off=target/release`.
 A contender `wg:NAME=PROGRAM` is a WireGuard in user space (boringtun-cli, gotatun, wireguard-go), told what to do by `wg` of wireguard-tools;
-`nebula:NAME=PROGRAM`, `tinc:NAME=PROGRAM` (tincd) and `openvpn:NAME=PROGRAM` are those. They have the path udp alone.
+`nebula:NAME=PROGRAM`, `tinc:NAME=PROGRAM` (tincd) and `openvpn:NAME=PROGRAM` are those, `iroh:NAME=PROGRAM` is the small program in
+contenders/iroh. They have the path udp alone.
 
 With --write, table and plots go to that folder. With --perf, `perf record` watches the programs while the stream that counts runs: FOLDER/PATH-RUNTIME-NAME.data.
 """
