@@ -154,6 +154,7 @@ fn live(name: &str, own: Arc<Identity>, network: &Network, (line, inbox, exporte
                 | Action::Hangup { .. }
                 | Action::Listen(_)
                 | Action::Remember { .. }
+                | Action::Succeeded(_)
                 | Action::Sockets
                 | Action::Flow { .. }
                 | Action::Datagram { .. } => {}

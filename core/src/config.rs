@@ -4,6 +4,7 @@ use crate::{
     id::PeerId,
     network::{AccessKey, Network},
     session::Suite,
+    succession::Followers,
     time::Duration,
     wire::{FRAME_OVERHEAD, RECORD_HEADER_LEN},
 };
@@ -67,6 +68,8 @@ pub struct NodeConfig {
     pub claims: Vec<(IpAddr, PeerId)>,
     /// Data lanes of this peer, at most 127: so many shards its plane has (protocol 4.3).
     pub lanes: u8,
+    /// Which identity follows which (protocol 2.8).
+    pub followers: Followers,
     /// Version of this software, told to peers; at most 32 bytes.
     pub version: String,
 }
@@ -90,14 +93,26 @@ impl NodeConfig {
 
     /// Whether this identity may be a member here (protocol 2.3).
     pub(crate) fn admits(&self, peer: PeerId) -> bool {
-        let is_listed = self.members.is_empty() || self.members.iter().any(|member| member.id == peer);
-        is_listed && !self.revoked.contains(&peer)
+        let is_listed = self.members.is_empty() || self.member(peer).is_some();
+        is_listed && !self.revoked.contains(&peer) && !self.followers.is_retired(peer, &self.revoked)
+    }
+
+    /// What `[[peer]]` says of this identity, or of one that it follows: who was taken off the list does not come back by being followed
+    /// (protocol 2.8).
+    pub(crate) fn member(&self, peer: PeerId) -> Option<&Member> {
+        let itself = self.members.iter().find(|member| member.id == peer);
+        itself.or_else(|| self.members.iter().find(|member| self.followers.leads(member.id, peer, &self.revoked)))
+    }
+
+    /// Whether both are one member, at different times (protocol 2.8).
+    pub(crate) fn is_same(&self, one: PeerId, other: PeerId) -> bool {
+        let leads = |from, to| self.followers.leads(from, to, &self.revoked);
+        one == other || leads(one, other) || leads(other, one)
     }
 
     /// Where the operator says that this peer may be reached by UDP.
     pub(crate) fn endpoints(&self, peer: PeerId) -> &[SocketAddr] {
-        let listed = self.members.iter().find(|member| member.id == peer);
-        listed.map_or(&[], |member| member.endpoints.get(..ENDPOINTS_MAX).unwrap_or(&member.endpoints))
+        self.member(peer).map_or(&[], |member| member.endpoints.get(..ENDPOINTS_MAX).unwrap_or(&member.endpoints))
     }
 
     /// A peer of `network` with the defaults of the protocol, no name and the suite that every peer has.
@@ -124,6 +139,7 @@ impl NodeConfig {
             revoked: Vec::new(),
             claims: Vec::new(),
             lanes: 1,
+            followers: Followers::default(),
             version: env!("CARGO_PKG_VERSION").into(),
         }
     }
@@ -137,20 +153,19 @@ impl NodeConfig {
     /// where none is configured (protocol 2.4).
     pub fn overlay_addresses(&self) -> Vec<(IpAddr, u8)> {
         let own = self.identity.id();
-        let mut all = self.addresses.clone();
-        let [derived_v6, automatic_v4] = {
-            let pair = self.network.addresses(own);
-            let v6 = pair.iter().find(|(address, _)| address.is_ipv6()).copied();
-            let v4 = pair.iter().find(|(address, _)| address.is_ipv4()).copied();
-            [v6, v4]
+        // the derived ones of those that we followed stay ours (protocol 2.8)
+        let line: Vec<PeerId> = core::iter::once(own).chain(self.followers.own_line(own)).collect();
+        let derived = |peer: &PeerId, is_wanted: fn(&IpAddr) -> bool| {
+            self.network.addresses(*peer).into_iter().find(|(address, _)| is_wanted(address))
         };
+        let mut all = self.addresses.clone();
         if !all.iter().any(|(address, _)| address.is_ipv4()) {
-            all.extend(automatic_v4);
+            all.extend(line.last().and_then(|first| derived(first, IpAddr::is_ipv4)));
         }
-        if let Some(derived) = derived_v6
-            && !all.contains(&derived)
-        {
-            all.push(derived);
+        for address in line.iter().filter_map(|peer| derived(peer, IpAddr::is_ipv6)) {
+            if !all.contains(&address) {
+                all.push(address);
+            }
         }
         all
     }

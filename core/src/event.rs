@@ -4,6 +4,7 @@ use crate::{
     handshake::{Done, Job},
     id::{ConnId, Handle, PathId, PeerId},
     plane::{Edit, Report, Tally},
+    succession::{Statement, Succession},
     time::{Duration, Instant},
     wire::{PathLabel, Transport},
 };
@@ -214,6 +215,8 @@ pub enum Event<'a> {
         /// No members, whatever else is said of them.
         revoked: Vec<PeerId>,
     },
+    /// An identity will follow ours at the next start: tell the others (protocol 2.8).
+    Succeed(Statement),
     /// How patient it is from now on; what is under way ends as it began.
     Tune(Tuning),
     /// Leave: tell all peers and relays; `Note::Left` follows.
@@ -319,6 +322,8 @@ pub enum Action {
         /// Its holder.
         peer: PeerId,
     },
+    /// Keep for the next run: one identity follows another, in the place of what was kept of the old one before.
+    Succeeded(Succession),
     /// Tell people.
     Note(Note),
 }
@@ -458,6 +463,13 @@ pub enum Note {
         out: PathLabel,
         /// The path on which the answer came.
         back: PathLabel,
+    },
+    /// One identity follows another; both have signed that.
+    Succeeded {
+        /// Who is followed.
+        old: PeerId,
+        /// Who follows.
+        new: PeerId,
     },
     /// Everybody was told that we leave.
     Left,

@@ -26,6 +26,7 @@ pub mod rehandshake;
 pub mod session;
 mod source;
 pub mod status;
+pub mod succession;
 mod text;
 pub mod time;
 pub mod wire;

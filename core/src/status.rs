@@ -29,6 +29,17 @@ pub struct Status {
     pub drops: Vec<(&'static str, u64)>,
     /// Counters since start.
     pub totals: Totals,
+    /// The identity that will follow this one at the next start.
+    pub succession: Option<SuccessionStatus>,
+}
+
+/// An own succession that has not taken effect (protocol 2.8).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SuccessionStatus {
+    /// Who will follow.
+    pub new: PeerId,
+    /// Members that are connected or listed and have not said that they know.
+    pub untold: Vec<PeerId>,
 }
 
 /// Counters since start, for metrics.

@@ -16,11 +16,12 @@ use shadowmesh_core::{
     network::{Network, RelayAddress},
     rehandshake::{Answerer, Asker, Ground},
     session::{Chain, Side, Suite},
+    succession::Statement,
     time::Instant,
     wire::{
         Bind, Bound, Candidate, CandidateKind, CookieReply, Counter, DirectoryEntry, Established, FRAME_OVERHEAD, Fragment, FragmentKind,
         FrameHeader, INNER_CONTROL, INNER_IP, INNER_KEEPALIVE, LANE_CONTROL_BIT, LANE_NODE, LaneControl, NodeControl, Params, PathLabel,
-        PeerMessage, RECORD_FLAG_URGENT, Receipt, ReceiptMask, Record, RelayMessage, TYPE_DLV, TYPE_FWD, Transport,
+        PeerMessage, RECORD_FLAG_URGENT, Receipt, ReceiptMask, Record, RelayMessage, SUCCESSION_PART_LEN, TYPE_DLV, TYPE_FWD, Transport,
     },
 };
 use std::{collections::BTreeSet, fmt::Write as _, path::Path, sync::Arc};
@@ -244,8 +245,21 @@ fn peer_messages(add: &mut Add<'_>) {
     peer(add, "candidates", &PeerMessage::Candidates { generation: 6, candidates });
     peer(add, "rekey-please", &PeerMessage::RekeyPlease);
     peer(add, "close", &PeerMessage::Close { reason: 1 });
+    succession(add);
     let params = emitted(|out| Params { mtu: Some(1280), ..Params::default() }.emit(out));
     peer(add, "update", &PeerMessage::Update { params });
+}
+
+/// The statement that one identity follows another, the last of its parts, and the answer.
+fn succession(add: &mut Add<'_>) {
+    let statement = Statement::make(&alice(), &bob(), &RustCrypto, [&[7; 32], &[8; 32]]);
+    let read = Statement::parse(statement.bytes()).expect("its own layout");
+    assert!(read.verify(&RustCrypto).is_some_and(|proven| (proven.old(), proven.new_id()) == (alice().id(), bob().id())));
+    let parts = statement.bytes().chunks(SUCCESSION_PART_LEN).zip(0..);
+    let (last, place) = parts.last().expect("a statement has bytes");
+    peer(add, "succession-last", &PeerMessage::Succession { place, bytes: last.to_vec() });
+    peer(add, "taken", &PeerMessage::Taken { new: bob().id() });
+    add("succession", statement.bytes().to_vec());
 }
 
 fn peer(add: &mut Add<'_>, name: &str, message: &PeerMessage) {

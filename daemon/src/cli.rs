@@ -25,7 +25,10 @@ pub(crate) enum Command {
         files: FileArgs,
     },
     /// Prints the `PeerId` of an identity file
+    #[command(args_conflicts_with_subcommands = true)]
     Id {
+        #[command(subcommand)]
+        command: Option<IdCommand>,
         /// The identity file [default: that of the configuration]
         #[arg(long, value_name = "FILE")]
         identity: Option<PathBuf>,
@@ -115,6 +118,19 @@ pub(crate) enum Command {
         /// Prints JSON
         #[arg(long)]
         json: bool,
+    },
+}
+
+/// Commands about this peer's own identity.
+#[derive(Debug, Subcommand)]
+pub(crate) enum IdCommand {
+    /// Makes a new identity that follows this one at the next start, and tells the others
+    Rotate {
+        /// Prints JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        files: FileArgs,
     },
 }
 

@@ -59,6 +59,8 @@ pub(crate) enum Request {
         /// Only what comes from or goes to this peer.
         peer: Option<String>,
     },
+    /// Make a new identity that follows at the next start, and tell the others.
+    Rotate {},
     /// Why a peer is on its path.
     Explain {
         /// Name, overlay address or beginning of a `PeerId`.

@@ -8,6 +8,7 @@ use shadowmesh_core::{
 use shadowmesh_runtime_std::{
     credential,
     identity::{self, IdentityError, KeyPlace},
+    succession::{self, InUse, Prepared},
 };
 use std::{io::Read, ops::Deref, path::Path, sync::Arc};
 
@@ -92,9 +93,25 @@ pub(crate) fn new_identity(path: &Path) -> Result<Identity, Failure> {
     identity::create(path).map_err(|error| told(&KeyPlace::File(path.to_owned()), &error))
 }
 
-/// Reads an identity, or makes it on the first start.
-pub(crate) fn identity_or_new(place: &KeyPlace) -> Result<Identity, Failure> {
-    place.load_or_create().map_err(|error| told(place, &error))
+/// The identity of this start: the one that was prepared to follow, else that of the place, made on the first start.
+pub(crate) fn identity_in_use(place: &KeyPlace) -> Result<InUse, Failure> {
+    let used = match place {
+        KeyPlace::File(key) => succession::take_up(key, &*provider()),
+        KeyPlace::Credential(_) => place.load().map(|identity| InUse { identity, line: Vec::new(), is_new: false }),
+    };
+    used.map_err(|error| told(place, &error))
+}
+
+/// Makes the identity that follows at the next start, and the statement of both.
+pub(crate) fn prepare_succession(place: &KeyPlace) -> Result<Prepared, Failure> {
+    match place {
+        KeyPlace::File(key) => succession::prepare(key, &*provider()).map_err(|error| told(place, &error)),
+        KeyPlace::Credential(path) => Err(Failure::usage(format!(
+            "{}: this identity is the service manager's, and is not replaced here; seal a new one as you sealed this, and list it where \
+             [[peer]] lists the old one",
+            path.display()
+        ))),
+    }
 }
 
 /// A new identity that is in no file yet, and the line of its file.

@@ -5,6 +5,7 @@
 //!       ─▶ up       settings ─▶ runtime's peer; answers on the control socket and the metrics port
 //!       ─▶ status peer wait ping capture log bugreport metrics down          clients of the control socket
 //!       ─▶ netcheck a client too, or with a peer of its own for a moment
+//!       ─▶ id rotate a client too, or alone where no peer runs
 //!       ─▶ demo     relay and two peers in this process
 //! ```
 mod bugreport;
@@ -25,6 +26,7 @@ mod out;
 mod peers;
 mod ping;
 mod resolve;
+mod rotate;
 mod runtime;
 mod status;
 mod up;
@@ -33,7 +35,7 @@ mod wait;
 mod warnings;
 
 use clap::{Parser, error::ErrorKind};
-use cli::{Cli, Command, ConfigCommand, LogCommand, NetworkCommand, PeerCommand};
+use cli::{Cli, Command, ConfigCommand, IdCommand, LogCommand, NetworkCommand, PeerCommand};
 use control::{Client, Request};
 use failure::Failure;
 use std::process::ExitCode;
@@ -94,7 +96,8 @@ fn one_line(text: &str) -> String {
 fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Keygen { out, files } => commands::keygen(out, &files),
-        Command::Id { identity, files } => commands::id(identity, &files),
+        Command::Id { command: Some(IdCommand::Rotate { json, files }), .. } => rotate::run(json, &files),
+        Command::Id { command: None, identity, files } => commands::id(identity, &files),
         Command::Network(NetworkCommand::New { name, relay, relay_id, relay_token }) => {
             commands::network_new(&name, &relay, &relay_id, &relay_token)
         }

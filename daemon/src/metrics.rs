@@ -222,6 +222,7 @@ mod tests {
             peers: Vec::new(),
             drops: vec![("replayed", 0)],
             totals: Totals::default(),
+            succession: None,
         }
     }
 

@@ -98,6 +98,7 @@ pub(crate) mod tests {
             peers: vec![peer(1, "a", "10.77.0.1"), peer(2, "b", "10.77.0.2"), peer(3, "b", "10.77.0.3")],
             drops: Vec::new(),
             totals: Totals::default(),
+            succession: None,
         }
     }
 

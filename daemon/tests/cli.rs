@@ -21,6 +21,28 @@ fn keygen_makes_a_private_file_once() {
     assert_eq!(fs::read(&key).expect("still there"), before);
 }
 
+/// Where no peer runs, the next identity is made all the same, once, and the one that is used stays until the next start.
+#[test]
+fn an_identity_is_rotated_without_a_running_peer() {
+    let dir = tempdir().expect("a temporary directory");
+    let state = text(dir.path());
+    let none = run(&["id", "rotate", "--state-dir", state]);
+    assert!(none.status.code() == Some(1) && String::from_utf8_lossy(&none.stderr).contains("does not exist"), "{none:?}");
+    let old = succeed(&["keygen", "--state-dir", state]);
+    let rotated =
+        || -> serde_json::Value { serde_json::from_str(&succeed(&["id", "rotate", "--json", "--state-dir", state])).expect("JSON") };
+    let (first, again) = (rotated(), rotated());
+    assert_eq!((first["old"].as_str(), &first["running"], &first["was_there"]), (Some(old.trim()), &false.into(), &false.into()));
+    assert_eq!((&again["new"], &again["was_there"]), (&first["new"], &true.into()));
+    assert_eq!(succeed(&["id", "--state-dir", state]), old);
+    let told = succeed(&["id", "rotate", "--state-dir", state]);
+    assert!(told.contains(&format!("follows {} at the next start", old.trim())) && told.contains("nobody hears of it before"), "{told}");
+    for name in ["identity.key.next", "identity.key.line"] {
+        let made = fs::metadata(dir.path().join(name)).expect("made");
+        assert_eq!(made.permissions().mode() & 0o777, 0o600, "{name}");
+    }
+}
+
 #[test]
 fn two_identities_and_two_networks_differ() {
     let dir = tempdir().expect("a temporary directory");

@@ -16,6 +16,7 @@ use shadowmesh_core::{
     machine::Machine,
     network::{Network, RelayAddress},
     session::{EpochKeys, Side, Suite},
+    succession::Followers,
     time::{Duration, Instant},
     wire::{Counter, DirectoryEntry, Established, FRAME_HEADER_LEN, FrameHeader, INNER_CONTROL, LANE_NODE, Params, RelayMessage, TAG_LEN},
 };
@@ -157,6 +158,7 @@ impl Bench {
                 | Action::Edit(_)
                 | Action::Listen(_)
                 | Action::Remember { .. }
+                | Action::Succeeded(_)
                 | Action::Note(_) => {}
             }
         }
@@ -221,6 +223,7 @@ fn config(network: Network) -> NodeConfig {
         revoked: Vec::new(),
         claims: Vec::new(),
         lanes: 1,
+        followers: Followers::default(),
         version: "1".into(),
     }
 }

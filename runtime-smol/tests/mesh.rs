@@ -11,6 +11,7 @@ use shadowmesh_core::{
     network::{Network, RelayAddress},
     session::Suite,
     status::{RelayState, Status},
+    succession::Followers,
     time::Instant,
     wire::PathLabel,
 };
@@ -394,6 +395,7 @@ fn options(number: u8, relay: SocketAddr, direct: Transports) -> (PeerOptions, f
         members: Vec::new(),
         revoked: Vec::new(),
         claims: Vec::new(),
+        followers: Followers::default(),
         lanes: 1,
         version: "test".to_owned(),
     };

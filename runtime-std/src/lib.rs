@@ -5,7 +5,7 @@
 //!   listen, lines, dial, connect, ws   what is decided about connections before and after they block
 //!   journal             a run on its way to a file
 //!   mapping             ports of the router in front
-//!   tun, udp, tls, ahead, clock, descriptors, entropy, interfaces, netlink, identity, credential   the operating system
+//!   tun, udp, tls, ahead, clock, descriptors, entropy, interfaces, netlink, identity, succession, credential   the operating system
 //! ```
 //!
 //! A runtime drives a control room ([`room::Room`]) through its doors ([`room::Doors`]) and differs from another in how it waits.
@@ -38,6 +38,7 @@ pub mod relay;
 #[doc(hidden)]
 pub mod rerun;
 pub mod room;
+pub mod succession;
 mod threads;
 pub mod tls;
 pub mod tun;

@@ -10,11 +10,12 @@ use crate::{
     hub::{self, HubAction},
     plane::Edit,
     session::Chain,
+    succession::Succession,
 };
 
 /// The kinds of a peer's actions; a kind's number is its place.
-pub(super) const NODE: [&str; 11] =
-    ["Dial", "Hangup", "Send", "Compute", "Edit", "Listen", "Remember", "Note", "Sockets", "Flow", "Datagram"];
+pub(super) const NODE: [&str; 12] =
+    ["Dial", "Hangup", "Send", "Compute", "Edit", "Listen", "Remember", "Note", "Sockets", "Flow", "Datagram", "Succeeded"];
 /// The kinds of a relay's actions.
 pub(super) const HUB: [&str; 6] = ["Send", "Hangup", "Compute", "Edit", "Note", "Datagram"];
 
@@ -81,6 +82,10 @@ pub(super) fn put_node(action: &Action, out: &mut Vec<u8>) {
             out.push(10);
             remote.put(out);
             bytes.put(out);
+        }
+        Action::Succeeded(succession) => {
+            out.push(11);
+            succession.put(out);
         }
     }
 }
@@ -249,6 +254,9 @@ pub(super) fn tell_node(action: &Action) -> String {
             format!("Flow with {remote} as {}{socket}", name(*conn))
         }
         Action::Datagram { remote, bytes } => format!("Datagram to {remote}: {}", message(bytes)),
+        Action::Succeeded(Succession { old, new, proven }) => {
+            format!("Succeeded: {} follows {}{}", new.short(), old.short(), if *proven { ", proven" } else { "" })
+        }
     }
 }
 

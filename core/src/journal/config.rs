@@ -4,6 +4,7 @@ use crate::{
     config::{Access, HubConfig, Limits, Member, NodeConfig, Transports},
     crypto::{Identity, Provider, rustcrypto::RustCrypto},
     network::{AccessKey, Network, RelayAddress},
+    succession::{Followers, STATEMENT_LEN, Statement, Succession},
     wire::{Malformed, Reader},
 };
 use std::sync::Arc;
@@ -30,6 +31,7 @@ record!(NodeConfig {
     members,
     revoked,
     claims,
+    followers,
     version,
     lanes,
 });
@@ -63,6 +65,29 @@ record!(Limits {
     refuse_time,
     memory,
 });
+
+record!(Succession { old, new, proven });
+
+impl Field for Statement {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.bytes());
+    }
+    fn take(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Self::parse(from.bytes(STATEMENT_LEN, "succession")?)
+    }
+}
+
+impl Field for Followers {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.own().to_vec().put(out);
+        self.remembered().put(out);
+    }
+    fn take(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let own = Field::take(from)?;
+        let remembered: Vec<Succession> = Field::take(from)?;
+        Ok(Self::new(own, &remembered))
+    }
+}
 
 impl Field for AccessKey {
     fn put(&self, out: &mut Vec<u8>) {

@@ -11,7 +11,7 @@ use crate::{
 use core::net::IpAddr;
 
 /// The kinds of a peer's events; a kind's number is its place.
-pub(super) const NODE: [&str; 20] = [
+pub(super) const NODE: [&str; 21] = [
     "Start",
     "Entropy",
     "Alarm",
@@ -32,6 +32,7 @@ pub(super) const NODE: [&str; 20] = [
     "Examine",
     "Members",
     "Tune",
+    "Succeed",
 ];
 /// The kinds of a relay's events.
 pub(super) const HUB: [&str; 11] =
@@ -124,6 +125,7 @@ pub(super) fn put_node(event: &Event<'_>, out: &mut Vec<u8>) {
             revoked.put(out);
         }
         Event::Tune(tuning) => put_kind(19, tuning, out),
+        Event::Succeed(statement) => put_kind(20, statement, out),
         Event::Sockets { v4, v6 } => {
             out.push(14);
             (*v4, *v6).put(out);
@@ -204,6 +206,7 @@ pub(super) fn take_node<'a>(body: &'a mut [u8], loan: &'a mut Loan) -> Result<Ev
         }
         17 => Event::Examine,
         19 => Event::Tune(Field::take(&mut from)?),
+        20 => Event::Succeed(Field::take(&mut from)?),
         _ => return Err(Malformed("event")),
     };
     from.end("event")?;
@@ -357,6 +360,7 @@ pub(super) fn tell_node(event: &Event<'_>) -> String {
                 "retry within {retry_interval:?}, health within {health_check_interval:?}, {connect_timeout:?} to connect, relays are {relay}"
             )
         }
+        Event::Succeed(statement) => format!("{} will follow", statement.said().1.short()),
         Event::Members { members, revoked } => format!("{} listed, {} revoked", members.len(), revoked.len()),
         Event::Opened { conn, tls, remote, .. } => {
             format!("{} to {remote}, {}", name(*conn), tls.identity.map_or("a foreign certificate".into(), |id| id.short()))

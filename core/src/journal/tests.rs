@@ -12,6 +12,7 @@ use crate::{
     network::{Network, RelayAddress},
     plane::{Edit, Install, LinkTally, PathTally, Report, Slabs, Tally},
     session::{Chain, SessionId, Side, Suite},
+    succession::{Statement, Succession},
     time::Duration,
     wire::{Params, Transport},
 };
@@ -129,6 +130,11 @@ fn a_port_of_the_router_has_these_bytes() {
     bytes.clear();
     Node::put_event(&Event::Examine, &mut bytes);
     assert_eq!(bytes, [17]);
+}
+
+fn statement() -> Statement {
+    let [old, new] = [1, 2].map(|seed| Identity::from_seed([seed; 32]));
+    Statement::make(&old, &new, &RustCrypto, [&[3; 32], &[4; 32]])
 }
 
 fn mapping(protocol: MappingProtocol, transport: Transport, external: SocketAddr) -> PortMapping {
@@ -317,6 +323,7 @@ fn run(crypto: &Arc<dyn Provider>) -> (Vec<u8>, Vec<u8>) {
                 | Action::Edit(_)
                 | Action::Listen(_)
                 | Action::Remember { .. }
+                | Action::Succeeded(_)
                 | Action::Note(_)
                 | Action::Sockets
                 | Action::Flow { .. } => {}
@@ -566,6 +573,7 @@ fn peer_events() -> Vec<Event<'static>> {
             connect_timeout: Duration::from_secs(7),
             close_relay: true,
         }),
+        Event::Succeed(statement()),
         Event::Leave,
     ];
     events.extend(ends.map(|why| Event::Closed { conn: ConnId(1), why }));

@@ -2,6 +2,7 @@
 use super::Link;
 use crate::{
     event::{Action, Note},
+    id::PeerId,
     node::Room,
     path::candidate::{inside, inside_any},
     plane::Edit,
@@ -16,7 +17,7 @@ const CLAIMS_PER_PEER: usize = 16;
 impl Link {
     /// What the peer said of itself, under the seal of the handshake.
     pub(super) fn take_params(&mut self, room: &mut Room, params: Params) {
-        let own_name = room.config.members.iter().find(|member| member.id == self.peer).and_then(|member| member.name.clone());
+        let own_name = room.config.member(self.peer).and_then(|member| member.name.clone());
         self.name = own_name.or_else(|| params.name.clone());
         if params.layer2 != room.config.layer2 {
             let theirs = if params.layer2 { "tap" } else { "tun" };
@@ -35,6 +36,13 @@ impl Link {
             let params = core::mem::take(&mut self.params);
             self.take_params(room, params);
         }
+    }
+
+    /// Another identity took its place: no packet goes to it any more.
+    pub(crate) fn give_up_addresses(&mut self, room: &mut Room) {
+        self.addresses = Vec::new();
+        let mac = room.config.network.mac_address(self.peer);
+        room.edit(Edit::Peer { link: self.id, addresses: Vec::new(), mac });
     }
 
     /// Works out which addresses are the peer's, and tells the plane.
@@ -66,28 +74,36 @@ impl Link {
         if room.around.overlay.iter().any(|(own, _)| *own == address) {
             return Err("it is our own address");
         }
-        let listed = room.config.members.iter().find(|member| allowed_to(&member.allowed)).map(|member| member.id);
+        let config = &room.config;
+        let listed = config.members.iter().find(|member| allowed_to(&member.allowed)).map(|member| member.id);
         match listed {
-            Some(holder) if holder == self.peer => return Ok(()),
+            Some(holder) if config.is_same(holder, self.peer) => return Ok(()),
             Some(_) => return Err("it is listed as another peer's in [[peer]] allowed"),
             None => {}
         }
-        let automatic = room.config.network.address_v4(self.peer);
+        // what was made of an identity stays with those that follow it (protocol 2.8)
+        let before = config.followers.before(self.peer).into_iter().filter(|old| config.is_same(*old, self.peer));
+        let line: Vec<PeerId> = core::iter::once(self.peer).chain(before).collect();
+        if line.iter().any(|peer| address == IpAddr::V6(config.network.address_v6(*peer))) {
+            return Ok(());
+        }
         let own_v4_is_automatic = !room.config.addresses.iter().any(|(own, _)| own.is_ipv4());
         match address {
             IpAddr::V6(_) if inside(IpAddr::V6(room.config.network.prefix()), 64, address) => {
                 return Err("it is not the address that follows from the PeerId");
             }
-            IpAddr::V4(v4) if own_v4_is_automatic && v4 != automatic => return Err("it lies outside of our interface.address"),
+            IpAddr::V4(v4) if own_v4_is_automatic && !line.iter().any(|peer| v4 == config.network.address_v4(*peer)) => {
+                return Err("it lies outside of our interface.address");
+            }
             IpAddr::V4(_) | IpAddr::V6(_) => {}
         }
         if !inside_any(&room.around.overlay, address) {
             return Err("it lies outside of our interface.address");
         }
         match room.claims.get(&address) {
-            Some(holder) if *holder == self.peer => Ok(()),
+            Some(holder) if config.is_same(*holder, self.peer) => Ok(()),
             Some(_) => Err("another peer was proven to hold it first"),
-            None if room.claims.values().filter(|holder| **holder == self.peer).count() >= CLAIMS_PER_PEER => {
+            None if room.claims.values().filter(|holder| config.is_same(**holder, self.peer)).count() >= CLAIMS_PER_PEER => {
                 Err("it holds as many addresses as a peer may")
             }
             None => {
@@ -102,7 +118,7 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::Member, id::LinkId, id::PeerId, link::tests::room, time::Instant};
+    use crate::{config::Member, id::LinkId, link::tests::room, succession::Succession, time::Instant};
 
     const OWN_NET: &str = "10.0.0.1";
 
@@ -154,6 +170,29 @@ mod tests {
         room.claims.insert(ip("10.1.1.1"), PeerId([1; 32]));
         assert!(!announced(room, 2, &["10.1.1.1"]).addresses.contains(&ip("10.1.1.1")));
         assert!(announced(room, 1, &["10.1.1.1"]).addresses.contains(&ip("10.1.1.1")));
+    }
+
+    // protocol 2.3, 2.5, 2.8
+    #[test]
+    fn what_is_said_of_an_identity_holds_for_those_that_follow_it_and_not_for_those_before() {
+        let [before, id, after] = [2, 3, 4].map(|n| PeerId([n; 32]));
+        let listed = Member { id, name: Some("x".to_owned()), allowed: vec![(ip("10.9.0.0"), 16)], endpoints: Vec::new() };
+        let room = &mut room(vec![listed]);
+        let follows = |room: &mut Room, old, new, proven| room.config.followers.remember(Succession { old, new, proven });
+        follows(room, before, id, false);
+        follows(room, id, after, false);
+        let admitted = |room: &Room| [before, id, after].map(|peer| room.config.admits(peer));
+        assert_eq!(admitted(room), [false, true, true], "who was taken off the list does not come back");
+        let derived = IpAddr::V6(room.config.network.address_v6(id));
+        let known = announced(room, 4, &["10.9.0.1", &derived.to_string()]);
+        assert_eq!((known.name.as_deref(), known.refused.len()), (Some("x"), 0));
+        assert!(known.addresses.contains(&derived) && known.addresses.contains(&ip("10.9.0.1")));
+        room.config.revoked = vec![id];
+        assert_eq!(admitted(room), [false; 3], "who is revoked passes nothing on");
+        assert_eq!(announced(room, 4, &["10.9.0.1", &derived.to_string()]).refused.len(), 2);
+        room.config.revoked = Vec::new();
+        follows(room, id, after, true);
+        assert_eq!(admitted(room), [false, false, true], "the new one has been here");
     }
 
     #[test]

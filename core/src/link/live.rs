@@ -200,6 +200,7 @@ impl Link {
         room.note(Note::PeerConnected { peer: self.peer, handshake: now.since(started), suite });
         self.keepalive(room);
         self.prod(now, room);
+        self.begin_telling(now, room);
         self.offer_candidates(now, room);
         self.attempt_soon(now);
         room.want_listener();
@@ -329,6 +330,8 @@ impl Link {
             PeerMessage::Close { .. } => self.end(now, room, "it left"),
             PeerMessage::Search { address, step } => self.take_search(now, room, address, step),
             PeerMessage::Punch { address } => self.take_punch(now, room, address),
+            PeerMessage::Succession { place, bytes } => self.take_succession(now, room, place, &bytes),
+            PeerMessage::Taken { new } => self.succession_taken(now, room, new),
             PeerMessage::Update { params } => match Params::parse(&params) {
                 Ok(params) => self.take_params(room, params),
                 Err(_) => room.drops.count(Drop::Malformed),

@@ -23,6 +23,7 @@ mod relays;
 mod report;
 mod search;
 mod steer;
+mod succession;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -96,6 +97,7 @@ pub(crate) struct Link {
     fallbacks: u64,
     retries: u64,
     strays: Strays,
+    telling: succession::Telling,
     /// Switches of the last minute (protocol 7.5).
     switches: VecDeque<Instant>,
 }
@@ -115,7 +117,7 @@ impl Link {
     }
 
     pub(crate) fn new(now: Instant, id: LinkId, peer: PeerId, room: &mut Room) -> Self {
-        let name = room.config.members.iter().find(|member| member.id == peer).and_then(|member| member.name.clone());
+        let name = room.config.member(peer).and_then(|member| member.name.clone());
         let mut link = Self {
             id,
             peer,
@@ -148,6 +150,7 @@ impl Link {
             fallbacks: 0,
             retries: 0,
             strays: Strays::default(),
+            telling: succession::Telling::default(),
             switches: VecDeque::new(),
         };
         link.settle_addresses(room);

@@ -45,6 +45,7 @@ pub(crate) fn room(members: Vec<Member>) -> Room {
         revoked: Vec::new(),
         claims: Vec::new(),
         lanes: 1,
+        followers: crate::succession::Followers::default(),
         version: "test".into(),
     })
 }

@@ -6,6 +6,9 @@ use super::{
 use crate::{
     config::{Member, Tuning},
     id::PeerId,
+    link::Link,
+    status::SuccessionStatus,
+    succession::Statement,
     time::Instant,
 };
 
@@ -26,6 +29,53 @@ impl Node {
             let presences = self.uplinks.get(index).map(Uplink::presences).unwrap_or_default();
             self.news(now, index, News { presences, ..News::default() });
         }
+    }
+
+    /// An identity will follow ours: those who are there are told (protocol 2.8).
+    pub(super) fn succeed(&mut self, now: Instant, statement: Statement) {
+        let Self { room, links, .. } = self;
+        if statement.said().0 != room.own {
+            room.refuse(None, "a succession that does not begin with our own identity");
+            return;
+        }
+        if let Err(why) = room.config.followers.announce(statement) {
+            room.refuse(None, format!("the succession of our own identity: {why}"));
+            return;
+        }
+        for link in links.values_mut() {
+            link.announce_succession(now, room);
+        }
+    }
+
+    /// Whoever's place another identity has taken is left, and its addresses go over.
+    pub(super) fn part_with_retired(&mut self, now: Instant) {
+        let retired = self.room.take_retired();
+        if retired.is_empty() {
+            return;
+        }
+        let Self { room, links, .. } = self;
+        for old in &retired {
+            if let Some(link) = links.get_mut(old) {
+                link.shut_out(now, room);
+                link.give_up_addresses(room);
+            }
+        }
+        for link in links.values_mut() {
+            link.members_changed(room);
+        }
+    }
+
+    /// The succession of our own that has not taken effect, and who is not told of it.
+    pub(super) fn succession_status(&self) -> Option<SuccessionStatus> {
+        let (old, new) = self.room.config.followers.own().last()?.said();
+        if old != self.room.own {
+            return None;
+        }
+        let knows = |peer: PeerId| self.links.get(&peer).is_some_and(Link::knows_succession);
+        let met = self.links.iter().filter(|(_, link)| link.live().is_some()).map(|(peer, _)| *peer);
+        let listed = self.room.config.members.iter().map(|member| self.room.config.followers.latest(member.id));
+        let all: std::collections::BTreeSet<PeerId> = met.chain(listed).filter(|peer| *peer != old && *peer != new).collect();
+        Some(SuccessionStatus { new, untold: all.into_iter().filter(|peer| !knows(*peer)).collect() })
     }
 
     /// Takes over other waits. No session and no path ends by that, but the relays' connections when they are to be closed.

@@ -118,6 +118,7 @@ impl Node {
             peers: self.links.values().map(|link| link.status(relay_remote)).collect(),
             drops: drops.iter().collect(),
             totals: self.room.totals,
+            succession: self.succession_status(),
         }
     }
 
@@ -521,6 +522,7 @@ impl Machine for Node {
             Event::Ping { peer, id, payload } => self.ping(now, peer, id, payload),
             Event::Members { members, revoked } => self.change_members(now, members, revoked),
             Event::Tune(tuning) => self.tune(now, tuning),
+            Event::Succeed(statement) => self.succeed(now, statement),
             Event::Leave => self.leave(now),
             Event::Sockets { v4, v6 } => {
                 self.room.udp_ports = (v4, v6);
@@ -532,6 +534,7 @@ impl Machine for Node {
             }
             Event::Datagram { remote, bytes } => self.datagram(now, remote, bytes),
         }
+        self.part_with_retired(now);
         self.name_receivers();
         self.park_or_wake(now);
         self.doubt_relays(now);

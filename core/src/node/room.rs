@@ -120,6 +120,8 @@ pub(crate) struct Room {
     next_flow: u64,
     /// Where relays pass datagrams on, by relay.
     doors: BTreeMap<usize, SocketAddr>,
+    /// Whose place another identity has taken.
+    retired: Vec<PeerId>,
     /// What relays have to be told: which one, a receiver, and who is meant.
     named: Vec<(usize, u32, Handle)>,
     owners: BTreeMap<Ticket, Owner>,
@@ -164,6 +166,7 @@ impl Room {
             flows: BTreeMap::new(),
             next_flow: 0,
             doors: BTreeMap::new(),
+            retired: Vec::new(),
             named: Vec::new(),
             owners: BTreeMap::new(),
             next_ticket: 0,
@@ -189,6 +192,19 @@ impl Room {
 
     pub(crate) fn refuse(&mut self, who: Option<PeerId>, what: impl Into<String>) {
         self.note(Note::Refused { who, what: what.into() });
+    }
+
+    /// This identity was proven by a handshake: those that it follows have no place any more (protocol 2.8).
+    pub(crate) fn proved(&mut self, peer: PeerId) {
+        for succession in self.config.followers.proved(peer) {
+            self.retired.push(succession.old);
+            self.act(Action::Succeeded(succession));
+        }
+    }
+
+    /// Those who have lost their place since the last look.
+    pub(crate) fn take_retired(&mut self) -> Vec<PeerId> {
+        core::mem::take(&mut self.retired)
     }
 
     /// What we tell a peer of ourselves, under the seal of the handshake.

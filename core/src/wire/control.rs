@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! NodeControl  10 STREAM  11 ACK  12 PING  13 PONG
-//! └─ STREAM carries PeerMessage  20 CANDIDATES … 27 PUNCH  (framed by crate::control)
+//! └─ STREAM carries PeerMessage  20 CANDIDATES … 29 TAKEN  (framed by crate::control)
 //! ```
 use super::{
     Malformed, Reader,
     addr::{read_socket, socket_bytes},
 };
+use crate::{id::PeerId, succession::STATEMENT_LEN};
 use core::net::SocketAddr;
 
 /// Most bytes of one piece of the control stream, and of a ping's payload: a sealed frame then fits each path (1,280 B).
@@ -17,6 +18,10 @@ pub const MAX_CANDIDATES: usize = 10;
 /// Most bytes of TLV params in one message (protocol 3.6).
 const MAX_PARAMS_LEN: usize = 1_024;
 const MLKEM_LEN: usize = 1_568;
+/// Bytes of a part of a succession, but of the last one (protocol 2.8).
+pub const SUCCESSION_PART_LEN: usize = 4_000;
+/// Parts of a succession.
+const SUCCESSION_PARTS: usize = STATEMENT_LEN.div_ceil(SUCCESSION_PART_LEN);
 
 /// Reason in CLOSE: the sender was told to leave.
 pub const CLOSE_DOWN: u8 = 0;
@@ -49,6 +54,8 @@ const CLOSE: u8 = 0x24;
 const UPDATE: u8 = 0x25;
 const SEARCH: u8 = 0x26;
 const PUNCH: u8 = 0x27;
+const SUCCESSION: u8 = 0x28;
+const TAKEN: u8 = 0x29;
 
 /// Sealed on lane FF between peers; neither acknowledged nor ordered by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,6 +161,18 @@ pub enum PeerMessage {
     Punch {
         /// The sender's connection with a relay, as that sees it.
         address: SocketAddr,
+    },
+    /// A part of a statement that one identity follows another (protocol 2.8).
+    Succession {
+        /// Which part, from 0.
+        place: u8,
+        /// As many bytes as that part has.
+        bytes: Vec<u8>,
+    },
+    /// The statement that ends with this identity is taken over.
+    Taken {
+        /// Who follows.
+        new: PeerId,
     },
 }
 
@@ -302,6 +321,12 @@ impl PeerMessage {
             UPDATE => Self::Update { params: reader.rest(MAX_PARAMS_LEN, "update params")?.to_vec() },
             SEARCH => Self::Search { address: read_socket(&mut reader)?, step: reader.u16("search step")? },
             PUNCH => Self::Punch { address: read_socket(&mut reader)? },
+            SUCCESSION => {
+                let place = reader.u8("place in a succession")?;
+                let len = succession_part_len(place).ok_or(Malformed("place in a succession"))?;
+                Self::Succession { place, bytes: reader.bytes(len, "part of a succession")?.to_vec() }
+            }
+            TAKEN => Self::Taken { new: PeerId(reader.array("PeerId of a succession")?) },
             _ => return Err(Malformed("peer message type")),
         };
         reader.end("bytes after peer message")?;
@@ -341,8 +366,23 @@ impl PeerMessage {
                 out.push(PUNCH);
                 out.extend_from_slice(&socket_bytes(*address));
             }
+            Self::Succession { place, bytes } => {
+                assert_eq!(Some(bytes.len()), succession_part_len(*place), "each part of a succession has its length");
+                out.extend_from_slice(&[SUCCESSION, *place]);
+                out.extend_from_slice(bytes);
+            }
+            Self::Taken { new } => {
+                out.push(TAKEN);
+                out.extend_from_slice(&new.0);
+            }
         }
     }
+}
+
+/// Length of this part of a succession, if there is one.
+fn succession_part_len(place: u8) -> Option<usize> {
+    let place = usize::from(place);
+    (place < SUCCESSION_PARTS).then(|| SUCCESSION_PART_LEN.min(STATEMENT_LEN - place * SUCCESSION_PART_LEN))
 }
 
 /// Entries of a kind or transport that this version does not know are left out: later versions may add some.

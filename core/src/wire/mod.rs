@@ -30,7 +30,8 @@ pub mod relay;
 pub use bind::{BIND_LEN, BIND_MAC_LEN, Bind, Bound, TICKET_LEN};
 pub use control::{
     CLOSE_DOWN, CLOSE_NO_ACCESS, CLOSE_OVERLOAD, CLOSE_PROTOCOL, CLOSE_REFUSED, CLOSE_REPLACED, CLOSE_SESSION_OLD, CLOSE_SHARED_IDENTITY,
-    CLOSE_SILENT, CONTROL_PIECE_MAX_LEN, Candidate, CandidateKind, MAX_CANDIDATES, NodeControl, PathLabel, PeerMessage, Transport,
+    CLOSE_SILENT, CONTROL_PIECE_MAX_LEN, Candidate, CandidateKind, MAX_CANDIDATES, NodeControl, PathLabel, PeerMessage,
+    SUCCESSION_PART_LEN, Transport,
 };
 pub use frag::{
     COOKIE_LEN, COOKIE_REPLY_LEN, CookieReply, FRAGMENT_BODY_LEN, FRAGMENT_HEADER_LEN, FRAGMENT_MAX_LEN, FRAGMENT_TAG_LEN, Fragment,

@@ -132,6 +132,7 @@ impl Story {
             | Note::RelayGoing { .. }
             | Note::AddressRefused { .. }
             | Note::Pong { .. }
+            | Note::Succeeded { .. }
             | Note::Left => None,
         }
     }

@@ -7,6 +7,7 @@ use shadowmesh_core::{
     event::Note,
     network::{Network, RelayAddress},
     session::Suite,
+    succession::Followers,
     time::Instant,
 };
 use shadowmesh_runtime_std::{
@@ -117,6 +118,7 @@ fn actor(runtime: Runtime, name: &'static str, line: Line, network: &Network) ->
             members: Vec::new(),
             revoked: Vec::new(),
             claims: Vec::new(),
+            followers: Followers::default(),
             lanes: 1,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };

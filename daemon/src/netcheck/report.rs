@@ -270,6 +270,7 @@ mod tests {
             peers: Vec::new(),
             drops: Vec::new(),
             totals: Totals::default(),
+            succession: None,
         };
         let reach =
             Reach { remote: "192.0.2.1:443".parse().expect("an address"), tcp: Duration::from_millis(10), tls: Duration::from_millis(20) };

@@ -3,7 +3,8 @@ use crate::warnings::{self, Known, Warning};
 use serde::{Deserialize, Serialize};
 use shadowmesh_core::{
     event::PortMapping,
-    status::{PathStatus, PeerState, PeerStatus, RelayState, RelayStatus, Status},
+    id::PeerId,
+    status::{PathStatus, PeerState, PeerStatus, RelayState, RelayStatus, Status, SuccessionStatus},
     time::{Duration, Instant},
     wire::{PathLabel, Transport},
 };
@@ -28,9 +29,27 @@ pub(crate) struct Report {
     /// What the router in front forwards to this peer; nothing, when it does not.
     pub(crate) port_mapping: Option<PortMappingReport>,
     pub(crate) peers: Vec<PeerReport>,
+    /// The identity that follows this one at the next start; nothing, when none was prepared.
+    #[serde(default)]
+    pub(crate) succession: Option<SuccessionReport>,
     /// What somebody should look at.
     #[serde(default)]
     pub(crate) warnings: Vec<Warning>,
+}
+
+/// An identity that was prepared to follow.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SuccessionReport {
+    pub(crate) id: String,
+    /// Members that are connected or listed and have not said that they know.
+    pub(crate) untold: Vec<UntoldReport>,
+}
+
+/// Somebody who has not said that it knows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct UntoldReport {
+    pub(crate) id: String,
+    pub(crate) name: Option<String>,
 }
 
 /// Ports of the router in front that lead to this peer.
@@ -166,7 +185,14 @@ pub(crate) struct Facts {
 }
 
 /// Makes the report. `been_ready`: whether a relay or peer has been connected since the start.
-pub(crate) fn from_core(now: Instant, status: &Status, facts: &Facts, been_ready: bool, known: &Known) -> Report {
+/// `listed`: names from `[[peer]]`.
+pub(crate) fn from_core(
+    now: Instant,
+    status: &Status,
+    facts: &Facts,
+    been_ready: bool,
+    (known, listed): (&Known, &[(String, PeerId)]),
+) -> Report {
     Report {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         id: status.id.to_string(),
@@ -185,8 +211,19 @@ pub(crate) fn from_core(now: Instant, status: &Status, facts: &Facts, been_ready
         relays: status.relays.iter().map(|one| relay(one, &facts.proxies)).collect(),
         port_mapping: port_mapping(now, &status.mappings),
         peers: status.peers.iter().map(|peer| remote(now, peer, &status.relays)).collect(),
+        succession: status.succession.as_ref().map(|succession| self::succession(succession, &status.peers, listed)),
         warnings: warnings::list(now, status, known),
     }
+}
+
+/// Who is still to be told, by the names that the operator or they themselves gave.
+fn succession(succession: &SuccessionStatus, peers: &[PeerStatus], listed: &[(String, PeerId)]) -> SuccessionReport {
+    let untold = succession.untold.iter().map(|id| {
+        let by_operator = listed.iter().find(|(_, listed)| listed == id).map(|(name, _)| name.clone());
+        let by_itself = || peers.iter().find(|peer| peer.id == *id).and_then(|peer| peer.name.clone());
+        UntoldReport { id: id.to_string(), name: by_operator.or_else(by_itself) }
+    });
+    SuccessionReport { id: succession.new.to_string(), untold: untold.collect() }
 }
 
 /// Of several families the first that was told, IPv4.

@@ -1,8 +1,10 @@
 //! The table that people read.
-use super::model::{PathReport, PeerReport, Report};
+use super::model::{PathReport, PeerReport, Report, SuccessionReport, UntoldReport};
 use std::{fmt::Write as _, time::Duration};
 
 const HEAD: [&str; 9] = ["PEER", "ADDRESS", "STATE", "PATH", "SINCE", "RTT", "RX", "TX", "SUITE"];
+/// Of those who do not know who follows, so many are named; the JSON has all.
+const UNTOLD_SHOWN: usize = 8;
 pub(super) const BOLD: &str = "\x1b[1m";
 pub(super) const GREEN: &str = "\x1b[32m";
 pub(super) const YELLOW: &str = "\x1b[33m";
@@ -58,6 +60,9 @@ pub(crate) fn render(report: &Report, colour: bool) -> String {
         }
         let _ = writeln!(text, "  for {}", span(mapping.expires_s));
     }
+    if let Some(succession) = &report.succession {
+        let _ = writeln!(text, "{} follows at the next start; {}", succession.id, untold(succession));
+    }
     for warning in &report.warnings {
         let _ = writeln!(text, "{} {}", paint("warning:", YELLOW, colour), warning.text);
     }
@@ -65,6 +70,23 @@ pub(crate) fn render(report: &Report, colour: bool) -> String {
         text.push('\n');
     }
     text + &peers(&report.peers, colour)
+}
+
+/// Who has not said that it knows who follows; names, or the beginnings of ids.
+fn untold(succession: &SuccessionReport) -> String {
+    let mut names: Vec<String> = succession.untold.iter().take(UNTOLD_SHOWN).map(called_so).collect();
+    if names.is_empty() {
+        return "all who are connected or listed know it".to_owned();
+    }
+    let others = succession.untold.len().saturating_sub(UNTOLD_SHOWN);
+    if others > 0 {
+        names.push(format!("{others} more"));
+    }
+    format!("not known to {}", names.join(", "))
+}
+
+fn called_so(untold: &UntoldReport) -> String {
+    untold.name.clone().unwrap_or_else(|| untold.id.chars().take(11).collect())
 }
 
 /// The peers, a line each.
@@ -203,5 +225,14 @@ mod tests {
     fn spans_and_sizes_read_well() {
         assert_eq!([span(3.21), span(252.0), span(7_500.0), span(180_000.0)], ["3.2s", "4m 12s", "2h 5m", "2d 2h"]);
         assert_eq!([bytes(512), bytes(1_400), bytes(999_999), bytes(3_000_000_000)], ["512 B", "1.4 kB", "1.0 MB", "3.0 GB"]);
+    }
+
+    #[test]
+    fn who_does_not_know_the_next_identity_is_named() {
+        let untold = |number: u32| UntoldReport { id: format!("sm-{number:08}xyz"), name: (number == 0).then(|| "ann".to_owned()) };
+        let says = |count| super::untold(&SuccessionReport { id: String::new(), untold: (0..count).map(untold).collect() });
+        assert_eq!(says(0), "all who are connected or listed know it");
+        assert_eq!(says(2), "not known to ann, sm-00000001");
+        assert!(says(10).ends_with("sm-00000007, 2 more"), "{}", says(10));
     }
 }

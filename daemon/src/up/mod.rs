@@ -25,15 +25,20 @@ use futures_lite::{StreamExt, future};
 use observer::Observer;
 use serde::Serialize;
 use serve::Service;
-use shadowmesh_core::{crypto, id::PeerId, network::Network};
+use shadowmesh_core::{crypto, id::PeerId, network::Network, succession::Followers};
 use shadowmesh_runtime_smol::{control::ControlSocket, http, service as manager};
 use shadowmesh_runtime_std::{
     journal::JournalFile,
     peer::{Peer, PeerOptions},
+    succession::InUse,
 };
 use smol::{Timer, net::TcpListener};
-use state::{Claims, State};
-use std::{cell::RefCell, fs::DirBuilder, net::Ipv6Addr, os::unix::fs::DirBuilderExt, path::Path, rc::Rc, sync::Arc, time::Duration};
+pub(crate) use state::State;
+use state::{Claims, Successions};
+use std::{
+    cell::RefCell, collections::BTreeMap, fs::DirBuilder, io, net::Ipv6Addr, os::unix::fs::DirBuilderExt, path::Path, rc::Rc, sync::Arc,
+    time::Duration,
+};
 
 /// Saying good-bye takes milliseconds; a peer that cannot is ended anyway.
 const LEAVE_TIME: Duration = Duration::from_secs(5);
@@ -51,9 +56,10 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
     }
     let state = State::open(&settings.state_dir)?;
     let network = network(&settings, &state)?;
-    let identity = credentials::identity_or_new(&settings.identity)?;
+    let InUse { identity, line, is_new } = credentials::identity_in_use(&settings.identity)?;
     let suites = node::suites(crypto::offered(&settings.suites))?;
-    let claims = state.claims();
+    let (claims, successions) = (state.claims(), state.successions());
+    let followers = Followers::new(line, &successions.list());
     smol::block_on(async {
         let socket = bind_control(&settings.control_socket)?;
         let metrics = bind_metrics(&settings).await?;
@@ -61,7 +67,10 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
             .map_err(|error| Failure::failed(format!("signals cannot be received: {error}")))?;
         let journal = args.journal.as_deref().map(JournalFile::create).transpose().map_err(Failure::failed)?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), id = %identity.id(), name = settings.name, "starting");
-        let (options, ends) = node::options(&settings, suites, identity, network, claims.list(), journal);
+        if is_new {
+            tracing::info!(id = %identity.id(), "this identity has taken the place of the one before");
+        }
+        let (options, ends) = node::options(&settings, suites, identity, network, (claims.list(), followers), journal);
         let dns = dns_address(&settings, &options);
         let userspace = userspace(&settings, ends, &options).await?;
         let peer = args.runtime.start_peer(options).map_err(|error| Failure::failed(error.to_string()))?;
@@ -76,7 +85,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
                     None => future::pending().await,
                 }
             };
-            let told = future::zip(watch(&service, &peer), keep(&peer, &state, claims, &service.state_fault));
+            let told = future::zip(watch(&service, &peer), keep(&peer, &state, (claims, successions), &service.state_faults));
             let told = future::zip(told, manager::keep_telling(|| service.in_a_line()));
             let told = future::zip(told, async {
                 if let Some(address) = dns {
@@ -114,7 +123,7 @@ pub(crate) fn join(args: &JoinArgs) -> Result<(), Failure> {
     let wrong = |why| Failure::usage(format!("join: {why}"));
     let (network, token) = match (&args.token, &args.file) {
         (_, Some(file)) => credentials::network_of_file(file).map_err(wrong)?,
-        (Some(token), None) if token == "-" => credentials::network_of(std::io::stdin().lock(), "standard input").map_err(wrong)?,
+        (Some(token), None) if token == "-" => credentials::network_of(io::stdin().lock(), "standard input").map_err(wrong)?,
         (Some(token), None) => (credentials::network(token).map_err(wrong)?, token.trim().to_owned()),
         (None, None) => return Err(Failure::usage("join: give a token, `-` for standard input, or --file FILE")),
     };
@@ -232,7 +241,8 @@ fn service(
         },
         listed: RefCell::new(listed(settings)),
         transports: settings.transports.clone(),
-        state_fault: RefCell::default(),
+        identity: settings.identity.clone(),
+        state_faults: RefCell::default(),
         levels,
         leave,
     }
@@ -246,23 +256,47 @@ async fn watch(service: &Service, peer: &Peer) {
     }
 }
 
-/// Writes down which peer owns which address, so that a restart does not let another take it.
-async fn keep(peer: &Peer, state: &State, mut claims: Claims, fault: &RefCell<Option<String>>) {
-    let told = peer.claims();
-    while let Ok((address, owner)) = told.recv_async().await {
-        let mut changed = claims.add(address, owner);
-        let burst = async {
-            while let Ok((address, owner)) = told.recv_async().await {
-                changed |= claims.add(address, owner);
+/// Writes down which peer owns which address, so that a restart does not let another take it, and who follows whom.
+async fn keep(peer: &Peer, state: &State, (mut claims, mut followers): (Claims, Successions), faults: &Faults) {
+    let (claimed, followed) = (peer.claims(), peer.successions());
+    let owners = async {
+        while let Ok((address, owner)) = claimed.recv_async().await {
+            let mut changed = claims.add(address, owner);
+            let burst = async {
+                while let Ok((address, owner)) = claimed.recv_async().await {
+                    changed |= claims.add(address, owner);
+                }
+            };
+            future::or(burst, async {
+                Timer::after(CLAIMS_PAUSE).await;
+            })
+            .await;
+            if changed {
+                written(faults, "claims", state.keep_claims(&claims));
             }
-        };
-        future::or(burst, async {
-            Timer::after(CLAIMS_PAUSE).await;
-        })
-        .await;
-        if changed {
-            let kept = state.keep_claims(&claims).inspect_err(|error| tracing::warn!(%error, "owners of addresses cannot be written down"));
-            *fault.borrow_mut() = kept.err().map(|error| error.to_string());
+        }
+    };
+    // at once: whoever told us counts on our knowing it
+    let lines = async {
+        while let Ok(succession) = followed.recv_async().await {
+            if followers.add(succession) {
+                written(faults, "successions", state.keep_successions(&followers));
+            }
+        }
+    };
+    future::zip(owners, lines).await;
+}
+
+/// Why files could not be written last time, by their names.
+type Faults = RefCell<BTreeMap<&'static str, String>>;
+
+/// Remembers whether that file could be written.
+fn written(faults: &Faults, name: &'static str, outcome: io::Result<()>) {
+    match outcome {
+        Ok(()) => drop(faults.borrow_mut().remove(name)),
+        Err(error) => {
+            tracing::warn!(name, %error, "a file of the state directory cannot be written");
+            faults.borrow_mut().insert(name, error.to_string());
         }
     }
 }

@@ -14,6 +14,7 @@ use shadowmesh_core::{
     id::PeerId,
     network::Network,
     session::Suite,
+    succession::Followers,
 };
 use shadowmesh_runtime_std::{
     journal::JournalFile,
@@ -44,7 +45,7 @@ pub(crate) fn options(
     suites: Vec<Suite>,
     identity: Identity,
     network: Network,
-    claims: Vec<(IpAddr, PeerId)>,
+    (claims, followers): (Vec<(IpAddr, PeerId)>, Followers),
     journal: Option<JournalFile>,
 ) -> (PeerOptions, Option<Ends>) {
     let layer2 = settings.interface_mode == InterfaceMode::Tap;
@@ -73,6 +74,7 @@ pub(crate) fn options(
         members: members(settings),
         revoked: settings.revoked.clone(),
         claims,
+        followers,
         lanes: 1,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };

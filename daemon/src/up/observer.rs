@@ -126,6 +126,10 @@ impl Observer {
                     let _ = waiting.try_send(Pong { rtt: *rtt, out: *out, back: *back });
                 }
             }
+            Note::Succeeded { old, new } => {
+                self.remember(at, *old, "followed", format!("{} follows it", new.short()));
+                self.remember(at, *new, "follows", format!("it follows {}", old.short()));
+            }
             Note::RelayGoing { .. } | Note::Refused { .. } | Note::Left => {}
         }
     }

@@ -4,11 +4,13 @@ use crate::{
     capture::record,
     config::parse::TransportChoice,
     control::{Answer, Capturing, Pinged, Reply, Request, Waited},
+    credentials,
     explain::Explanation,
     logs::Levels,
     names::table::Names,
     netcheck,
     resolve::{Unresolved, resolve},
+    rotate::Rotated,
     status::{self, Facts, PeerReport, Report},
     userspace::{Resolve, Resolved, Target},
     warnings::{self, Known},
@@ -16,10 +18,14 @@ use crate::{
 use serde::Serialize;
 use shadowmesh_core::{id::PeerId, status::Status, time::Instant, wire::PathLabel};
 use shadowmesh_runtime_smol::{control, http::Response};
-use shadowmesh_runtime_std::peer::{Peer, Wanted};
+use shadowmesh_runtime_std::{
+    identity::KeyPlace,
+    peer::{Peer, Wanted},
+};
 use smol::{Timer, future, stream::Stream};
 use std::{
     cell::RefCell,
+    collections::BTreeMap,
     io,
     net::{IpAddr, SocketAddr},
     rc::Rc,
@@ -45,8 +51,10 @@ pub(crate) struct Service {
     pub(crate) listed: RefCell<Vec<(String, PeerId)>>,
     /// `p2p.transports`.
     pub(crate) transports: Vec<TransportChoice>,
-    /// Why the state directory could not be written last time.
-    pub(crate) state_fault: RefCell<Option<String>>,
+    /// Where our own identity is.
+    pub(crate) identity: KeyPlace,
+    /// Why files of the state directory could not be written last time, by their names.
+    pub(crate) state_faults: RefCell<BTreeMap<&'static str, String>>,
     /// The log's.
     pub(crate) levels: Levels,
     /// Tells the main task to leave.
@@ -76,6 +84,7 @@ impl Service {
             Ok(Request::LogLevel { level }) => answer(self.log_level(level.as_deref())),
             Ok(Request::RecentLog {}) => answer(Ok(self.levels.recent())),
             Ok(Request::Explain { peer }) => answer(self.explain(&peer).await),
+            Ok(Request::Rotate {}) => answer(self.rotate().await),
             Ok(Request::Netcheck {}) => {
                 let uses_udp = self.transports.contains(&TransportChoice::Udp);
                 answer(netcheck::look(&self.peer, "peer", uses_udp, Some(self.facts.interface_name.clone())).await)
@@ -113,7 +122,7 @@ impl Service {
     async fn report(&self) -> Result<(Report, Instant, Status), String> {
         let (now, status) = self.peer.status().await.ok_or("the peer has ended")?;
         let (been_ready, known) = (self.observer.borrow().been_ready, self.known(&status));
-        Ok((status::from_core(now, &status, &self.facts, been_ready, &known), now, status))
+        Ok((status::from_core(now, &status, &self.facts, been_ready, (&known, &self.listed.borrow())), now, status))
     }
 
     /// What is known besides the node's status.
@@ -122,7 +131,7 @@ impl Service {
         Known {
             certificate_left: self.peer.certificate_overdue(),
             shared_identity_at: observer.shared_identity_at,
-            state_fault: self.state_fault.borrow().clone(),
+            state_fault: self.state_faults.borrow().values().next().cloned(),
             missed_relays: observer.missed_relays.clone(),
             ambiguous: Names::new(status, &self.listed.borrow()).ambiguous().to_vec(),
         }
@@ -235,6 +244,21 @@ impl Service {
         Ok(Waited { reached, state: format!("{text} is {}{over}", peer.state) })
     }
 
+    /// Makes an identity that follows ours at the next start, and has the others told.
+    async fn rotate(&self) -> Result<Rotated, String> {
+        let (_, status) = self.peer.status().await.ok_or("the peer has ended")?;
+        let prepared = credentials::prepare_succession(&self.identity).map_err(|failure| failure.sentence)?;
+        let rotated = Rotated::new(&prepared, true);
+        if prepared.statement.said().0 != status.id {
+            return Err(format!("{} is in the identity file, and {} runs; restart the peer first", rotated.old, status.id));
+        }
+        if !prepared.was_there {
+            tracing::info!(old = rotated.old, new = rotated.new, "a new identity follows at the next start; the others are told");
+        }
+        self.peer.succeed(prepared.statement).await;
+        Ok(rotated)
+    }
+
     fn log_level(&self, level: Option<&str>) -> Result<String, String> {
         if let Some(level) = level {
             let wrong =
@@ -298,13 +322,14 @@ fn answer<T: Serialize>(result: Result<T, String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{credentials, status::Report};
+    use crate::status::Report;
     use serde_json::Value;
     use shadowmesh_core::{
         config::{Mode, NodeConfig},
         crypto::Identity,
         network::{Network, RelayAddress},
         session::Suite,
+        succession::Followers,
     };
     use shadowmesh_runtime_std::peer::{self, Interface, MemoryInterface, PeerOptions};
     use std::sync::Arc;
@@ -333,6 +358,7 @@ mod tests {
             members: Vec::new(),
             revoked: Vec::new(),
             claims: Vec::new(),
+            followers: Followers::default(),
             lanes: 1,
             version: "test".to_owned(),
         };
@@ -366,7 +392,8 @@ mod tests {
             observer: Rc::new(RefCell::new(Observer::new())),
             listed: RefCell::new(vec![("server".to_owned(), PeerId([1; 32]))]),
             transports: vec![TransportChoice::Wss],
-            state_fault: RefCell::default(),
+            identity: KeyPlace::File("identity.key".into()),
+            state_faults: RefCell::default(),
             levels: Levels::unused("info"),
             leave: flume::bounded(1).0,
         }
@@ -428,7 +455,7 @@ mod tests {
     #[test]
     fn a_state_directory_that_cannot_be_written_is_told() {
         let service = alone();
-        *service.state_fault.borrow_mut() = Some("Read-only file system".to_owned());
+        service.state_faults.borrow_mut().insert("claims", "Read-only file system".to_owned());
         let status = ask(&service, r#"{"op":"status"}"#);
         assert_eq!(status["ok"]["warnings"][0]["kind"], "state_dir", "{status}");
         let metrics = ask(&service, r#"{"op":"metrics"}"#);

@@ -1,6 +1,10 @@
-//! The state directory: one daemon at a time in it, the remembered join token, and which peer owns which address.
+//! The state directory: one daemon at a time in it, the remembered join token, which peer owns which address, and who follows whom.
 use crate::{credentials, failure::Failure};
-use shadowmesh_core::{id::PeerId, network::Network};
+use shadowmesh_core::{
+    id::PeerId,
+    network::Network,
+    succession::{SUCCESSIONS_MAX, Succession},
+};
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
@@ -15,6 +19,14 @@ use std::{
 const MAX_CLAIMS: usize = 65_536;
 /// One line a claim.
 const MAX_CLAIMS_BYTES: u64 = 16 << 20;
+/// One line an identity that is followed: it, the one that follows, and a word.
+const MAX_SUCCESSIONS_BYTES: u64 = 256 * SUCCESSIONS_MAX as u64;
+/// The file of who follows whom.
+const SUCCESSIONS: &str = "successions";
+/// The follower has been here: the old identity is refused.
+const PROVEN: &str = "proven";
+/// It was told and has not been here.
+const PENDING: &str = "pending";
 
 /// A state directory that this process owns until it ends.
 #[derive(Debug)]
@@ -84,6 +96,25 @@ impl State {
         self.replace("claims", text.as_bytes())
     }
 
+    /// Which identity follows which, as earlier runs were told.
+    pub(crate) fn successions(&self) -> Successions {
+        let path = self.dir.join(SUCCESSIONS);
+        let by_old = read_successions(&path).unwrap_or_else(|error| {
+            tracing::warn!(file = %path.display(), %error, "who follows whom cannot be read; starting without it");
+            BTreeMap::new()
+        });
+        Successions { by_old }
+    }
+
+    /// Writes down who follows whom.
+    pub(crate) fn keep_successions(&self, successions: &Successions) -> io::Result<()> {
+        let mut text = String::new();
+        for Succession { old, new, proven } in successions.by_old.values() {
+            let _ = writeln!(text, "{old} {new} {}", if *proven { PROVEN } else { PENDING });
+        }
+        self.replace(SUCCESSIONS, text.as_bytes())
+    }
+
     /// Writes a private file beside the old one and puts it in its place: there is always a whole one.
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let fresh = self.dir.join(format!("{name}.new"));
@@ -130,16 +161,53 @@ impl Claims {
     }
 }
 
-fn read_claims(path: &Path) -> io::Result<BTreeMap<IpAddr, PeerId>> {
+/// Which identity follows which.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Successions {
+    by_old: BTreeMap<PeerId, Succession>,
+}
+
+impl Successions {
+    /// Adds one, in the place of what was kept of the old identity; false when nothing changed.
+    pub(crate) fn add(&mut self, succession: Succession) -> bool {
+        self.by_old.insert(succession.old, succession) != Some(succession)
+    }
+
+    /// As the node wants them.
+    pub(crate) fn list(&self) -> Vec<Succession> {
+        self.by_old.values().copied().collect()
+    }
+}
+
+fn read_successions(path: &Path) -> io::Result<BTreeMap<PeerId, Succession>> {
+    let mut by_old = BTreeMap::new();
+    for (number, line) in read_small(path, MAX_SUCCESSIONS_BYTES)?.lines().enumerate() {
+        let parsed = match line.split(' ').collect::<Vec<_>>()[..] {
+            [old, new, state @ (PROVEN | PENDING)] => old.parse().ok().zip(new.parse().ok()).map(|(old, new)| (old, new, state == PROVEN)),
+            _ => None,
+        };
+        let wrong = || io::Error::other(format!("line {} is not two PeerIds and {PROVEN} or {PENDING}", number + 1));
+        let (old, new, proven) = parsed.ok_or_else(wrong)?;
+        by_old.insert(old, Succession { old, new, proven });
+    }
+    Ok(by_old)
+}
+
+/// The text of a file; nothing where there is none.
+fn read_small(path: &Path, most: u64) -> io::Result<String> {
     let meta = match fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
         other => other?,
     };
-    if meta.len() > MAX_CLAIMS_BYTES {
+    if meta.len() > most {
         return Err(io::Error::other("the file is too large"));
     }
+    fs::read_to_string(path)
+}
+
+fn read_claims(path: &Path) -> io::Result<BTreeMap<IpAddr, PeerId>> {
     let mut owners = BTreeMap::new();
-    for (number, line) in fs::read_to_string(path)?.lines().enumerate() {
+    for (number, line) in read_small(path, MAX_CLAIMS_BYTES)?.lines().enumerate() {
         let parsed = line.split_once(' ').and_then(|(address, peer)| Some((address.parse().ok()?, peer.parse().ok()?)));
         let (address, peer) = parsed.ok_or_else(|| io::Error::other(format!("line {} is not an address and a PeerId", number + 1)))?;
         owners.insert(address, peer);
@@ -175,5 +243,22 @@ mod tests {
         assert_eq!(state.claims(), claims);
         fs::write(dir.path().join("claims"), "nonsense\n").expect("written");
         assert_eq!(state.claims(), Claims::default());
+    }
+
+    // protocol 2.8
+    #[test]
+    fn who_follows_whom_survives_and_damage_is_not_fatal() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let state = State::open(dir.path()).expect("nobody else is there");
+        let mut kept = state.successions();
+        let told = |proven| Succession { old: PeerId([1; 32]), new: PeerId([2; 32]), proven };
+        assert!(kept.add(told(false)) && !kept.add(told(false)) && kept.add(told(true)));
+        state.keep_successions(&kept).expect("written");
+        assert_eq!(state.successions().list(), [told(true)]);
+        let revoked = Succession { old: PeerId([1; 32]), new: PeerId([3; 32]), proven: false };
+        assert!(kept.add(revoked), "another one in its place");
+        assert_eq!(kept.list(), [revoked]);
+        fs::write(dir.path().join(SUCCESSIONS), format!("{} {} perhaps\n", PeerId([1; 32]), PeerId([2; 32]))).expect("written");
+        assert_eq!(state.successions(), Successions::default());
     }
 }

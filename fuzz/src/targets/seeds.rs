@@ -7,7 +7,7 @@ use shadowmesh_core::{
     wire::{
         Bind, Bound, Candidate, CandidateKind, CookieReply, Counter, DirectoryEntry, Established, Fragment, FragmentKind, FrameHeader,
         LaneControl, NodeControl, Params, PathComplete, PathHeader, PathLabel, PathRequest, PeerMessage, Receipt, ReceiptMask, Record,
-        RelayMessage, TYPE_DLV, TYPE_FWD, TYPE_PATH_CMP, TYPE_PATH_REQ, TYPE_PATH_RSP, Transport, addr,
+        RelayMessage, SUCCESSION_PART_LEN, TYPE_DLV, TYPE_FWD, TYPE_PATH_CMP, TYPE_PATH_REQ, TYPE_PATH_RSP, Transport, addr,
     },
 };
 use std::net::SocketAddr;
@@ -193,6 +193,8 @@ fn peer_messages(v4: SocketAddr, v6: SocketAddr) -> Vec<PeerMessage> {
         PeerMessage::Rekey2 { epoch: 1, x25519: [2; 32], mlkem_ct: vec![3; 1_568] },
         PeerMessage::RekeyPlease,
         PeerMessage::Close { reason: 1 },
+        PeerMessage::Succession { place: 0, bytes: vec![5; SUCCESSION_PART_LEN] },
+        PeerMessage::Taken { new: PeerId([6; 32]) },
         PeerMessage::Update { params: vec![0, 3, 0, 2, 5, 0] },
     ]
 }

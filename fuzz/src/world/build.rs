@@ -9,6 +9,7 @@ use shadowmesh_core::{
     network::{Network, RelayAddress},
     plane::Plane,
     session::Suite,
+    succession::Followers,
     time::Duration,
 };
 use std::{
@@ -168,6 +169,7 @@ impl World {
             revoked: Vec::new(),
             claims: Vec::new(),
             lanes: 1,
+            followers: Followers::default(),
             version: "world".into(),
         };
         let mut plan = PeerPlan { config, interfaces, udp_port: None };

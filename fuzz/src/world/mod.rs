@@ -46,11 +46,20 @@ use shadowmesh_core::{
     crypto::Provider,
     event::Note,
     hub::HubNote,
+    id::PeerId,
     network::Network,
+    succession::Succession,
     time::{Duration, Instant},
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use stranger::Stranger;
+
+/// What a peer wants to be kept for its next life.
+#[derive(Default)]
+struct Kept {
+    claims: Vec<(IpAddr, PeerId)>,
+    successions: Vec<Succession>,
+}
 
 /// What runs at a place.
 #[expect(clippy::large_enum_variant, reason = "a world has few places, and each variant is large")]
@@ -358,9 +367,12 @@ impl Place {
         match &mut self.running {
             Some(Host::Peer(peer)) => {
                 self.notes.extend(peer.take_notes());
-                let claims = peer.take_claims();
+                let Kept { claims, successions } = peer.take_kept();
                 if let Plan::Peer { config, .. } = &mut self.plan {
                     config.claims.extend(claims);
+                    for one in successions {
+                        config.followers.remember(one);
+                    }
                 }
             }
             Some(Host::Relay(relay)) => self.hub_notes.extend(relay.take_notes()),

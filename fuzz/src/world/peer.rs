@@ -3,6 +3,7 @@ mod ports;
 mod udp;
 
 use super::{
+    Kept,
     air::{Air, End, HostId, Parcel, Side, Tick, WireId},
     dial::{Certificate, DialId, Pin, address_of},
     journal::Scribe,
@@ -97,7 +98,7 @@ pub(super) struct Peer {
     /// Alarms of its machines so far.
     alarms: u64,
     notes: Vec<(Instant, Note)>,
-    claims: Vec<(IpAddr, PeerId)>,
+    kept: Kept,
 }
 
 impl Peer {
@@ -139,7 +140,7 @@ impl Peer {
             interface: Interface::default(),
             alarms: 0,
             notes: Vec::new(),
-            claims: Vec::new(),
+            kept: Kept::default(),
         };
         let fresh = air.rng.seed();
         peer.handle(air, Event::Entropy(&fresh));
@@ -154,9 +155,9 @@ impl Peer {
         core::mem::take(&mut self.notes)
     }
 
-    /// The overlay addresses that it asked to be remembered since the last call.
-    pub(super) fn take_claims(&mut self) -> Vec<(IpAddr, PeerId)> {
-        core::mem::take(&mut self.claims)
+    /// What it asked to be remembered since the last call.
+    pub(super) fn take_kept(&mut self) -> Kept {
+        core::mem::take(&mut self.kept)
     }
 
     /// Its whole state, with fresh counters.
@@ -482,7 +483,8 @@ impl Peer {
                 air.trace.add(air.now, host.0, "datagram", &bytes);
                 self.ports.datagrams.push_back((None, remote, bytes));
             }
-            Action::Remember { address, peer } => self.claims.push((address, peer)),
+            Action::Remember { address, peer } => self.kept.claims.push((address, peer)),
+            Action::Succeeded(succession) => self.kept.successions.push(succession),
             Action::Note(note) => {
                 air.trace.say(air.now, host.0, &note);
                 self.notes.push((air.now, note));

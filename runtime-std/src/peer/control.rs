@@ -33,6 +33,7 @@ use shadowmesh_core::{
     machine::{Deadline, Machine},
     plane::{Plane, PlaneConfig},
     status::Status,
+    succession::Succession,
     time::Instant,
 };
 use std::{collections::BTreeSet, io, sync::Arc};
@@ -76,6 +77,7 @@ pub struct Control<D> {
     phase: Phase,
     notes: Broadcast<(Instant, Note)>,
     claims: Broadcast<(IpAddr, PeerId)>,
+    successions: Broadcast<Succession>,
 }
 
 /// How far the end has come.
@@ -116,6 +118,7 @@ impl Seat {
             phase: Phase::Running,
             notes: self.notes,
             claims: self.claims,
+            successions: self.successions,
             scribe: self.scribe,
             node: Node::new(self.node),
         }
@@ -189,6 +192,7 @@ impl<D: PeerDoors> Room for Control<D> {
             Command::PortMapped(mappings) => self.ports.post(Pending::PortMapped(mappings)),
             Command::Members(members, revoked) => self.ports.post(Pending::Members(members, revoked)),
             Command::Tune(tuning) => self.ports.post(Pending::Tune(tuning)),
+            Command::Succeed(statement) => self.ports.post(Pending::Succeed(statement)),
             Command::Capture(watcher, reply) => {
                 let of_lanes = watcher.clone();
                 let has_room = self.ports.outlet.captures.add(watcher);
@@ -408,6 +412,7 @@ impl<D: PeerDoors> Control<D> {
             Pending::Ping { peer, id, payload } => self.handle(now, Event::Ping { peer, id, payload }),
             Pending::Members(members, revoked) => self.handle(now, Event::Members { members, revoked }),
             Pending::Tune(tuning) => self.handle(now, Event::Tune(tuning)),
+            Pending::Succeed(statement) => self.handle(now, Event::Succeed(statement)),
             Pending::Leave if matches!(self.phase, Phase::Running) => {
                 self.phase = Phase::Leaving(now + LEAVE_WITHIN);
                 self.handle(now, Event::Leave);
@@ -463,6 +468,7 @@ impl<D: PeerDoors> Control<D> {
             }
             Action::Listen(open) => self.listen(open),
             Action::Remember { address, peer } => self.claims.tell(&(address, peer)),
+            Action::Succeeded(succession) => self.successions.tell(&succession),
             Action::Note(note) => {
                 if note == Note::Left {
                     self.phase = Phase::Over(Ok(()));

@@ -6,6 +6,7 @@ use shadowmesh_core::{
     handshake::Done,
     id::{ConnId, Handle, PeerId},
     plane::Report,
+    succession::Statement,
 };
 use std::{
     collections::VecDeque,
@@ -25,6 +26,7 @@ pub(super) enum Pending {
     Examine,
     Members(Vec<Member>, Vec<PeerId>),
     Tune(Tuning),
+    Succeed(Statement),
     Report(Report),
     Ping { peer: PeerId, id: u32, payload: Vec<u8> },
     Leave,
@@ -44,6 +46,7 @@ impl Pending {
             | Self::Examine
             | Self::Members(..)
             | Self::Tune(_)
+            | Self::Succeed(_)
             | Self::Report(_)
             | Self::Ping { .. }
             | Self::Leave => None,

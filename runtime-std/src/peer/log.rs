@@ -75,6 +75,9 @@ impl NoteLog {
                     tracing::warn!(peer = %peer.short(), %address, why, suppressed, "address refused");
                 }
             }
+            Note::Succeeded { old, new } => {
+                tracing::info!(old = %old.short(), new = %new.short(), "one identity follows another; both have signed that");
+            }
             Note::Pong { peer, rtt, .. } => tracing::trace!(peer = %peer.short(), ?rtt, "pong"),
             Note::Left => tracing::info!("left the network"),
         }

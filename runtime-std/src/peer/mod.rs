@@ -43,6 +43,7 @@ use shadowmesh_core::{
     offload::{self, Joins, Offload},
     plane::Plane,
     status::Status,
+    succession::{Statement, Succession},
     time::Instant,
     wire::CONTROL_PIECE_MAX_LEN,
 };
@@ -119,6 +120,7 @@ pub struct Peer {
     commands: flume::Sender<Command>,
     notes: Broadcast<(Instant, Note)>,
     claims: Broadcast<(IpAddr, PeerId)>,
+    successions: Broadcast<Succession>,
     certificates: Arc<CertStore>,
     ending: Ending,
     proxies: Arc<Proxies>,
@@ -146,6 +148,8 @@ pub enum Command {
     Members(Vec<Member>, Vec<PeerId>),
     /// How patient it is from now on.
     Tune(Tuning),
+    /// An identity will follow ours at the next start.
+    Succeed(Statement),
     /// Copy what passes the interface; the answer says whether there was room for one more.
     Capture(Watcher, flume::Sender<bool>),
     /// Packets to this address are for the program itself from now on.
@@ -217,6 +221,7 @@ pub struct Seat {
     certificates: Arc<CertStore>,
     notes: Broadcast<(Instant, Note)>,
     claims: Broadcast<(IpAddr, PeerId)>,
+    successions: Broadcast<Succession>,
 }
 
 impl Setup {
@@ -248,7 +253,7 @@ impl Setup {
         run: impl FnOnce(Seat, flume::Receiver<Command>) -> Result<(), String> + Send + 'static,
     ) -> Result<Peer, StartError> {
         let (commands, obeyed) = flume::bounded(COMMANDS);
-        let (notes, claims) = (Broadcast::default(), Broadcast::default());
+        let (notes, claims, successions) = (Broadcast::default(), Broadcast::default(), Broadcast::default());
         let mapper = self.mapper(device, commands.downgrade());
         let bell = commands.downgrade();
         let bell = move || {
@@ -274,17 +279,19 @@ impl Setup {
             certificates: self.certificates,
             notes: notes.clone(),
             claims: claims.clone(),
+            successions: successions.clone(),
         };
         let certificates = Arc::clone(&seat.certificates);
-        let (told, remembered) = (notes.clone(), claims.clone());
+        let (told, remembered, followed) = (notes.clone(), claims.clone(), successions.clone());
         let ending = Ending::of_thread("mesh-peer", move || {
             let outcome = run(seat, obeyed);
             told.close();
             remembered.close();
+            followed.close();
             outcome
         })?;
         let interface_name = device.unwrap_or("memory").into();
-        Ok(Peer { commands, notes, claims, certificates, ending, proxies: self.proxies, interface_name })
+        Ok(Peer { commands, notes, claims, successions, certificates, ending, proxies: self.proxies, interface_name })
     }
 }
 
@@ -327,6 +334,16 @@ impl Peer {
     /// Overlay addresses that were proven to belong to a peer, to be kept for the next run (`NodeConfig::claims`).
     pub fn claims(&self) -> flume::Receiver<(IpAddr, PeerId)> {
         self.claims.subscribe()
+    }
+
+    /// Which identity follows which, to be kept for the next run (`NodeConfig::followers`).
+    pub fn successions(&self) -> flume::Receiver<Succession> {
+        self.successions.subscribe()
+    }
+
+    /// An identity will follow ours at the next start: all that are connected are told, and all that come. `status` names who does not know.
+    pub async fn succeed(&self, statement: Statement) {
+        let _ended_already = self.commands.send_async(Command::Succeed(statement)).await;
     }
 
     /// Sends an overlay ping; the answer is a `Note::Pong` with the same id.

@@ -137,6 +137,8 @@ fn each_action_of_a_peer_has_its_kind_and_its_words() {
         (Action::Send { conn, bytes: vec![] }, "Send on connection 4: empty".into()),
         (Action::Listen(true), "Listen true".into()),
         (Action::Remember { address: remote.ip(), peer: long }, format!("Remember 192.0.2.9 for {id}")),
+        (Action::Succeeded(Succession { old: long, new: long, proven: false }), format!("Succeeded: {id} follows {id}")),
+        (Action::Succeeded(Succession { old: long, new: long, proven: true }), format!("Succeeded: {id} follows {id}, proven")),
         (Action::Note(refused(Some(long))), format!("Note: refused {id}: it lies")),
         (Action::Note(refused(None)), "Note: refused somebody: it lies".into()),
         (Action::Note(Note::Left), "Note: Left".into()),

@@ -133,7 +133,7 @@ fn bounds_of_peer_messages() {
     assert_eq!(PeerMessage::parse(&hex("20 00000001 0b")), Err(Malformed("candidate count")));
     assert_eq!(PeerMessage::parse(&hex("20 00000001 01")), Err(Malformed("candidate")));
     assert_eq!(PeerMessage::parse(&hex("23 00")), Err(Malformed("bytes after peer message")));
-    assert_eq!(PeerMessage::parse(&hex("28")), Err(Malformed("peer message type")));
+    assert_eq!(PeerMessage::parse(&hex("2a")), Err(Malformed("peer message type")));
     let mut update = vec![UPDATE];
     update.extend([0; MAX_PARAMS_LEN]);
     assert!(PeerMessage::parse(&update).is_ok());
@@ -142,6 +142,23 @@ fn bounds_of_peer_messages() {
     let mut rekey = peer_bytes(&PeerMessage::Rekey1 { epoch: 1, x25519: [0; 32], mlkem_ek: vec![0; MLKEM_LEN] });
     rekey.pop();
     assert_eq!(PeerMessage::parse(&rekey), Err(Malformed("rekey ML-KEM bytes")));
+}
+
+// protocol 2.8, 7.8
+#[test]
+fn a_part_of_a_succession_has_the_length_of_its_place() {
+    for (place, len) in [(0, 4_000), (1, 4_000), (2, 4_000), (3, 2_442)] {
+        let message = PeerMessage::Succession { place, bytes: vec![9; len] };
+        let mut bytes = peer_bytes(&message);
+        assert_eq!((bytes.len(), PeerMessage::parse(&bytes)), (2 + len, Ok(message)));
+        bytes.push(9);
+        assert_eq!(PeerMessage::parse(&bytes), Err(Malformed("bytes after peer message")));
+        bytes.truncate(1 + len);
+        assert_eq!(PeerMessage::parse(&bytes), Err(Malformed("part of a succession")));
+    }
+    assert_eq!(PeerMessage::parse(&hex("28 04")), Err(Malformed("place in a succession")));
+    assert_eq!(PeerMessage::parse(&[&[TAKEN][..], &[1; 31]].concat()), Err(Malformed("PeerId of a succession")));
+    golden_peer(&PeerMessage::Taken { new: PeerId([0x5a; 32]) }, &format!("29 | {}", "5a".repeat(32)));
 }
 
 // protocol 6.3

@@ -34,6 +34,7 @@ pub(in crate::status) fn report(peers: usize) -> Report {
         }],
         port_mapping: None,
         peers: (0..peers).map(peer).collect(),
+        succession: None,
         warnings: Vec::new(),
     }
 }
