@@ -71,7 +71,7 @@ fn after_a_restart(world: &World) {
 }
 
 /// The identity that a peer on this host will have.
-fn identity(world: &World, host: &Host) -> String {
+pub(crate) fn identity(world: &World, host: &Host) -> String {
     let folder = world.folder(&host.name);
     let run = |arguments: &[&str]| {
         let output = host.command(peer_program()).args(arguments).output().expect("the program starts");

@@ -23,6 +23,7 @@ mod portserver;
 mod process;
 mod relays;
 mod roaming;
+mod rotation;
 mod router;
 mod stream;
 mod sys;
@@ -77,6 +78,7 @@ fn all() -> Vec<Scenario> {
         nats::all(),
         roaming::all(),
         relays::all(),
+        rotation::all(),
         alone::all(),
         mapping::all(),
         netcheck::all(),
