@@ -97,7 +97,7 @@ pub(crate) fn new_identity(path: &Path) -> Result<Identity, Failure> {
 pub(crate) fn identity_in_use(place: &KeyPlace) -> Result<InUse, Failure> {
     let used = match place {
         KeyPlace::File(key) => succession::take_up(key, &*provider()),
-        KeyPlace::Credential(_) => place.load().map(|identity| InUse { identity, line: Vec::new(), is_new: false }),
+        KeyPlace::Credential(_) => place.load().map(|identity| InUse { identity, line: Vec::new(), is_new: false, followed_by: None }),
     };
     used.map_err(|error| told(place, &error))
 }

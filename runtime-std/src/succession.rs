@@ -27,6 +27,8 @@ pub struct InUse {
     pub line: Vec<Statement>,
     /// It has just taken the place of the one before.
     pub is_new: bool,
+    /// It was said that this one follows, and its key is not here: an older key was put back, or the newer one is lost.
+    pub followed_by: Option<PeerId>,
 }
 
 /// A new identity that follows at the next start. Where one is there already, it is that one.
@@ -75,8 +77,8 @@ pub fn take_up(key: &Path, crypto: &dyn Provider) -> Result<InUse, IdentityError
         fs::rename(&next, key).and_then(|()| sync_folder(key)).map_err(|error| IdentityError::Io(key.to_owned(), error))?;
     }
     let identity = identity::load_or_create(key)?;
-    let line = line(key, identity.id())?.statements;
-    Ok(InUse { identity, line, is_new })
+    let Line { statements, beyond } = line(key, identity.id())?;
+    Ok(InUse { identity, line: statements, is_new, followed_by: beyond.map(|statement| statement.said().1) })
 }
 
 /// What leads to an identity, and what leads on.
@@ -98,7 +100,8 @@ impl Line {
 fn line(key: &Path, own: PeerId) -> Result<Line, IdentityError> {
     let path = beside(key, "line");
     let mut all = read_line(&path)?;
-    let beyond = all.pop_if(|newest| newest.said().0 == own);
+    let beyond = all.iter().position(|statement| statement.said().0 == own);
+    let beyond = beyond.map(|place| all.drain(place..).next().expect("it has that place"));
     let mut statements = Vec::new();
     let mut follower = own;
     for statement in all.into_iter().rev() {
@@ -229,9 +232,25 @@ mod tests {
         fs::remove_file(beside(&key, "next")).expect("there");
         let begun = take_up(&key, &AwsLc).expect("read");
         assert_eq!((begun.identity.id(), ids(&begun.line)), (new, vec![(old, new)]));
+        assert_eq!(begun.followed_by, Some(lost.said().1), "somebody should know");
         let other = prepare(&key, &AwsLc).expect("prepared").statement;
         assert_ne!(other.said(), lost.said());
         assert_eq!(ids(&take_up(&key, &AwsLc).expect("taken up").line), [(old, new), other.said()]);
+    }
+
+    #[test]
+    fn a_key_from_a_backup_has_its_line_and_says_who_followed_it() {
+        let (_dir, key) = key();
+        let mut kept = Vec::new();
+        let mut said = Vec::new();
+        for _ in 0..3 {
+            said.push(prepare(&key, &AwsLc).expect("prepared").statement.said());
+            kept.push(fs::read(&key).expect("there"));
+            assert_eq!(take_up(&key, &AwsLc).expect("taken up").followed_by, None);
+        }
+        fs::write(&key, &kept[1]).expect("written");
+        let back = take_up(&key, &AwsLc).expect("read");
+        assert_eq!((back.identity.id(), ids(&back.line), back.followed_by), (said[1].0, vec![said[0]], Some(said[1].1)));
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
     }
     let state = State::open(&settings.state_dir)?;
     let network = network(&settings, &state)?;
-    let InUse { identity, line, is_new } = credentials::identity_in_use(&settings.identity)?;
+    let InUse { identity, line, is_new, followed_by } = credentials::identity_in_use(&settings.identity)?;
     let suites = node::suites(crypto::offered(&settings.suites))?;
     let (claims, successions) = (state.claims(), state.successions());
     let followers = Followers::new(line, &successions.list());
@@ -67,9 +67,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
             .map_err(|error| Failure::failed(format!("signals cannot be received: {error}")))?;
         let journal = args.journal.as_deref().map(JournalFile::create).transpose().map_err(Failure::failed)?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), id = %identity.id(), name = settings.name, "starting");
-        if is_new {
-            tracing::info!(id = %identity.id(), "this identity has taken the place of the one before");
-        }
+        tell_place(is_new, followed_by);
         let (options, ends) = node::options(&settings, suites, identity, network, (claims.list(), followers), journal);
         let dns = dns_address(&settings, &options);
         let userspace = userspace(&settings, ends, &options).await?;
@@ -107,6 +105,16 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
         // Both in one: the control socket answers until the peer has gone, and who waits at it for the end sees the end.
         future::or(life, work).await
     })
+}
+
+/// Says where our identity stands in its line, where that is news.
+fn tell_place(is_new: bool, followed_by: Option<PeerId>) {
+    if is_new {
+        tracing::info!("this identity has taken the place of the one before");
+    }
+    if let Some(follower) = followed_by {
+        tracing::warn!(%follower, "another identity was to follow this one, and its key is not here: whoever has met it refuses this one");
+    }
 }
 
 /// What `join --json` prints.

@@ -247,11 +247,12 @@ impl Service {
     /// Makes an identity that follows ours at the next start, and has the others told.
     async fn rotate(&self) -> Result<Rotated, String> {
         let (_, status) = self.peer.status().await.ok_or("the peer has ended")?;
+        let kept = credentials::identity(&self.identity).map_err(|failure| failure.sentence)?.id();
+        if kept != status.id {
+            return Err(format!("{kept} is in the identity file, and {} runs; restart the peer first", status.id));
+        }
         let prepared = credentials::prepare_succession(&self.identity).map_err(|failure| failure.sentence)?;
         let rotated = Rotated::new(&prepared, true);
-        if prepared.statement.said().0 != status.id {
-            return Err(format!("{} is in the identity file, and {} runs; restart the peer first", rotated.old, status.id));
-        }
         if !prepared.was_there {
             tracing::info!(old = rotated.old, new = rotated.new, "a new identity follows at the next start; the others are told");
         }
