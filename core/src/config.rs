@@ -94,7 +94,23 @@ impl NodeConfig {
     /// Whether this identity may be a member here (protocol 2.3).
     pub(crate) fn admits(&self, peer: PeerId) -> bool {
         let is_listed = self.members.is_empty() || self.member(peer).is_some();
-        is_listed && !self.revoked.contains(&peer) && !self.followers.is_retired(peer, &self.revoked)
+        is_listed && !self.revoked.contains(&peer) && !self.is_retired(peer)
+    }
+
+    /// Whether another identity has taken the place of this one (protocol 2.8).
+    pub(crate) fn is_retired(&self, peer: PeerId) -> bool {
+        self.followers.is_retired(peer, &self.revoked)
+    }
+
+    /// Listed identities whose place another one has taken, and who has it now.
+    pub(crate) fn replaced(&self) -> Vec<(PeerId, PeerId)> {
+        let listed = self.members.iter().map(|member| member.id);
+        listed.filter(|id| self.is_retired(*id)).map(|id| (id, self.present(id))).collect()
+    }
+
+    /// Who has the place of this identity now (protocol 2.8).
+    pub(crate) fn present(&self, peer: PeerId) -> PeerId {
+        self.followers.present(peer, &self.revoked)
     }
 
     /// What `[[peer]]` says of this identity, or of one that it follows: who was taken off the list does not come back by being followed

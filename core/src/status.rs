@@ -31,6 +31,15 @@ pub struct Status {
     pub totals: Totals,
     /// The identity that will follow this one at the next start.
     pub succession: Option<SuccessionStatus>,
+    /// Listed identities whose place another one has taken, and who has it now (protocol 2.8).
+    pub replaced: Vec<(PeerId, PeerId)>,
+}
+
+impl Status {
+    /// Who has the place of this listed identity now; itself, where nobody has taken it.
+    pub fn present(&self, listed: PeerId) -> PeerId {
+        self.replaced.iter().find(|(old, _)| *old == listed).map_or(listed, |(_, now)| *now)
+    }
 }
 
 /// An own succession that has not taken effect (protocol 2.8).

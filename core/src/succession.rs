@@ -317,9 +317,10 @@ impl Followers {
         self.by_old.get(&peer).map(|follower| follower.new)
     }
 
-    /// Who has this one's place now.
-    pub(crate) fn latest(&self, peer: PeerId) -> PeerId {
-        self.after(peer).last().unwrap_or(peer)
+    /// Who has this one's place now: whoever follows it and has been here.
+    pub(crate) fn present(&self, peer: PeerId, revoked: &[PeerId]) -> PeerId {
+        let next = |old: &PeerId| self.follower(*old).filter(|_| self.is_retired(*old, revoked));
+        core::iter::successors(Some(peer), next).take(LINE_MAX).last().unwrap_or(peer)
     }
 
     /// Those that follow this identity, one after the other.
@@ -404,7 +405,7 @@ mod tests {
         assert_eq!(followers.take(proven(1, 2), &[]), Ok(false), "again");
         assert_eq!(followers.take(proven(1, 9), &[]), Err(NotTaken::Contested(id(2))));
         assert_eq!(followers.take(proven(3, 1), &[]), Err(NotTaken::Circle));
-        assert_eq!(followers.latest(id(1)), id(3));
+        assert_eq!((followers.after(id(1)).last(), followers.present(id(1), &[])), (Some(id(3)), id(1)), "nobody of them has been here");
         assert!(followers.leads(id(1), id(3), &[]) && !followers.leads(id(3), id(1), &[]));
         assert_eq!(followers.before(id(3)), [id(2), id(1)]);
     }
@@ -414,8 +415,10 @@ mod tests {
     fn who_is_followed_is_refused_only_when_the_follower_was_proven() {
         let mut followers = chain(&[(1, 2), (2, 3)]);
         assert!(!followers.is_retired(id(1), &[]));
-        let changed = followers.proved(id(3));
-        assert_eq!(changed.len(), 2);
+        assert_eq!(followers.proved(id(2)), [Succession { old: id(1), new: id(2), proven: true }]);
+        assert_eq!(followers.present(id(1), &[]), id(2), "the third one has only been told of");
+        assert_eq!(followers.proved(id(3)).len(), 1);
+        assert_eq!(followers.present(id(1), &[]), id(3));
         assert!(followers.is_retired(id(1), &[]) && followers.is_retired(id(2), &[]) && !followers.is_retired(id(3), &[]));
         assert!(followers.proved(id(3)).is_empty(), "told once");
         let again = Followers::new(Vec::new(), &followers.remembered());
@@ -432,7 +435,7 @@ mod tests {
         // the old key was stolen, and the thief's identity is revoked: the true one follows
         assert!(!followers.is_retired(id(1), &[id(2)]));
         assert_eq!(followers.take(proven(1, 8), &[id(2)]), Ok(true));
-        assert_eq!(followers.latest(id(1)), id(8));
+        assert_eq!((followers.follower(id(1)), followers.present(id(1), &[id(2)])), (Some(id(8)), id(1)));
     }
 
     // protocol 2.8
@@ -440,7 +443,7 @@ mod tests {
     fn nobody_else_follows_one_of_our_own_line_and_what_we_were_is_refused() {
         let first = identity(1).id();
         let mut followers = Followers::new(vec![statement(1, 2)], &[Succession { old: first, new: id(9), proven: true }]);
-        assert_eq!(followers.latest(first), identity(2).id(), "our own word, whatever is remembered");
+        assert_eq!(followers.present(first, &[]), identity(2).id(), "our own word, whatever is remembered");
         assert_eq!(followers.take(Proven { old: first, new: id(9) }, &[]), Err(NotTaken::Contested(identity(2).id())));
         assert!(followers.is_retired(first, &[]), "we have its place");
         assert_eq!(followers.announce(statement(2, 3)), Ok(()));

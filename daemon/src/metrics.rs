@@ -223,6 +223,7 @@ mod tests {
             drops: vec![("replayed", 0)],
             totals: Totals::default(),
             succession: None,
+            replaced: Vec::new(),
         }
     }
 

@@ -23,7 +23,7 @@ impl Unresolved {
 /// Finds the peer. A name from `[[peer]]` (`listed`) wins over what peers call themselves.
 pub(crate) fn resolve(status: &Status, listed: &[(String, PeerId)], text: &str) -> Result<PeerId, Unresolved> {
     if let Some((_, id)) = listed.iter().find(|(name, _)| name == text) {
-        return Ok(*id);
+        return Ok(status.present(*id));
     }
     if let Ok(address) = text.parse::<IpAddr>() {
         let holders = status.peers.iter().filter(|peer| peer.addresses.contains(&address)).map(|peer| peer.id);
@@ -99,6 +99,7 @@ pub(crate) mod tests {
             drops: Vec::new(),
             totals: Totals::default(),
             succession: None,
+            replaced: Vec::new(),
         }
     }
 
@@ -120,5 +121,7 @@ pub(crate) mod tests {
         assert!(matches!(resolve(&status, &[], "c"), Err(Unresolved::Unknown(_))));
         assert!(matches!(resolve(&status, &[], "sm-"), Err(Unresolved::Unknown(_))));
         assert!(matches!(resolve(&status, &[], "10.0.0.1"), Err(Unresolved::Unknown(_))));
+        let followed = Status { replaced: vec![(PeerId([3; 32]), PeerId([1; 32]))], ..status };
+        assert_eq!(resolve(&followed, &[("b".to_owned(), PeerId([3; 32]))], "b"), Ok(PeerId([1; 32])), "whoever follows has the name");
     }
 }

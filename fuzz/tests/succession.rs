@@ -62,6 +62,8 @@ fn those_who_were_told_take_the_new_identity_for_the_same_member() {
     assert!(known.addresses.contains(&ip("10.77.0.2")) && known.refused.is_empty(), "{:?}", known.addresses);
     let derived = IpAddr::V6(world.network().address_v6(old.id()));
     assert!(known.addresses.contains(&derived), "what was made of the old identity stays with it");
+    let status = world.status(b);
+    assert_eq!((status.peers.len(), status.present(old.id())), (1, new.id()), "one member, under one identity");
     let flow = world.stream(b, a, 20);
     world.run(5 * SECOND);
     world.assert_whole(&[flow]);

@@ -57,9 +57,7 @@ impl Node {
     /// Those whom the operator says where to find are asked for where no relay has them.
     pub(super) fn miss_listed(&mut self, now: Instant) {
         let listed = self.room.config.members.iter().filter(|member| !member.endpoints.is_empty());
-        let followers = &self.room.config.followers;
-        let present = |id| if followers.is_retired(id, &self.room.config.revoked) { followers.latest(id) } else { id };
-        let listed: Vec<_> = listed.map(|member| present(member.id)).collect();
+        let listed: Vec<_> = listed.map(|member| self.room.config.present(member.id)).collect();
         for peer in listed {
             if self.ensure_link(now, peer)
                 && let Some(link) = self.links.get_mut(&peer)

@@ -73,7 +73,7 @@ impl Node {
         }
         let knows = |peer: PeerId| self.links.get(&peer).is_some_and(Link::knows_succession);
         let met = self.links.iter().filter(|(_, link)| link.live().is_some()).map(|(peer, _)| *peer);
-        let listed = self.room.config.members.iter().map(|member| self.room.config.followers.latest(member.id));
+        let listed = self.room.config.members.iter().map(|member| self.room.config.present(member.id));
         let all: std::collections::BTreeSet<PeerId> = met.chain(listed).filter(|peer| *peer != old && *peer != new).collect();
         Some(SuccessionStatus { new, untold: all.into_iter().filter(|peer| !knows(*peer)).collect() })
     }

@@ -109,16 +109,18 @@ impl Node {
         }
         let relay_remote =
             |index: usize| self.uplinks.get(index)?.ends().map(|(_, remote)| remote).filter(|remote| !remote.ip().is_unspecified());
+        let peers = self.links.iter().filter(|(peer, _)| !self.room.config.is_retired(**peer));
         Status {
             id: self.room.own,
             name: self.room.config.name.clone(),
             addresses: self.room.around.overlay.clone(),
             relays: self.uplinks.iter().map(Uplink::status).collect(),
             mappings: self.room.around.mapped.clone(),
-            peers: self.links.values().map(|link| link.status(relay_remote)).collect(),
+            peers: peers.map(|(_, link)| link.status(relay_remote)).collect(),
             drops: drops.iter().collect(),
             totals: self.room.totals,
             succession: self.succession_status(),
+            replaced: self.room.config.replaced(),
         }
     }
 

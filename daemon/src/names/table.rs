@@ -30,10 +30,10 @@ impl Names {
         };
         add(&mut owners, &status.name, status.id);
         for (name, id) in listed {
-            add(&mut owners, name, *id);
+            add(&mut owners, name, status.present(*id));
         }
         let mut claimed = BTreeMap::new();
-        let is_listed = |id: &PeerId| listed.iter().any(|(_, listed)| listed == id);
+        let is_listed = |id: &PeerId| listed.iter().any(|(_, listed)| status.present(*listed) == *id);
         for peer in status.peers.iter().filter(|peer| !is_listed(&peer.id)) {
             if let Some(name) = &peer.name {
                 add(&mut claimed, name, peer.id);

@@ -271,6 +271,7 @@ mod tests {
             drops: Vec::new(),
             totals: Totals::default(),
             succession: None,
+            replaced: Vec::new(),
         };
         let reach =
             Reach { remote: "192.0.2.1:443".parse().expect("an address"), tcp: Duration::from_millis(10), tls: Duration::from_millis(20) };

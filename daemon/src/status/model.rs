@@ -211,16 +211,16 @@ pub(crate) fn from_core(
         relays: status.relays.iter().map(|one| relay(one, &facts.proxies)).collect(),
         port_mapping: port_mapping(now, &status.mappings),
         peers: status.peers.iter().map(|peer| remote(now, peer, &status.relays)).collect(),
-        succession: status.succession.as_ref().map(|succession| self::succession(succession, &status.peers, listed)),
+        succession: status.succession.as_ref().map(|succession| self::succession(succession, status, listed)),
         warnings: warnings::list(now, status, known),
     }
 }
 
 /// Who is still to be told, by the names that the operator or they themselves gave.
-fn succession(succession: &SuccessionStatus, peers: &[PeerStatus], listed: &[(String, PeerId)]) -> SuccessionReport {
+fn succession(succession: &SuccessionStatus, status: &Status, listed: &[(String, PeerId)]) -> SuccessionReport {
     let untold = succession.untold.iter().map(|id| {
-        let by_operator = listed.iter().find(|(_, listed)| listed == id).map(|(name, _)| name.clone());
-        let by_itself = || peers.iter().find(|peer| peer.id == *id).and_then(|peer| peer.name.clone());
+        let by_operator = listed.iter().find(|(_, listed)| status.present(*listed) == *id).map(|(name, _)| name.clone());
+        let by_itself = || status.peers.iter().find(|peer| peer.id == *id).and_then(|peer| peer.name.clone());
         UntoldReport { id: id.to_string(), name: by_operator.or_else(by_itself) }
     });
     SuccessionReport { id: succession.new.to_string(), untold: untold.collect() }

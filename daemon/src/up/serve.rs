@@ -156,7 +156,7 @@ impl Service {
         let id = resolve(&status, &self.listed.borrow(), text).map_err(|why| sentence(&why))?;
         let key = id.to_string();
         let known = report.peers.iter().find(|peer| peer.id == key);
-        let name = self.listed.borrow().iter().find(|(_, listed)| *listed == id).map(|(name, _)| name.clone());
+        let name = self.listed.borrow().iter().find(|(_, listed)| status.present(*listed) == id).map(|(name, _)| name.clone());
         let mut pinged = Pinged {
             id: key.clone(),
             name: name.or_else(|| known.and_then(|peer| peer.name.clone())),

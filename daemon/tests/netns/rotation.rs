@@ -60,8 +60,11 @@ fn a_new_identity_takes_its_place(world: &World) {
     takes(&mut b, &new);
     let status = a.until("a is the new one", Duration::from_secs(10), |status| status["id"] == new.as_str());
     assert_eq!(status["succession"], Value::Null, "it has taken effect");
-    let pinged = b.ask(&["ping", &derived, "-c", "1", "--timeout", "10s"]);
-    assert!(pinged.status.success(), "{}", pinged.text());
+    for meant in ["ann", &derived, &new] {
+        said(&b, &["ping", meant, "-c", "1", "--timeout", "10s"]);
+    }
+    let status = b.status().expect("b runs");
+    assert_eq!((list(&status, "peers").len(), list(&status, "warnings").len()), (1, 0), "it is one peer, and well: {status:#}");
     let stream = between(&a, &b);
     stream.wait_for_more(world, 200);
     stream.finish_perfect();
