@@ -120,10 +120,10 @@ impl NodeConfig {
         itself.or_else(|| self.members.iter().find(|member| self.followers.leads(member.id, peer, &self.revoked)))
     }
 
-    /// Whether both are one member, at different times (protocol 2.8).
-    pub(crate) fn is_same(&self, one: PeerId, other: PeerId) -> bool {
-        let leads = |from, to| self.followers.leads(from, to, &self.revoked);
-        one == other || leads(one, other) || leads(other, one)
+    /// Whether what `holder` has is this one's, too: it is the same, or follows it (protocol 2.8). Not the other way round: whoever says of
+    /// itself that it is followed would have what the follower has.
+    pub(crate) fn has_place_of(&self, peer: PeerId, holder: PeerId) -> bool {
+        peer == holder || self.followers.leads(holder, peer, &self.revoked)
     }
 
     /// Where the operator says that this peer may be reached by UDP.

@@ -228,16 +228,18 @@ impl Followers {
         line
     }
 
-    /// A new identity of ours will follow the one that we have. Nobody else may follow it from now on, and it is not refused yet.
-    pub(crate) fn announce(&mut self, statement: Statement) -> Result<(), NotTaken> {
+    /// A new identity of ours will follow the one that we have; whether that is news. Nobody else may follow it from now on, and it is not
+    /// refused yet.
+    pub(crate) fn announce(&mut self, statement: Statement) -> Result<bool, NotTaken> {
         let (old, new) = statement.said();
-        if self.take(Proven { old, new }, &[])? {
+        let is_news = self.take(Proven { old, new }, &[])?;
+        if is_news {
             self.own.push(statement);
             if self.own.len() > OWN_MAX {
                 self.own.remove(0);
             }
         }
-        Ok(())
+        Ok(is_news)
     }
 
     /// Takes over a succession that both have signed; whether it is news.
@@ -446,10 +448,10 @@ mod tests {
         assert_eq!(followers.present(first, &[]), identity(2).id(), "our own word, whatever is remembered");
         assert_eq!(followers.take(Proven { old: first, new: id(9) }, &[]), Err(NotTaken::Contested(identity(2).id())));
         assert!(followers.is_retired(first, &[]), "we have its place");
-        assert_eq!(followers.announce(statement(2, 3)), Ok(()));
+        assert_eq!(followers.announce(statement(2, 3)), Ok(true));
         assert!(!followers.is_retired(identity(2).id(), &[]), "not before the new one has been here");
         assert_eq!(followers.own_line(identity(3).id()), [identity(2).id(), first]);
-        assert_eq!(followers.announce(statement(2, 3)), Ok(()), "again");
+        assert_eq!(followers.announce(statement(2, 3)), Ok(false), "again");
         assert_eq!(followers.own().len(), 2, "and once is enough");
         assert_eq!(followers.announce(statement(2, 4)), Err(NotTaken::Contested(identity(3).id())));
     }

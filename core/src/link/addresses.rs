@@ -77,12 +77,12 @@ impl Link {
         let config = &room.config;
         let listed = config.members.iter().find(|member| allowed_to(&member.allowed)).map(|member| member.id);
         match listed {
-            Some(holder) if config.is_same(holder, self.peer) => return Ok(()),
+            Some(holder) if config.has_place_of(self.peer, holder) => return Ok(()),
             Some(_) => return Err("it is listed as another peer's in [[peer]] allowed"),
             None => {}
         }
         // what was made of an identity stays with those that follow it (protocol 2.8)
-        let before = config.followers.before(self.peer).into_iter().filter(|old| config.is_same(*old, self.peer));
+        let before = config.followers.before(self.peer).into_iter().filter(|old| config.has_place_of(self.peer, *old));
         let line: Vec<PeerId> = core::iter::once(self.peer).chain(before).collect();
         if line.iter().any(|peer| address == IpAddr::V6(config.network.address_v6(*peer))) {
             return Ok(());
@@ -101,9 +101,9 @@ impl Link {
             return Err("it lies outside of our interface.address");
         }
         match room.claims.get(&address) {
-            Some(holder) if config.is_same(*holder, self.peer) => Ok(()),
+            Some(holder) if config.has_place_of(self.peer, *holder) => Ok(()),
             Some(_) => Err("another peer was proven to hold it first"),
-            None if room.claims.values().filter(|holder| config.is_same(**holder, self.peer)).count() >= CLAIMS_PER_PEER => {
+            None if room.claims.values().filter(|holder| config.has_place_of(self.peer, **holder)).count() >= CLAIMS_PER_PEER => {
                 Err("it holds as many addresses as a peer may")
             }
             None => {
@@ -193,6 +193,17 @@ mod tests {
         room.config.revoked = Vec::new();
         follows(room, id, after, true);
         assert_eq!(admitted(room), [false, false, true], "the new one has been here");
+    }
+
+    // protocol 2.5, 2.8
+    #[test]
+    fn what_a_follower_holds_is_not_for_those_that_it_follows() {
+        let [before, id] = [2, 4].map(|n| PeerId([n; 32]));
+        let listed = Member { id, name: None, allowed: vec![(ip("10.9.0.0"), 16)], endpoints: Vec::new() };
+        let room = &mut room(vec![listed]);
+        assert!(announced(room, 4, &["10.0.0.7"]).refused.is_empty());
+        room.config.followers.remember(Succession { old: before, new: id, proven: false });
+        assert_eq!(announced(room, 2, &["10.0.0.7", "10.9.0.1"]).refused.len(), 2);
     }
 
     #[test]

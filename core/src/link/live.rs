@@ -200,8 +200,8 @@ impl Link {
         room.note(Note::PeerConnected { peer: self.peer, handshake: now.since(started), suite });
         self.keepalive(room);
         self.prod(now, room);
-        self.begin_telling(now, room);
         self.offer_candidates(now, room);
+        self.begin_telling(now, room);
         self.attempt_soon(now);
         room.want_listener();
     }

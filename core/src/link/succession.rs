@@ -93,12 +93,19 @@ impl Link {
     /// A whole statement: both must have signed it, and it must be about whom this peer is or was.
     fn judge_succession(&mut self, now: Instant, room: &mut Room, statement: &Statement) {
         let (old, new) = statement.said();
-        let is_its_own = [old, new].contains(&self.peer) || room.config.followers.leads(new, self.peer, &[]);
+        let followers = &room.config.followers;
+        let is_known = followers.follower(old) == Some(new);
+        let is_its_own = if old == self.peer {
+            // not one that was followed itself: its key may be in other hands, and would join strangers to its line
+            is_known || followers.follower(new).is_none()
+        } else {
+            new == self.peer || followers.leads(new, self.peer, &[])
+        };
         if !is_its_own {
             room.drops.count(Drop::Unexpected);
             return;
         }
-        if room.config.followers.follower(old) == Some(new) {
+        if is_known {
             self.tell(now, room, &PeerMessage::Taken { new });
             return;
         }
@@ -107,9 +114,10 @@ impl Link {
             room.refuse(Some(self.peer), "it says that one identity follows another, and they have not signed that");
             return;
         };
-        if old == room.own {
+        if [old, new].contains(&room.own) {
             room.drops.count(Drop::Unexpected);
-            room.refuse(Some(self.peer), format!("{} says that it follows us, and we never said so: somebody has our key", new.short()));
+            let [first, then] = [old.short(), new.short()];
+            room.refuse(Some(self.peer), format!("{then} is said to follow {first}, and we never said so: somebody has our key"));
             return;
         }
         let config = &mut room.config;
@@ -183,9 +191,31 @@ mod tests {
         let told = says(&mut room, &mut link, statement(OWN, 9).bytes());
         assert!(matches!(&told[..], [Note::Refused { what, .. }] if what.contains("somebody has our key")), "{told:?}");
         assert!(room.config.followers.remembered().is_empty());
+        // nor of one that it is said to follow itself
+        let told = says(&mut room, &mut link, statement(9, OWN).bytes());
+        assert!(matches!(&told[..], [Note::Refused { what, .. }] if what.contains("somebody has our key")), "{told:?}");
+        assert!(room.config.followers.remembered().is_empty());
         // the one that it has named is no news
         room.config.followers.announce(statement(OWN, 9)).expect("its own word");
         assert!(says(&mut room, &mut link, statement(OWN, 9).bytes()).is_empty());
+        assert_eq!(room.drops.get(Drop::Unexpected), 2);
+    }
+
+    /// Whoever has an old key and a place of its own would have, by the old one's word, what its follower has, and make the line as long as
+    /// it can be, so that the next one is not taken.
+    // protocol 2.8
+    #[test]
+    fn a_key_that_was_followed_joins_nobody_to_its_line() {
+        let (mut room, mut link) = met(9);
+        let [first, second] = [identity(1).id(), identity(2).id()];
+        room.config.followers.remember(Succession { old: first, new: second, proven: true });
+        assert!(says(&mut room, &mut link, statement(9, 1).bytes()).is_empty());
+        assert_eq!((room.drops.get(Drop::Unexpected), room.config.followers.follower(link.peer)), (1, None));
+        // whoever has the place says it, and what it said is known
+        link.peer = second;
+        assert!(matches!(&says(&mut room, &mut link, statement(9, 1).bytes())[..], [Note::Succeeded { .. }]));
+        link.peer = identity(9).id();
+        assert!(says(&mut room, &mut link, statement(9, 1).bytes()).is_empty());
         assert_eq!(room.drops.get(Drop::Unexpected), 1);
     }
 

@@ -38,9 +38,14 @@ impl Node {
             room.refuse(None, "a succession that does not begin with our own identity");
             return;
         }
-        if let Err(why) = room.config.followers.announce(statement) {
-            room.refuse(None, format!("the succession of our own identity: {why}"));
-            return;
+        match room.config.followers.announce(statement) {
+            Ok(true) => {}
+            // told once a session: a command that is given again and again must not fill the streams
+            Ok(false) => return,
+            Err(why) => {
+                room.refuse(None, format!("the succession of our own identity: {why}"));
+                return;
+            }
         }
         for link in links.values_mut() {
             link.announce_succession(now, room);
@@ -73,7 +78,8 @@ impl Node {
         }
         let knows = |peer: PeerId| self.links.get(&peer).is_some_and(Link::knows_succession);
         let met = self.links.iter().filter(|(_, link)| link.live().is_some()).map(|(peer, _)| *peer);
-        let listed = self.room.config.members.iter().map(|member| self.room.config.present(member.id));
+        let config = &self.room.config;
+        let listed = config.members.iter().map(|member| config.present(member.id)).filter(|peer| config.admits(*peer));
         let all: std::collections::BTreeSet<PeerId> = met.chain(listed).filter(|peer| *peer != old && *peer != new).collect();
         Some(SuccessionStatus { new, untold: all.into_iter().filter(|peer| !knows(*peer)).collect() })
     }
