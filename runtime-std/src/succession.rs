@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   KEY        the identity                     prepare:  KEY.next is made, then KEY.line says so
-//!   KEY.next   the one that follows             take up:  at the next start KEY.next is renamed over KEY
+//!   KEY.next   the one that follows             take up:  at the next start KEY.next is renamed over KEY, if KEY.line says so
 //!   KEY.line   what all of them have signed, the oldest first
 //! ```
 use crate::identity::{self, IdentityError};
@@ -48,12 +48,11 @@ pub struct Prepared {
 pub fn prepare(key: &Path, crypto: &dyn Provider) -> Result<Prepared, IdentityError> {
     let old = identity::load(key)?;
     let next = beside(key, "next");
-    let was_there = next.exists();
     let new = identity::load_or_create(&next)?;
     give(&next, key)?;
-    let mut line = line(key, old.id())?;
+    let mut line = line(key, old.id(), crypto)?;
     if let Some(statement) = line.successor(new.id()) {
-        return Ok(Prepared { statement, was_there, dropped: None });
+        return Ok(Prepared { statement, was_there: true, dropped: None });
     }
     let coins = [fresh(key)?, fresh(key)?];
     let statement = Statement::make(&old, &new, crypto, [&coins[0], &coins[1]]);
@@ -61,7 +60,7 @@ pub fn prepare(key: &Path, crypto: &dyn Provider) -> Result<Prepared, IdentityEr
     let surplus = line.statements.len().saturating_sub(OWN_MAX);
     let dropped = line.statements.drain(..surplus).next().map(|oldest| oldest.said().0);
     write_line(key, &line.statements)?;
-    Ok(Prepared { statement, was_there, dropped })
+    Ok(Prepared { statement, was_there: false, dropped })
 }
 
 /// Reads the identity at `key`, after the one that was prepared has taken its place; makes one where there is none.
@@ -70,14 +69,13 @@ pub fn prepare(key: &Path, crypto: &dyn Provider) -> Result<Prepared, IdentityEr
 /// A file cannot be read or written.
 pub fn take_up(key: &Path, crypto: &dyn Provider) -> Result<InUse, IdentityError> {
     let next = beside(key, "next");
-    let is_new = next.exists();
+    // one that was made and of which nothing was said waits for that: whoever lists this peer would not know it
+    let is_new = next.exists() && line(key, identity::load(key)?.id(), crypto)?.successor(identity::load(&next)?.id()).is_some();
     if is_new {
-        // it may have been made and not been said
-        prepare(key, crypto)?;
         fs::rename(&next, key).and_then(|()| sync_folder(key)).map_err(|error| IdentityError::Io(key.to_owned(), error))?;
     }
     let identity = identity::load_or_create(key)?;
-    let Line { statements, beyond } = line(key, identity.id())?;
+    let Line { statements, beyond } = line(key, identity.id(), crypto)?;
     Ok(InUse { identity, line: statements, is_new, followed_by: beyond.map(|statement| statement.said().1) })
 }
 
@@ -97,9 +95,9 @@ impl Line {
 }
 
 /// Of what is in the file, that which leads to this identity without a gap: a key that was put there by hand follows nobody.
-fn line(key: &Path, own: PeerId) -> Result<Line, IdentityError> {
+fn line(key: &Path, own: PeerId, crypto: &dyn Provider) -> Result<Line, IdentityError> {
     let path = beside(key, "line");
-    let mut all = read_line(&path)?;
+    let mut all = read_line(&path, crypto)?;
     let beyond = all.iter().position(|statement| statement.said().0 == own);
     let beyond = beyond.map(|place| all.drain(place..).next().expect("it has that place"));
     let mut statements = Vec::new();
@@ -115,7 +113,7 @@ fn line(key: &Path, own: PeerId) -> Result<Line, IdentityError> {
     Ok(Line { statements, beyond })
 }
 
-fn read_line(path: &Path) -> Result<Vec<Statement>, IdentityError> {
+fn read_line(path: &Path, crypto: &dyn Provider) -> Result<Vec<Statement>, IdentityError> {
     let failed = |error| IdentityError::Io(path.to_owned(), error);
     let length = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -126,8 +124,9 @@ fn read_line(path: &Path) -> Result<Vec<Statement>, IdentityError> {
         return Err(wrong("it is not a list of statements; without it, others take this peer for a new one"));
     }
     let bytes = fs::read(path).map_err(failed)?;
-    let statements = bytes.chunks(STATEMENT_LEN).map(Statement::parse);
-    statements.collect::<Result<_, _>>().map_err(|_| wrong("a statement in it is damaged; without it, others take this peer for a new one"))
+    let good = |bytes| Statement::parse(bytes).ok().filter(|statement| statement.verify(crypto).is_some());
+    let statements = bytes.chunks(STATEMENT_LEN).map(good);
+    statements.collect::<Option<_>>().ok_or_else(|| wrong("a statement in it is damaged; without it, others take this peer for a new one"))
 }
 
 fn write_line(key: &Path, statements: &[Statement]) -> Result<(), IdentityError> {
@@ -221,10 +220,14 @@ mod tests {
     /// Whatever was done when the power went, the next start ends with one identity and a statement that leads to it.
     #[test]
     fn each_half_way_leads_to_the_same_end() {
-        // the new key is there and nothing was said of it
+        // the new key is there and nothing was said of it: nobody would know it, so it waits until it is asked for again
         let (_dir, key) = key();
         let old = identity::load(&key).expect("there").id();
         let new = identity::create(&beside(&key, "next")).expect("made").id();
+        let begun = take_up(&key, &AwsLc).expect("read");
+        assert_eq!((begun.identity.id(), begun.is_new, begun.followed_by, begun.line.len()), (old, false, None, 0));
+        let prepared = prepare(&key, &AwsLc).expect("prepared");
+        assert_eq!((prepared.statement.said(), prepared.was_there), ((old, new), false));
         let begun = take_up(&key, &AwsLc).expect("taken up");
         assert_eq!((begun.identity.id(), ids(&begun.line)), (new, vec![(old, new)]));
         // it was said, and the key was lost before it took effect: what was said leads nowhere, and another may be prepared
@@ -264,6 +267,13 @@ mod tests {
         assert_eq!(prepare(&key, &AwsLc).expect("prepared").dropped, Some(first));
         let line = take_up(&key, &AwsLc).expect("taken up").line;
         assert_eq!((line.len(), line.iter().any(|statement| statement.said().0 == first)), (OWN_MAX, false));
+        let mut bent = fs::read(beside(&key, "line")).expect("there");
+        *bent.last_mut().expect("bytes") ^= 1;
+        fs::write(beside(&key, "line"), &bent).expect("written");
+        let said = take_up(&key, &AwsLc).err().expect("refused").to_string();
+        assert!(said.contains("identity.key.line") && said.contains("damaged"), "{said}");
+        *bent.last_mut().expect("bytes") ^= 1;
+        fs::write(beside(&key, "line"), &bent).expect("written");
         fs::remove_file(&key).expect("there");
         identity::create(&key).expect("made");
         assert!(take_up(&key, &AwsLc).expect("read").line.is_empty());
