@@ -74,6 +74,7 @@ impl Collector for Snapshot {
         self.paths(&mut out)?;
         self.traffic(&mut out)?;
         self.peers(&mut out)?;
+        self.succession(&mut out)?;
         let counts = KINDS.map(|kind| {
             let count = self.warnings.iter().filter(|warning| warning.kind == kind).count();
             ([("kind", kind)], i64::try_from(count).unwrap_or(i64::MAX))
@@ -166,6 +167,22 @@ impl Snapshot {
             suites.iter().map(|(id, suite)| ([("peer", id.as_str()), ("suite", *suite)], 1)),
         )
     }
+
+    /// Between `id rotate` and the restart: who is not to be surprised by it (protocol 2.8).
+    fn succession(&self, out: &mut Out<'_, '_>) -> fmt::Result {
+        let pending = self.status.succession.as_ref();
+        out.gauge(
+            "shadowmesh_succession_pending",
+            "Whether a new identity follows this one at the next start",
+            i64::from(pending.is_some()),
+        )?;
+        let untold = pending.map_or(0, |succession| succession.untold.len());
+        out.gauge(
+            "shadowmesh_succession_untold",
+            "Members, connected or listed, that have not said that they know of it",
+            i64::try_from(untold).unwrap_or(i64::MAX),
+        )
+    }
 }
 
 /// Writes one family at a time; a family without rows still has its name, type and help.
@@ -210,7 +227,12 @@ impl Out<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shadowmesh_core::{id::PeerId, status::Totals, time::Duration, wire::PathLabel};
+    use shadowmesh_core::{
+        id::PeerId,
+        status::{SuccessionStatus, Totals},
+        time::Duration,
+        wire::PathLabel,
+    };
 
     fn nobody() -> Status {
         Status {
@@ -248,10 +270,19 @@ mod tests {
             "shadowmesh_warnings{kind=\"shared_identity\"} 0",
             "shadowmesh_interface_bytes_total{direction=\"rx\"} 0",
             "shadowmesh_path_bytes_total{direction=\"tx\",kind=\"direct\",transport=\"wss\"} 0",
+            "shadowmesh_succession_pending 0",
+            "shadowmesh_succession_untold 0",
         ] {
             assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
         }
         assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn who_is_still_to_be_told_of_a_new_identity_is_counted() {
+        let succession = Some(SuccessionStatus { new: PeerId([8; 32]), untold: vec![PeerId([1; 32]), PeerId([2; 32])] });
+        let text = Metrics::new().render(&Status { succession, ..nobody() }, Duration::ZERO, &[]);
+        assert!(text.contains("shadowmesh_succession_pending 1\n") && text.contains("shadowmesh_succession_untold 2\n"), "{text}");
     }
 
     #[test]
