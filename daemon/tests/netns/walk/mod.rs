@@ -203,7 +203,23 @@ fn as_a_service(relay: &Machine<'_>, laptop: &Machine<'_>, id: &str) {
     section.before(relay, "sudo shadowmesh-relay id");
     assert!(section.step(relay).contains(id), "the relay kept its identity");
     section.finish(relay);
+    new_identity(laptop);
     laptop.interrupt("shadowmesh up", false);
+}
+
+/// While the service runs.
+fn new_identity(laptop: &Machine<'_>) {
+    let old = laptop.run("shadowmesh id").stdout;
+    laptop.run("shadowmesh wait server --timeout 20s");
+    let section = Section::open(GETTING_STARTED, "A new identity");
+    let rotated = section.step(laptop);
+    laptop.until("shadowmesh status | grep 'all who are connected or listed know it'");
+    section.before(laptop, "sudo systemctl restart");
+    laptop.interrupt("shadowmesh up", false);
+    section.finish(laptop);
+    let new = laptop.run("shadowmesh id").stdout;
+    assert!(old != new && rotated.starts_with(new.trim()) && rotated.contains(old.trim()), "{old}{rotated}{new}");
+    laptop.run("shadowmesh wait server --timeout 20s && shadowmesh ping -c 1 --timeout 10s server");
 }
 
 fn sealed_keys(laptop: &Machine<'_>) {

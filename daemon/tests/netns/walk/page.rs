@@ -94,6 +94,7 @@ pub(super) const LINES: &[(&str, How)] = &[
     ),
     ("sudo systemctl enable --now shadowmesh-relay", Instead("shadowmesh-relay", "what the unit runs; no systemd runs in a namespace")),
     ("shadowmesh-relay", Stays("shadowmesh-relay status")),
+    ("sudo systemctl restart shadowmesh", Instead("shadowmesh up", "what the unit runs; no systemd runs in a namespace")),
     (
         "sudo systemctl daemon-reload && sudo systemctl restart shadowmesh",
         Left("no systemd runs in a namespace; the walk opens the sealed key and looks whose it is"),
@@ -128,6 +129,7 @@ pub(super) const WALKED: &[(&str, &str)] = &[
     (GETTING_STARTED, "Configuration"),
     (GETTING_STARTED, "As a service"),
     (GETTING_STARTED, "Sealed keys"),
+    (GETTING_STARTED, "A new identity"),
     (OPERATING, "Where"),
     (OPERATING, "Two relays"),
     (OPERATING, "Who may use it"),
