@@ -63,6 +63,8 @@ pub(crate) fn run(json: bool, files: &FileArgs) -> Result<(), Failure> {
 /// Where no peer runs: the files are ours as long as we hold the lock.
 fn alone(files: &FileArgs) -> Result<Rotated, Failure> {
     let settings = config::settings(&config::layers(files.config.as_deref(), files.layer())?)?;
+    // before anything is made in a folder that may be a mistake
+    credentials::identity(&settings.identity)?;
     let _lock = State::open(&settings.state_dir)?;
     credentials::prepare_succession(&settings.identity).map(|prepared| Rotated::new(&prepared, false))
 }

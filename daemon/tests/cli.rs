@@ -26,8 +26,10 @@ fn keygen_makes_a_private_file_once() {
 fn an_identity_is_rotated_without_a_running_peer() {
     let dir = tempdir().expect("a temporary directory");
     let state = text(dir.path());
-    let none = run(&["id", "rotate", "--state-dir", state]);
+    let nowhere = dir.path().join("mistake");
+    let none = run(&["id", "rotate", "--state-dir", text(&nowhere)]);
     assert!(none.status.code() == Some(1) && String::from_utf8_lossy(&none.stderr).contains("does not exist"), "{none:?}");
+    assert!(!nowhere.exists(), "nothing is made where nothing is");
     let old = succeed(&["keygen", "--state-dir", state]);
     let rotated =
         || -> serde_json::Value { serde_json::from_str(&succeed(&["id", "rotate", "--json", "--state-dir", state])).expect("JSON") };
