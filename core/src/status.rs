@@ -47,7 +47,7 @@ impl Status {
 pub struct SuccessionStatus {
     /// Who will follow.
     pub new: PeerId,
-    /// Members that are connected or listed and have not said that they know.
+    /// Members that were met in this run or are listed, and have not said that they know.
     pub untold: Vec<PeerId>,
 }
 

@@ -179,7 +179,7 @@ impl Snapshot {
         let untold = pending.map_or(0, |succession| succession.untold.len());
         out.gauge(
             "shadowmesh_succession_untold",
-            "Members, connected or listed, that have not said that they know of it",
+            "Members, met since the start or listed, that have not said that they know of it",
             i64::try_from(untold).unwrap_or(i64::MAX),
         )
     }

@@ -142,12 +142,18 @@ fn another_follower_is_refused_and_said_aloud() {
 fn who_has_forgotten_is_told_again() {
     let mut world = World::new(705);
     let relay = world.relay();
-    let (a, b) = (world.peer(relay), world.peer(relay));
+    let [a, b, gone] = [world.peer(relay), world.peer(relay), world.peer(relay)];
     world.until_connected(a, b);
+    world.until_connected(a, gone);
+    let id = world.id(gone);
+    world.leave(gone);
+    world.run(SECOND);
     let (new, statement) = successor(&world, a, 77);
     world.event(a, Event::Succeed(statement));
-    let knows = |world: &mut World| world.status(a).succession.is_some_and(|pending| pending.untold.is_empty());
-    world.until("b is told", 5 * SECOND, knows);
+    let untold = |world: &mut World| world.status(a).succession.map(|pending| pending.untold);
+    world.until("b is told, and who is away is named", 5 * SECOND, |world| untold(world) == Some(vec![id]));
+    world.restart(gone);
+    world.until("it is told when it comes back", 20 * SECOND, |world| untold(world) == Some(Vec::new()));
     world.kill(b);
     world.configure(b, |config| config.followers = Followers::default());
     world.restart(b);

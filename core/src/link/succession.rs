@@ -25,6 +25,11 @@ pub(super) struct Telling {
 }
 
 impl Link {
+    /// Whether there was a session with the peer in this run.
+    pub(crate) fn was_met(&self) -> bool {
+        self.begun_at.is_some()
+    }
+
     /// Whether the peer knows our newest statement.
     pub(crate) fn knows_succession(&self) -> bool {
         self.telling.told > 0

@@ -77,10 +77,11 @@ impl Node {
             return None;
         }
         let knows = |peer: PeerId| self.links.get(&peer).is_some_and(Link::knows_succession);
-        let met = self.links.iter().filter(|(_, link)| link.live().is_some()).map(|(peer, _)| *peer);
+        let met = self.links.iter().filter(|(_, link)| link.was_met()).map(|(peer, _)| *peer);
         let config = &self.room.config;
-        let listed = config.members.iter().map(|member| config.present(member.id)).filter(|peer| config.admits(*peer));
-        let all: std::collections::BTreeSet<PeerId> = met.chain(listed).filter(|peer| *peer != old && *peer != new).collect();
+        let listed = config.members.iter().map(|member| config.present(member.id));
+        let is_another = |peer: &PeerId| ![old, new].contains(peer) && config.admits(*peer);
+        let all: std::collections::BTreeSet<PeerId> = met.chain(listed).filter(is_another).collect();
         Some(SuccessionStatus { new, untold: all.into_iter().filter(|peer| !knows(*peer)).collect() })
     }
 

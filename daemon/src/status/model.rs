@@ -41,7 +41,7 @@ pub(crate) struct Report {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SuccessionReport {
     pub(crate) id: String,
-    /// Members that are connected or listed and have not said that they know.
+    /// Members that were met in this run or are listed, and have not said that they know.
     pub(crate) untold: Vec<UntoldReport>,
 }
 

@@ -76,7 +76,7 @@ pub(crate) fn render(report: &Report, colour: bool) -> String {
 fn untold(succession: &SuccessionReport) -> String {
     let mut names: Vec<String> = succession.untold.iter().take(UNTOLD_SHOWN).map(called_so).collect();
     if names.is_empty() {
-        return "all who are connected or listed know it".to_owned();
+        return "all who were here since the start, or are listed, know it".to_owned();
     }
     let others = succession.untold.len().saturating_sub(UNTOLD_SHOWN);
     if others > 0 {
@@ -231,7 +231,7 @@ mod tests {
     fn who_does_not_know_the_next_identity_is_named() {
         let untold = |number: u32| UntoldReport { id: format!("sm-{number:08}xyz"), name: (number == 0).then(|| "ann".to_owned()) };
         let says = |count| super::untold(&SuccessionReport { id: String::new(), untold: (0..count).map(untold).collect() });
-        assert_eq!(says(0), "all who are connected or listed know it");
+        assert_eq!(says(0), "all who were here since the start, or are listed, know it");
         assert_eq!(says(2), "not known to ann, sm-00000001");
         assert!(says(10).ends_with("sm-00000007, 2 more"), "{}", says(10));
     }

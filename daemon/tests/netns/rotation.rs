@@ -39,7 +39,7 @@ fn a_new_identity_takes_its_place(world: &World) {
     a.until("b knows it", Duration::from_secs(10), |status| {
         status["succession"]["id"] == new.as_str() && list(&status["succession"], "untold").is_empty()
     });
-    assert!(said(&a, &["status"]).contains(&format!("{new} follows at the next start; all who are connected")), "people see it, too");
+    assert!(said(&a, &["status"]).contains(&format!("{new} follows at the next start; all who were here")), "people see it, too");
     assert!(said(&a, &["id", "rotate"]).contains("as was prepared before"), "asked twice is once");
     stream.wait_for_more(world, 200);
     stream.finish_perfect();

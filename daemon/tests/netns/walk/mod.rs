@@ -213,7 +213,7 @@ fn new_identity(laptop: &Machine<'_>) {
     laptop.run("shadowmesh wait server --timeout 20s");
     let section = Section::open(GETTING_STARTED, "A new identity");
     let rotated = section.step(laptop);
-    laptop.until("shadowmesh status | grep 'all who are connected or listed know it'");
+    laptop.until("shadowmesh status | grep 'all who were here since the start, or are listed, know it'");
     section.before(laptop, "sudo systemctl restart");
     laptop.interrupt("shadowmesh up", false);
     section.finish(laptop);
