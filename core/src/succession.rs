@@ -199,7 +199,8 @@ impl Followers {
 
     /// Adds what a run told (`Action::Succeeded`) to what is remembered for the next.
     pub fn remember(&mut self, one: Succession) {
-        if self.take(Proven { old: one.old, new: one.new }, &[]).is_ok()
+        // what was taken stays, beside our own line: an old key would be good again
+        if self.take_within(usize::MAX, Proven { old: one.old, new: one.new }, &[]).is_ok()
             && let Some(follower) = self.by_old.get_mut(&one.old)
         {
             follower.proven |= one.proven;
@@ -232,7 +233,8 @@ impl Followers {
     /// refused yet.
     pub(crate) fn announce(&mut self, statement: Statement) -> Result<bool, NotTaken> {
         let (old, new) = statement.said();
-        let is_news = self.take(Proven { old, new }, &[])?;
+        // ours has room, whatever others have filled the table with
+        let is_news = self.take_within(usize::MAX, Proven { old, new }, &[])?;
         if is_news {
             self.own.push(statement);
             if self.own.len() > OWN_MAX {
@@ -244,11 +246,15 @@ impl Followers {
 
     /// Takes over a succession that both have signed; whether it is news.
     pub(crate) fn take(&mut self, proven: Proven, revoked: &[PeerId]) -> Result<bool, NotTaken> {
+        self.take_within(SUCCESSIONS_MAX, proven, revoked)
+    }
+
+    fn take_within(&mut self, most: usize, proven: Proven, revoked: &[PeerId]) -> Result<bool, NotTaken> {
         let Proven { old, new } = proven;
         match self.by_old.get(&old) {
             Some(follower) if follower.new == new => return Ok(false),
             Some(follower) if !revoked.contains(&follower.new) => return Err(NotTaken::Contested(follower.new)),
-            None if self.by_old.len() >= SUCCESSIONS_MAX => return Err(NotTaken::Full),
+            None if self.by_old.len() >= most => return Err(NotTaken::Full),
             Some(_) | None => {}
         }
         if revoked.contains(&old) {
@@ -473,5 +479,8 @@ mod tests {
             assert_eq!(followers.take(Proven { old: many(2 * n), new: many(2 * n + 1) }, &[]), Ok(true));
         }
         assert_eq!(followers.take(proven(1, 2), &[]), Err(NotTaken::Full));
+        assert_eq!(followers.announce(statement(1, 2)), Ok(true), "our own has room");
+        let again = Followers::new(followers.own().to_vec(), &followers.remembered());
+        assert_eq!(again.remembered().len(), SUCCESSIONS_MAX + 1, "and nothing is lost by it over a restart");
     }
 }
