@@ -136,6 +136,35 @@ fn another_follower_is_refused_and_said_aloud() {
     assert!(holds(a) && !holds(thief));
 }
 
+/// A member that has somebody's old key says that the old one follows it, and announces the address that the follower has now.
+// protocol 2.5, 2.8
+#[test]
+fn a_member_with_an_old_key_gains_nothing() {
+    let mut world = World::new(706);
+    let relay = world.relay();
+    let a = world.peer_with(&[relay], |plan| plan.config.addresses = vec![(ip("10.77.0.2"), 24)]);
+    let b = world.peer_with(&[relay], |plan| plan.config.addresses = vec![(ip("10.77.0.1"), 24)]);
+    world.until_connected(a, b);
+    let old = world.identity(a);
+    let (new, statement) = successor(&world, a, 78);
+    world.event(a, Event::Succeed(statement.clone()));
+    world.run(SECOND);
+    take_effect(&mut world, a, &new, &[statement]);
+    world.until_connected(a, b);
+    let mine = Arc::new(Identity::from_seed([79; 32]));
+    let joined = Statement::make(&mine, &old, &*world.crypto(), [&[1; 32], &[2; 32]]);
+    let member = world.peer_with(&[relay], |plan| {
+        plan.config.identity = mine;
+        plan.config.addresses = vec![(ip("10.77.0.2"), 24)];
+        plan.config.followers = Followers::new(vec![joined], &[]);
+    });
+    world.until_connected(member, b);
+    world.run(2 * SECOND);
+    assert_eq!(world.noted(b, |note| matches!(note, Note::Succeeded { .. })), 1, "only what the owner said");
+    let mut holds = |host| world.peer_status(b, host).is_some_and(|known| known.addresses.contains(&ip("10.77.0.2")));
+    assert!(holds(a) && !holds(member));
+}
+
 /// What was not written down is told again: who is killed right after it said that it knows has forgotten it.
 // protocol 2.8
 #[test]
