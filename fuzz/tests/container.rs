@@ -1,5 +1,9 @@
 //! The Containerfile says nothing of the programs that is not so: its stages, paths, variables, commands and ports. No image is built here.
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -88,9 +92,20 @@ fn what_is_built_is_there_and_what_is_copied_was_built() {
     assert_eq!(packages, ["shadowmesh-daemon", "shadowmesh-relay"]);
     for (at, one) in stages.iter().enumerate() {
         for copied in one.lines.iter().filter(|(word, _)| word == "COPY").filter_map(|(_, rest)| rest.strip_prefix("--from=")) {
-            let [from, what, to] = copied.split(' ').collect::<Vec<_>>()[..] else { panic!("COPY --from=STAGE WHAT TO, not {copied}") };
+            let (from, owner, what, to) = match copied.split(' ').collect::<Vec<_>>()[..] {
+                [from, what, to] => (from, None, what, to),
+                [from, owner, what, to] => (from, Some(owner), what, to),
+                _ => panic!("COPY --from=STAGE [--chown=USER:GROUP] WHAT TO, not {copied}"),
+            };
             assert!(stages[..at].iter().any(|before| before.name == from), "{from} is no stage before {}", one.name);
-            let program = what.strip_prefix("/out/").expect("programs are in /out");
+            let program = what.strip_prefix("/out/").expect("all that is made is in /out");
+            if to.ends_with('/') {
+                let state = Path::new(one.last(&stages, "VOLUME"));
+                assert!(build.ends_with(&format!("install -d -m 0700 /out{}", state.display())), "the folder of the state is made");
+                assert_eq!((what, Some(Path::new(to))), (format!("/out{to}").as_str(), state.parent()));
+                assert_eq!(owner, Some(format!("--chown={0}:{0}", one.last(&stages, "USER")).as_str()), "it is the user's own");
+                continue;
+            }
             assert!(
                 build.contains("--target-directory=/out")
                     && build.split(['"', ' ']).any(|word| word.ends_with(&format!("/release/{program}")))
@@ -98,7 +113,11 @@ fn what_is_built_is_there_and_what_is_copied_was_built() {
             assert_eq!(to, format!("/usr/bin/{program}"));
             assert_eq!(one.words(&stages)[0], to, "it is what runs");
         }
-        assert!(one.from.contains('/') || stages[..at].iter().any(|before| before.name == one.from), "{} is from nowhere", one.name);
+        assert!(
+            one.from.contains('/') || one.from == "scratch" || stages[..at].iter().any(|before| before.name == one.from),
+            "{} is from nowhere",
+            one.name
+        );
     }
 }
 
@@ -129,9 +148,11 @@ fn the_programs_understand_what_an_image_tells_them() {
             assert!(environment.keys().all(|key| page.contains(&format!("`{key}`"))), "{environment:?}");
         }
         let health = image.last(&stages, "HEALTHCHECK");
-        let url = format!("http://{}/healthz", environment["SHADOWMESH_METRICS_LISTEN"]);
-        let asked = serde_list(health.split_once("CMD ").expect("a command").1);
-        assert_eq!(asked.last(), Some(&url), "the health check asks where the program answers");
+        let mut asked = serde_list(health.split_once("CMD ").expect("a command").1);
+        assert_eq!(asked[0], image.words(&stages)[0], "there is no other program that could ask");
+        asked[0].clone_from(&program);
+        let answer = if name == "relay" { shadowmesh_relay::cli::check_command(&asked) } else { shadowmesh_daemon::check_command(&asked) };
+        answer.expect("a health check that is understood");
         assert_eq!(environment["SHADOWMESH_STATE_DIR"], image.last(&stages, "VOLUME"), "what has to last does");
         let user: u32 = image.last(&stages, "USER").parse().expect("a number, for those who look whether it is root");
         assert!(user > 0);
