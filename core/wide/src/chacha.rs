@@ -21,7 +21,8 @@ const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574]
 /// The four rows of a state, each for four blocks.
 type Rows = [__m512i; 4];
 
-/// The key stream of one nonce. What is left of it on the stack is worth no more than the plaintext beside it.
+/// The key stream of one nonce. What is left of it on the stack is worth no more than the plaintext beside it; the stack and the
+/// registers that the key itself passes through are not wiped, no more than other implementations do.
 pub(crate) struct Stream {
     /// The state of the next four blocks.
     state: Rows,
