@@ -20,6 +20,11 @@ impl Unresolved {
     }
 }
 
+/// What `[[peer]]` calls this peer, or the one whose place it has taken.
+pub(crate) fn listed_name(status: &Status, listed: &[(String, PeerId)], id: PeerId) -> Option<String> {
+    listed.iter().find(|(_, listed)| status.present(*listed) == id).map(|(name, _)| name.clone())
+}
+
 /// Finds the peer. A name from `[[peer]]` (`listed`) wins over what peers call themselves.
 pub(crate) fn resolve(status: &Status, listed: &[(String, PeerId)], text: &str) -> Result<PeerId, Unresolved> {
     if let Some((_, id)) = listed.iter().find(|(name, _)| name == text) {

@@ -1,5 +1,8 @@
 //! The JSON of `status --json`: its fields are an interface, added to but never renamed.
-use crate::warnings::{self, Known, Warning};
+use crate::{
+    resolve::listed_name,
+    warnings::{self, Known, Warning},
+};
 use serde::{Deserialize, Serialize};
 use shadowmesh_core::{
     event::PortMapping,
@@ -219,7 +222,7 @@ pub(crate) fn from_core(
 /// Who is still to be told, by the names that the operator or they themselves gave.
 fn succession(succession: &SuccessionStatus, status: &Status, listed: &[(String, PeerId)]) -> SuccessionReport {
     let untold = succession.untold.iter().map(|id| {
-        let by_operator = listed.iter().find(|(_, listed)| status.present(*listed) == *id).map(|(name, _)| name.clone());
+        let by_operator = listed_name(status, listed, *id);
         let by_itself = || status.peers.iter().find(|peer| peer.id == *id).and_then(|peer| peer.name.clone());
         UntoldReport { id: id.to_string(), name: by_operator.or_else(by_itself) }
     });

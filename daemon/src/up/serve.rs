@@ -9,7 +9,7 @@ use crate::{
     logs::Levels,
     names::table::Names,
     netcheck,
-    resolve::{Unresolved, resolve},
+    resolve::{Unresolved, listed_name, resolve},
     rotate::Rotated,
     status::{self, Facts, PeerReport, Report},
     userspace::{Resolve, Resolved, Target},
@@ -156,7 +156,7 @@ impl Service {
         let id = resolve(&status, &self.listed.borrow(), text).map_err(|why| sentence(&why))?;
         let key = id.to_string();
         let known = report.peers.iter().find(|peer| peer.id == key);
-        let name = self.listed.borrow().iter().find(|(_, listed)| status.present(*listed) == id).map(|(name, _)| name.clone());
+        let name = listed_name(&status, &self.listed.borrow(), id);
         let mut pinged = Pinged {
             id: key.clone(),
             name: name.or_else(|| known.and_then(|peer| peer.name.clone())),

@@ -100,7 +100,10 @@ impl State {
     pub(crate) fn successions(&self) -> Successions {
         let path = self.dir.join(SUCCESSIONS);
         let by_old = read_successions(&path).unwrap_or_else(|error| {
-            tracing::warn!(file = %path.display(), %error, "who follows whom cannot be read; starting without it");
+            tracing::warn!(
+                file = %path.display(), %error,
+                "who follows whom cannot be read, so a key that was followed is taken again until its follower is here; put back a copy of the file"
+            );
             BTreeMap::new()
         });
         Successions { by_old }
